@@ -1,0 +1,16 @@
+//! Bytes in, bytes out: what encoders send becomes CMAF parts, and parts become something a player reads.
+//!
+//! ```text
+//! encoder bytes ─► ingest ─Ingest(Sample)─► segment::Segmenter ─Part─► (the swarm) ─► assemble::Assembler ─Part─► hls
+//! ```
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`sample`] | one access unit and the tracks it belongs to: what every ingest produces |
+//! | [`part`] | one CMAF part and its envelope: what crosses the swarm |
+//!
+//! This crate never sees a peer, a socket, a clock or a thread: times are handed in. Its parsers meet hostile
+//! bytes, so they return errors, never panic, and never allocate more than they were given.
+
+pub mod part;
+pub mod sample;
