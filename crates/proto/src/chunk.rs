@@ -1,0 +1,1 @@
+//! The signed unit of transfer.
