@@ -7,6 +7,10 @@
 //! | [`broadcast`] | the broadcast certificate and the live note: who may sign chunks, and how fresh the edge is |
 //! | [`chunk`] | the signed unit of transfer: cut, sign, verify |
 //!
+//! | [`wire`] | what peers say to each other, to the byte |
+//! | [`swarm`] | one channel's swarm: have map, substreams, pulls, neighbours, joining |
+//! | [`engine`] | all of a node's swarms above its one uplink; [`io`] is its contract with a driver |
+//!
 //! This crate never sees a socket, a clock, a thread, a file or media: time is a [`time::Timestamp`] handed in,
 //! randomness a seed handed in, and the same seed and inputs give the same outputs, byte for byte.
 #![no_std]
@@ -17,5 +21,9 @@ extern crate std;
 
 pub mod broadcast;
 pub mod chunk;
+pub mod engine;
 pub mod id;
+pub mod io;
+pub mod swarm;
 pub mod time;
+pub mod wire;

@@ -1,1 +1,0 @@
-//! The signed unit of transfer.

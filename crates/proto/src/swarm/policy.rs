@@ -1,0 +1,5 @@
+//! Delivery policy.
+
+/// Placeholder.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Policy {}
