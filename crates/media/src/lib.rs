@@ -8,9 +8,14 @@
 //! |---|---|
 //! | [`sample`] | one access unit and the tracks it belongs to: what every ingest produces |
 //! | [`part`] | one CMAF part and its envelope: what crosses the swarm |
+//! | [`testcard_code`] | the machine-readable strip of the test card: drawing it, and reading it from decoded pictures |
+//! | `testcard` | the built-in live test card, H.264 and AAC (feature `testcard`) |
 //!
 //! This crate never sees a peer, a socket, a clock or a thread: times are handed in. Its parsers meet hostile
 //! bytes, so they return errors, never panic, and never allocate more than they were given.
 
 pub mod part;
 pub mod sample;
+#[cfg(feature = "testcard")]
+pub mod testcard;
+pub mod testcard_code;
