@@ -1,9 +1,27 @@
 //! All of a node's swarms above its one uplink: the state machine that a driver runs.
+//!
+//! Owns connections and which swarms speak on them. Never decides about delivery: swarms choose, the uplink orders.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::ToString as _;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
 
 use crate::id::{ChannelId, PeerId};
-use crate::io::{Input, Output};
-use crate::swarm::SwarmStats;
+use crate::io::{ChunkOutcome, CloseCode, Connected, Event, Input, Output, Transmit};
+use crate::swarm::{Swarm, SwarmOutput, SwarmStats};
 use crate::time::Timestamp;
+use crate::uplink::{Done, Uplink};
+use crate::wire::{ChunkHead, LAG_UNKNOWN_MS, Message, Messages};
+
+/// Most swarms of one node.
+pub const SWARMS_MAX: usize = 8;
+/// Most connections of one node, whoever dialled.
+pub const CONNECTIONS_MAX: usize = 96;
+/// A connection that no swarm uses is closed after this long.
+const UNUSED_FOR: Duration = Duration::from_secs(5);
 
 /// A node's settings.
 #[derive(Debug, Clone)]
@@ -16,31 +34,326 @@ pub struct EngineConfig {
     pub upload_limit_bps: Option<u64>,
 }
 
+#[derive(Debug)]
+struct Connection {
+    connected: Connected,
+    /// The peer's handles, and what they stand for.
+    handles: BTreeMap<u8, ChannelId>,
+    used: Timestamp,
+}
+
 /// A node's whole protocol state.
+///
+/// Hand inputs in with [`Engine::handle_input`], then drain [`Engine::poll_output`] until it gives
+/// [`Output::Timeout`], and come back then or with the next input. Time never runs backwards.
 #[derive(Debug)]
 pub struct Engine {
-    _config: EngineConfig,
+    config: EngineConfig,
+    rng: fastrand::Rng,
+    now: Timestamp,
+    unix_offset_us: i64,
+    swarms: BTreeMap<ChannelId, (u8, Swarm)>,
+    connections: BTreeMap<PeerId, Connection>,
+    uplink: Uplink,
+    sweep_at: Timestamp,
+    out: VecDeque<Output>,
 }
 
 impl Engine {
     /// A node that takes part in nothing yet.
     pub fn new(config: EngineConfig) -> Self {
-        Self { _config: config }
+        Self {
+            rng: fastrand::Rng::with_seed(config.seed),
+            now: Timestamp::ZERO,
+            unix_offset_us: 0,
+            swarms: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            uplink: Uplink::new(config.upload_limit_bps),
+            sweep_at: Timestamp::ZERO,
+            out: VecDeque::new(),
+            config,
+        }
     }
 
     /// Something happened at `now`. Drain [`Engine::poll_output`] afterwards.
     pub fn handle_input(&mut self, now: Timestamp, input: Input) {
-        let _ = (now, input);
+        self.now = self.now.max(now);
+        let now = self.now;
+        let view = self.uplink.view(now);
+        for (_, swarm) in self.swarms.values_mut() {
+            swarm.set_uplink(view);
+        }
+        self.dispatch(now, input);
+        for (_, swarm) in self.swarms.values_mut() {
+            swarm.tick(now);
+        }
+        self.sweep(now);
+        self.pump(now);
     }
 
     /// The next thing to do; after [`Output::Timeout`] there is nothing more until the next input.
     pub fn poll_output(&mut self) -> Output {
-        Output::Timeout(Timestamp::FAR_FUTURE)
+        if let Some(output) = self.out.pop_front() {
+            return output;
+        }
+        let swarms = self.swarms.values().map(|(_, swarm)| swarm.timeout());
+        let at = swarms.chain([self.uplink.timeout(self.now)]).min().unwrap_or(Timestamp::FAR_FUTURE);
+        Output::Timeout(at)
     }
 
     /// A look at a swarm.
     pub fn stats(&self, channel: &ChannelId) -> Option<SwarmStats> {
-        let _ = channel;
-        None
+        self.swarms.get(channel).map(|(_, swarm)| swarm.stats())
+    }
+
+    fn dispatch(&mut self, now: Timestamp, input: Input) {
+        match input {
+            Input::Tick => {}
+            Input::UnixTime(unix_us) => {
+                self.unix_offset_us = unix_us.wrapping_sub(now.as_micros()) as i64;
+                let offset = self.unix_offset_us;
+                self.swarms.values_mut().for_each(|(_, swarm)| swarm.set_unix_offset(offset));
+            }
+            Input::Open(config) => self.open(now, *config),
+            Input::Leave(channel) => {
+                if let Some((handle, mut swarm)) = self.swarms.remove(&channel) {
+                    swarm.leave();
+                    self.drain(now, channel, &mut swarm);
+                    let _ = handle;
+                }
+            }
+            Input::Candidates(channel, candidates) => {
+                self.with(&channel, |swarm| swarm.candidates(now, candidates));
+            }
+            Input::Broadcast(channel, certificate, note) => self.with(&channel, |swarm| {
+                swarm.offer_certificate(now, certificate);
+                if let Some(note) = note {
+                    swarm.offer_note(now, note);
+                }
+                swarm.frame_done(now);
+            }),
+            Input::Publish(channel, chunks) => self.with(&channel, |swarm| swarm.publish(now, chunks)),
+            Input::PublishNote(note) => self.with(&note.channel, |swarm| swarm.offer_note(now, note)),
+            Input::Playout(channel, playout) => self.with(&channel, |swarm| swarm.set_playout(playout)),
+            Input::Connected(connected) => self.connected(now, connected),
+            Input::DialFailed(peer) => {
+                self.swarms.values_mut().for_each(|(_, swarm)| swarm.dial_failed(now, peer))
+            }
+            Input::Disconnected(peer) => self.disconnected(now, peer),
+            Input::Path(peer, rtt) => {
+                if self.connections.contains_key(&peer) {
+                    self.uplink.connected(peer, rtt);
+                    self.swarms.values_mut().for_each(|(_, swarm)| swarm.path(&peer, rtt));
+                }
+            }
+            Input::Control(peer, frame) => self.control(now, peer, frame),
+            Input::ChunkStream(peer, stream) => self.chunk_stream(now, peer, stream),
+            Input::Violation(peer, reason) => self.violation(now, peer, reason),
+            Input::ChunkDone(peer, token, outcome) => {
+                let done = self.uplink.ended(now, &peer, token, outcome == ChunkOutcome::Delivered);
+                self.tell(done);
+            }
+        }
+    }
+
+    fn with(&mut self, channel: &ChannelId, f: impl FnOnce(&mut Swarm)) {
+        if let Some((_, swarm)) = self.swarms.get_mut(channel) {
+            f(swarm);
+        }
+    }
+
+    fn open(&mut self, now: Timestamp, config: crate::swarm::SwarmConfig) {
+        let channel = config.channel;
+        let free = (0..SWARMS_MAX as u8).find(|handle| self.swarms.values().all(|(used, _)| used != handle));
+        let Some(handle) = free.filter(|_| !self.swarms.contains_key(&channel)) else { return };
+        let mut swarm = Swarm::new(now, config, self.config.local, handle, self.rng.u64(..));
+        swarm.set_unix_offset(self.unix_offset_us);
+        self.swarms.insert(channel, (handle, swarm));
+    }
+
+    fn connected(&mut self, now: Timestamp, connected: Connected) {
+        let peer = connected.peer;
+        if self.connections.len() >= CONNECTIONS_MAX {
+            self.transmit(Transmit::Disconnect { peer, code: CloseCode::Full });
+            return;
+        }
+        self.connections.insert(peer, Connection { connected, handles: BTreeMap::new(), used: now });
+        self.uplink.connected(peer, connected.rtt);
+        for (_, swarm) in self.swarms.values_mut() {
+            // A channel is named first by the one who knows that the other watches it.
+            if swarm.knows(&peer) {
+                swarm.connected(now, &connected);
+            }
+        }
+    }
+
+    fn disconnected(&mut self, now: Timestamp, peer: PeerId) {
+        if self.connections.remove(&peer).is_some() {
+            self.uplink.disconnected(&peer);
+        }
+        self.swarms.values_mut().for_each(|(_, swarm)| swarm.disconnected(now, peer));
+    }
+
+    fn control(&mut self, now: Timestamp, peer: PeerId, frame: Bytes) {
+        let Ok(messages) = Messages::open(frame) else {
+            self.violation(now, peer, "it sent an empty or endless frame");
+            return;
+        };
+        let handle = messages.handle;
+        let mut touched = None;
+        for message in messages {
+            let Some(connection) = self.connections.get_mut(&peer) else { return };
+            match message {
+                Ok(Message::Handshake(handshake)) => {
+                    let Some((_, swarm)) = self.swarms.get_mut(&handshake.channel) else { continue };
+                    if connection.handles.len() >= SWARMS_MAX && !connection.handles.contains_key(&handle) {
+                        continue;
+                    }
+                    connection.handles.insert(handle, handshake.channel);
+                    if !swarm.is_neighbour(&peer) {
+                        swarm.connected(now, &connection.connected);
+                    }
+                    swarm.message(now, peer, Message::Handshake(handshake));
+                    touched = Some(handshake.channel);
+                }
+                Ok(message) => {
+                    let channel = connection.handles.get(&handle).copied();
+                    let Some(channel) = channel else { continue };
+                    self.with(&channel, |swarm| swarm.message(now, peer, message));
+                    touched = Some(channel);
+                }
+                Err(error) => {
+                    self.violation(now, peer, &error.to_string());
+                    return;
+                }
+            }
+        }
+        if let Some(channel) = touched {
+            self.with(&channel, |swarm| swarm.frame_done(now));
+        }
+    }
+
+    fn chunk_stream(&mut self, now: Timestamp, peer: PeerId, stream: Bytes) {
+        let Some(connection) = self.connections.get(&peer) else { return };
+        match ChunkHead::decode(stream) {
+            Ok((head, chunk)) => {
+                if let Some(channel) = connection.handles.get(&head.handle).copied() {
+                    self.with(&channel, |swarm| swarm.chunk(now, peer, &head, chunk));
+                }
+            }
+            Err(error) => self.violation(now, peer, &error.to_string()),
+        }
+    }
+
+    /// The peer broke the protocol: it goes, in every swarm.
+    fn violation(&mut self, now: Timestamp, peer: PeerId, reason: &str) {
+        if self.connections.contains_key(&peer) {
+            for (_, swarm) in self.swarms.values_mut() {
+                swarm.ban(peer);
+            }
+            self.close(now, peer, CloseCode::Violation);
+            self.out.push_back(Output::Event(Event::Dropped {
+                channel: None,
+                peer,
+                reason: reason.to_string(),
+            }));
+        }
+    }
+
+    fn close(&mut self, now: Timestamp, peer: PeerId, code: CloseCode) {
+        if self.connections.contains_key(&peer) {
+            self.disconnected(now, peer);
+            self.transmit(Transmit::Disconnect { peer, code });
+        }
+    }
+
+    /// Closes connections that no swarm uses.
+    fn sweep(&mut self, now: Timestamp) {
+        if now < self.sweep_at {
+            return;
+        }
+        self.sweep_at = now + Duration::from_secs(1);
+        let mut unused = Vec::new();
+        for (peer, connection) in &mut self.connections {
+            if self.swarms.values().any(|(_, swarm)| swarm.is_neighbour(peer)) {
+                connection.used = now;
+            } else if now.since(connection.used) > UNUSED_FOR {
+                unused.push(*peer);
+            }
+        }
+        for peer in unused {
+            self.close(now, peer, CloseCode::Done);
+        }
+    }
+
+    /// Moves what swarms want into the uplink, and what the uplink releases out.
+    fn pump(&mut self, now: Timestamp) {
+        let channels: Vec<ChannelId> = self.swarms.keys().copied().collect();
+        for channel in channels {
+            if let Some((handle, mut swarm)) = self.swarms.remove(&channel) {
+                self.drain(now, channel, &mut swarm);
+                self.swarms.insert(channel, (handle, swarm));
+            }
+        }
+        for done in self.uplink.expire(now) {
+            self.tell(Some(done));
+        }
+        while let Some(release) = self.uplink.release(now) {
+            let Some((handle, _)) = self.swarms.get(&release.channel) else { continue };
+            let lag_ms = (release.lag_us / 1000).min(u64::from(LAG_UNKNOWN_MS) - 1) as u16;
+            let head = ChunkHead { handle: *handle, requested: release.offer.requested, lag_ms };
+            self.transmit(Transmit::Chunk {
+                peer: release.offer.peer,
+                token: release.token,
+                priority: if release.offer.requested { 1 } else { 0 },
+                head: head.encode(),
+                body: release.offer.chunk.encoded().clone(),
+            });
+        }
+    }
+
+    fn drain(&mut self, now: Timestamp, channel: ChannelId, swarm: &mut Swarm) {
+        while let Some(output) = swarm.poll() {
+            match output {
+                SwarmOutput::Connect(peer, addrs) => {
+                    match self.connections.get(&peer) {
+                        Some(connection) => swarm.connected(now, &connection.connected),
+                        None => self.transmit(Transmit::Connect { peer, addrs }),
+                    };
+                }
+                SwarmOutput::Disconnect(peer, code) => {
+                    let shared = self.swarms.values().any(|(_, other)| other.is_neighbour(&peer));
+                    if !shared || code == CloseCode::Misbehaviour {
+                        self.close(now, peer, code);
+                    }
+                }
+                SwarmOutput::Control(peer, bytes) => self.transmit(Transmit::Control { peer, bytes }),
+                SwarmOutput::Offer(offer) => {
+                    if let Some(done) = self.uplink.offer(channel, offer) {
+                        swarm.offer_done(&done);
+                    }
+                }
+                SwarmOutput::Withdraw(peer, number) => {
+                    let (done, token) = self.uplink.withdraw(&channel, &peer, number);
+                    if let Some(done) = done {
+                        swarm.offer_done(&done);
+                    }
+                    if let Some(token) = token {
+                        self.transmit(Transmit::Reset { peer, token });
+                    }
+                }
+                SwarmOutput::Event(event) => self.out.push_back(Output::Event(event)),
+            }
+        }
+    }
+
+    fn tell(&mut self, done: Option<Done>) {
+        if let Some(done) = done {
+            self.with(&done.channel, |swarm| swarm.offer_done(&done));
+        }
+    }
+
+    fn transmit(&mut self, transmit: Transmit) {
+        self.out.push_back(Output::Transmit(transmit));
     }
 }

@@ -3,6 +3,7 @@
 //! A driver owns sockets and clocks and decides nothing. It hands every [`Input`] in with the time, then drains
 //! `poll_output` until it yields [`Output::Timeout`], and comes back at that time or with the next input.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -28,7 +29,7 @@ pub enum Input {
     /// The wall clock, µs since the Unix epoch: handed in first, and again when it may have jumped.
     UnixTime(u64),
     /// Take part in a channel's swarm.
-    Open(SwarmConfig),
+    Open(Box<SwarmConfig>),
     /// Leave a channel's swarm.
     Leave(ChannelId),
     /// Peers that may be dialled, from a tracker or the user.

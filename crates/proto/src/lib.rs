@@ -9,6 +9,8 @@
 //!
 //! | [`wire`] | what peers say to each other, to the byte |
 //! | [`swarm`] | one channel's swarm: have map, substreams, pulls, neighbours, joining |
+//! | [`uplink`] | the node's one pacer and deadline queue, above all its swarms |
+//! | [`addr`] | which addresses may be dialled or passed on |
 //! | [`engine`] | all of a node's swarms above its one uplink; [`io`] is its contract with a driver |
 //!
 //! This crate never sees a socket, a clock, a thread, a file or media: time is a [`time::Timestamp`] handed in,
@@ -19,6 +21,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod addr;
 pub mod broadcast;
 pub mod chunk;
 pub mod engine;
@@ -26,4 +29,5 @@ pub mod id;
 pub mod io;
 pub mod swarm;
 pub mod time;
+pub mod uplink;
 pub mod wire;

@@ -1,6 +1,470 @@
-//! One channel's swarm, as one node sees it.
+//! One channel's swarm, as one node sees it: what it holds, whom it knows, who feeds whom.
+//!
+//! ```text
+//! peers ── whom to dial ──► neighbour ── HAVE, STATE ──► join ── where to start
+//! live ── which broadcast ──►   │                          │
+//!                               ├──► tree ── ATTACH, push ─┤──► store ──► Event::Chunk
+//!                               └──► pull ── REQUEST, serve┘
+//! ```
+//!
+//! [`policy`] takes every choice between peers; the other modules keep the books. The swarm never orders its own
+//! sending: chunks to send are offered to the node's [`uplink`](crate::uplink), which every swarm shares.
 
 mod config;
+mod gossip;
+mod have;
+mod join;
+mod live;
+mod neighbour;
+mod peers;
 pub mod policy;
+mod pull;
+mod receive;
+mod store;
+mod tree;
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use crate::broadcast::{Certificate, LiveNote};
+use crate::chunk::VerifiedChunk;
+use crate::id::PeerId;
+use crate::io::{CloseCode, Connected, Event, Playout};
+use crate::time::Timestamp;
+use crate::wire::{ChunkHead, Handshake, Message};
 
 pub use config::{NeighbourStats, Role, SwarmConfig, SwarmStats};
+use join::Phase;
+use neighbour::Neighbour;
+use peers::Known;
+use receive::LagClock;
+use store::Store;
+use tree::Substream;
+
+/// Time between looks at everything that time changes.
+const TICK: Duration = Duration::from_millis(40);
+/// Most peers remembered as banned.
+const BANNED_MAX: usize = 1024;
+/// Most outputs that wait to be polled; a driver that drains after each input never meets it.
+const OUTPUTS_MAX: usize = 65_536;
+
+/// What a swarm wants done.
+#[derive(Debug)]
+pub(crate) enum SwarmOutput {
+    Connect(PeerId, Vec<SocketAddr>),
+    Disconnect(PeerId, CloseCode),
+    Control(PeerId, Bytes),
+    Offer(Offer),
+    /// The peer no longer needs this chunk.
+    Withdraw(PeerId, u64),
+    Event(Event),
+}
+
+/// A chunk for the uplink.
+#[derive(Debug, Clone)]
+pub(crate) struct Offer {
+    pub(crate) peer: PeerId,
+    pub(crate) chunk: VerifiedChunk,
+    /// Orders the queue: the earliest goes first.
+    pub(crate) due: Timestamp,
+    /// Not worth sending after this.
+    pub(crate) expires: Timestamp,
+    pub(crate) requested: bool,
+    pub(crate) received: Timestamp,
+    pub(crate) lag_us: u64,
+}
+
+/// What the uplink tells its swarms.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct UplinkView {
+    /// Measured or configured upload; `None` before anything was measured.
+    pub(crate) upload_bps: Option<u64>,
+    /// The most that ever got through, bit/s.
+    pub(crate) proven_bps: u64,
+    /// How long a chunk offered now would wait.
+    pub(crate) wait: Duration,
+    /// How long pushed chunks waited lately.
+    pub(crate) usual_wait: Duration,
+}
+
+/// One channel's swarm.
+pub(crate) struct Swarm {
+    config: SwarmConfig,
+    local: PeerId,
+    handle: u8,
+    rng: fastrand::Rng,
+    unix_offset_us: i64,
+    certificate: Option<Certificate>,
+    note: Option<LiveNote>,
+    epoch_since: Timestamp,
+    phase: Phase,
+    store: Store,
+    substreams: Vec<Substream>,
+    neighbours: BTreeMap<PeerId, Neighbour>,
+    known: BTreeMap<PeerId, Known>,
+    banned: BTreeSet<PeerId>,
+    /// Which neighbour has been asked for a chunk, until the lock ends.
+    locks: BTreeMap<u64, PeerId>,
+    playout: Playout,
+    lag: LagClock,
+    /// Measured stream rate, bit/s; the certificate's until there is enough.
+    rate_bps: u64,
+    uplink: UplinkView,
+    /// Bytes that a source with a set number of copies may still send, and since when they were counted.
+    savings: i64,
+    saved_at: Timestamp,
+    next_ping: u32,
+    tick_at: Timestamp,
+    second_at: Timestamp,
+    need_peers_at: Timestamp,
+    pex_at: Timestamp,
+    stats: SwarmStats,
+    out: VecDeque<SwarmOutput>,
+}
+
+impl core::fmt::Debug for Swarm {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Swarm")
+            .field("config", &self.config)
+            .field("epoch", &self.epoch())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Swarm {
+    pub(crate) fn new(now: Timestamp, config: SwarmConfig, local: PeerId, handle: u8, seed: u64) -> Self {
+        let mut swarm = Self {
+            local,
+            handle,
+            rng: fastrand::Rng::with_seed(seed),
+            unix_offset_us: 0,
+            certificate: None,
+            note: None,
+            epoch_since: now,
+            phase: Phase::Waiting,
+            store: Store::default(),
+            substreams: Vec::new(),
+            neighbours: BTreeMap::new(),
+            known: BTreeMap::new(),
+            banned: BTreeSet::new(),
+            locks: BTreeMap::new(),
+            playout: Playout::default(),
+            lag: LagClock::default(),
+            rate_bps: 1_000_000,
+            uplink: UplinkView::default(),
+            savings: 0,
+            saved_at: now,
+            next_ping: 0,
+            tick_at: now,
+            second_at: now,
+            need_peers_at: now,
+            pex_at: now + config.policy.pex_period,
+            stats: SwarmStats::default(),
+            out: VecDeque::new(),
+            config,
+        };
+        if let Role::Source { certificate, .. } = &swarm.config.role {
+            let certificate = *certificate;
+            swarm.follow(now, certificate);
+            swarm.phase = Phase::Source;
+        }
+        swarm
+    }
+
+    pub(crate) fn is_source(&self) -> bool {
+        matches!(self.config.role, Role::Source { .. })
+    }
+
+    /// The wall clock is `now` + `offset_us`.
+    pub(crate) fn set_unix_offset(&mut self, offset_us: i64) {
+        self.unix_offset_us = offset_us;
+    }
+
+    pub(crate) fn set_uplink(&mut self, view: UplinkView) {
+        self.uplink = view;
+    }
+
+    pub(crate) fn set_playout(&mut self, playout: Playout) {
+        self.playout = playout;
+    }
+
+    /// When [`Swarm::tick`] wants to be called.
+    pub(crate) fn timeout(&self) -> Timestamp {
+        self.tick_at
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<SwarmOutput> {
+        self.out.pop_front()
+    }
+
+    /// Everything that time changes.
+    pub(crate) fn tick(&mut self, now: Timestamp) {
+        if now < self.tick_at {
+            return;
+        }
+        self.tick_at = now + TICK;
+        if now >= self.second_at {
+            self.second_at = now + Duration::from_secs(1);
+            self.every_second(now);
+        }
+        self.watch_neighbours(now);
+        self.tend(now);
+        self.gossip(now);
+        self.flush();
+    }
+
+    /// What may change with every message, too.
+    fn tend(&mut self, now: Timestamp) {
+        self.try_join(now);
+        self.tend_trees(now);
+        self.pull(now);
+    }
+
+    fn every_second(&mut self, now: Timestamp) {
+        self.measure_rate();
+        let missed = self.store.discard(now, self.config.retention);
+        for range in missed {
+            self.stats.missed += range.end - range.start;
+            self.event(Event::Missed(self.config.channel, range));
+        }
+        self.tend_peers(now);
+    }
+
+    /// A connection stands; `wanted`: this node dialled it for this channel.
+    pub(crate) fn connected(&mut self, now: Timestamp, connected: &Connected) {
+        if self.banned.contains(&connected.peer) {
+            self.out.push_back(SwarmOutput::Disconnect(connected.peer, CloseCode::Misbehaviour));
+            return;
+        }
+        if self.neighbours.contains_key(&connected.peer) {
+            return;
+        }
+        let max = if self.is_source() {
+            self.config.policy.source_neighbours_max
+        } else {
+            self.config.policy.neighbours_max
+        };
+        if self.neighbours.len() >= max {
+            self.out.push_back(SwarmOutput::Disconnect(connected.peer, CloseCode::Full));
+            return;
+        }
+        let mut neighbour = Neighbour::new(now, self.handle, connected);
+        neighbour.send(&Message::Handshake(Handshake {
+            channel: self.config.channel,
+            rendition: self.config.rendition,
+            source: self.is_source(),
+            upload_kbps: self.upload_kbps(),
+        }));
+        self.neighbours.insert(connected.peer, neighbour);
+        if let Some(known) = self.known.get_mut(&connected.peer) {
+            known.connected();
+        }
+        self.greet(now, connected.peer);
+        self.flush();
+        self.event(Event::NeighbourUp(self.config.channel, connected.peer));
+    }
+
+    pub(crate) fn is_neighbour(&self, peer: &PeerId) -> bool {
+        self.neighbours.contains_key(peer)
+    }
+
+    /// A connection is gone.
+    pub(crate) fn disconnected(&mut self, now: Timestamp, peer: PeerId) {
+        if self.forget(now, peer) {
+            self.tend(now);
+            self.flush();
+        }
+    }
+
+    pub(crate) fn path(&mut self, peer: &PeerId, rtt: Duration) {
+        if let Some(neighbour) = self.neighbours.get_mut(peer) {
+            neighbour.rtt = rtt;
+        }
+    }
+
+    /// A control message of `peer`; true when the swarm is better off looking around at once.
+    pub(crate) fn message(&mut self, now: Timestamp, peer: PeerId, message: Message) {
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        neighbour.hear(now);
+        match message {
+            Message::Handshake(handshake) => {
+                neighbour.met = true;
+                neighbour.source = handshake.source;
+                neighbour.upload_kbps = handshake.upload_kbps;
+            }
+            Message::Certificate(bytes) => self.hear_certificate(now, peer, &bytes),
+            Message::LiveNote(bytes) => self.hear_note(now, peer, &bytes),
+            Message::Have(have) => self.hear_have(now, peer, &have),
+            Message::State(state) => {
+                neighbour.upload_kbps = state.upload_kbps;
+                neighbour.state = state;
+            }
+            Message::Attach(attach) => self.hear_attach(now, peer, attach),
+            Message::Accept(accept) => self.hear_accept(now, peer, accept),
+            Message::Path(path) => self.hear_path(now, peer, path),
+            Message::Reject(reject) => self.hear_reject(now, peer, &reject),
+            Message::Detach { substream } => self.hear_detach(peer, substream),
+            Message::Request(request) => self.serve(now, peer, &request),
+            Message::Cancel(chunks) => self.hear_cancel(peer, &chunks),
+            Message::Refuse { reason, chunks } => self.hear_refuse(now, peer, reason, &chunks),
+            Message::Ping(number) => neighbour.send(&Message::Pong(number)),
+            Message::Pong(_) => {}
+            Message::Pex(peers) => self.hear_pex(now, peer, &peers),
+            Message::Bye => {
+                self.disconnected(now, peer);
+            }
+        }
+    }
+
+    /// All messages of a frame were handed in.
+    pub(crate) fn frame_done(&mut self, now: Timestamp) {
+        self.tend(now);
+        self.flush();
+    }
+
+    /// A chunk of `peer`.
+    pub(crate) fn chunk(
+        &mut self,
+        now: Timestamp,
+        peer: PeerId,
+        head: &ChunkHead,
+        chunk: crate::chunk::Chunk,
+    ) {
+        self.receive(now, peer, head, chunk);
+        self.flush();
+    }
+
+    /// Says goodbye to everybody.
+    pub(crate) fn leave(&mut self) {
+        for neighbour in self.neighbours.values_mut() {
+            neighbour.send(&Message::Bye);
+        }
+        self.flush();
+    }
+
+    /// Drops a neighbour for what it did, and refuses it from now on.
+    fn drop_peer(&mut self, now: Timestamp, peer: PeerId, reason: &str) {
+        self.ban(peer);
+        self.forget(now, peer);
+        self.out.push_back(SwarmOutput::Disconnect(peer, CloseCode::Misbehaviour));
+        self.event(Event::Dropped { channel: Some(self.config.channel), peer, reason: reason.to_string() });
+    }
+
+    /// Refuses `peer` from now on; its connection is closed elsewhere.
+    pub(crate) fn ban(&mut self, peer: PeerId) {
+        if self.banned.len() < BANNED_MAX {
+            self.banned.insert(peer);
+        }
+        self.known.remove(&peer);
+    }
+
+    /// One false step of `peer`; the last one drops it.
+    fn strike(&mut self, now: Timestamp, peer: PeerId, reason: &str) {
+        let (max, decay) = (self.config.policy.strikes_max, self.config.policy.strike_decay);
+        if self.neighbours.get_mut(&peer).is_some_and(|neighbour| neighbour.strike(now, max, decay)) {
+            self.drop_peer(now, peer, reason);
+        }
+    }
+
+    fn forget(&mut self, now: Timestamp, peer: PeerId) -> bool {
+        if self.neighbours.remove(&peer).is_none() {
+            return false;
+        }
+        self.locks.retain(|_, holder| *holder != peer);
+        self.lose_everywhere(now, peer);
+        if let Some(known) = self.known.get_mut(&peer) {
+            known.lost(now, &self.config.policy);
+        }
+        self.event(Event::NeighbourDown(self.config.channel, peer));
+        true
+    }
+
+    fn event(&mut self, event: Event) {
+        self.put(SwarmOutput::Event(event));
+    }
+
+    fn put(&mut self, output: SwarmOutput) {
+        debug_assert!(self.out.len() < OUTPUTS_MAX, "the driver drains after each input");
+        self.out.push_back(output);
+    }
+
+    fn flush(&mut self) {
+        for neighbour in self.neighbours.values_mut() {
+            if let Some(bytes) = neighbour.flush() {
+                self.stats.control_bytes_out += bytes.len() as u64;
+                self.out.push_back(SwarmOutput::Control(neighbour.peer, bytes));
+            }
+        }
+    }
+
+    fn epoch(&self) -> u64 {
+        self.certificate.map_or(0, |certificate| certificate.epoch)
+    }
+
+    fn substream_count(&self) -> u8 {
+        self.substreams.len() as u8
+    }
+
+    fn unix_us(&self, now: Timestamp) -> u64 {
+        now.as_micros().saturating_add_signed(self.unix_offset_us)
+    }
+
+    /// Upload that this node offers the swarm, bit/s: measured, or until then enough for its fair share and some.
+    fn upload_bps(&self) -> u64 {
+        if !self.config.upload {
+            return 0;
+        }
+        let measured =
+            self.uplink.upload_bps.unwrap_or((self.rate_bps * 3 / 2).max(self.uplink.proven_bps * 5 / 4));
+        match self.config.role {
+            Role::Source { copies_percent: Some(percent), .. } => {
+                measured.max(self.rate_bps).min(self.rate_bps * u64::from(percent) / 100)
+            }
+            _ => measured,
+        }
+    }
+
+    fn upload_kbps(&self) -> u32 {
+        u32::try_from(self.upload_bps() / 1000).unwrap_or(u32::MAX)
+    }
+
+    /// Counters and gauges.
+    pub(crate) fn stats(&self) -> SwarmStats {
+        let bit = |on: bool, s: usize| if on { 1u16 << s } else { 0 };
+        let neighbours = self.neighbours.values().map(|n| {
+            let each = || self.substreams.iter().enumerate();
+            NeighbourStats {
+                peer: n.peer,
+                source: n.source,
+                rtt_us: n.rtt.as_micros() as u64,
+                parent_in: each().map(|(s, sub)| bit(sub.is_parent(&n.peer), s)).sum(),
+                child_in: each().map(|(s, sub)| bit(sub.is_child(&n.peer), s)).sum(),
+                useful_bytes_in: n.useful_bytes_in,
+                bytes_out: n.bytes_out,
+            }
+        });
+        SwarmStats {
+            epoch: self.epoch(),
+            edge: self.store.edge(),
+            held: self.store.len() as u64,
+            parents: self.substreams.iter().filter(|s| s.has_parent()).count() as u8,
+            substreams: self.substream_count(),
+            children: self.substreams.iter().map(Substream::children).sum(),
+            neighbours: neighbours.collect(),
+            ..self.stats.clone()
+        }
+    }
+}
+
+/// A reason for the log with a peer's error in it.
+fn reason(what: &str, error: &dyn core::fmt::Display) -> String {
+    let mut text = String::from(what);
+    text.push_str(": ");
+    text.push_str(&error.to_string());
+    text
+}

@@ -1,5 +1,219 @@
-//! Delivery policy.
+//! Delivery policy: every constant and every choice between peers, in one place, so that it can be swapped and tuned.
+//!
+//! Owns no state and does no bookkeeping: the swarm asks, this module answers. Substream trees with an interior
+//! restriction, after the measurements in `docs/overlay.md`.
 
-/// Placeholder.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Policy {}
+use core::time::Duration;
+
+use crate::id::PeerId;
+
+/// How chunks find their way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overlay {
+    /// Pushed along substream trees, holes pulled from the mesh.
+    #[default]
+    Hybrid,
+    /// Pushed only: what a tree alone can do.
+    Tree,
+    /// Pulled only: what a mesh alone can do.
+    Mesh,
+}
+
+/// The constants. Durations say what they bound; ratios are in percent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// How chunks find their way.
+    pub overlay: Overlay,
+    /// Neighbours that a viewer dials for.
+    pub neighbours_wanted: usize,
+    /// Neighbours that it accepts.
+    pub neighbours_max: usize,
+    /// Neighbours that a source accepts.
+    pub source_neighbours_max: usize,
+    /// Share of upload given to children as a matter of course: parts come in bursts, and a queue needs room to drain …
+    pub slot_ease_percent: u32,
+    /// … and to those who find no other parent; the rest pays for headers, repair and joiners.
+    pub slot_fill_percent: u32,
+    /// Each peer is interior in one of this many substreams, evenly spaced.
+    pub interior_every: u8,
+    /// Leaves are served this much after interior children, when both wait.
+    pub leaf_delay: Duration,
+    /// State and have map go out this often at least …
+    pub state_period_min: Duration,
+    /// … and this often at most; between them as the control budget allows.
+    pub state_period_max: Duration,
+    /// Share of the stream rate that state may cost.
+    pub control_percent: u32,
+    /// A better parent must be better by this much …
+    pub switch_gain_percent: u32,
+    /// … and by this much.
+    pub switch_gain: Duration,
+    /// Time between considering better parents; grows with every change.
+    pub switch_hold: Duration,
+    /// A parent's late chunk is asked about after this long beyond its usual lateness.
+    pub probe_after: Duration,
+    /// A probe unanswered for this long, beyond four round trips, means silence.
+    pub probe_timeout: Duration,
+    /// A parent that answers but brings nothing is replaced after this long.
+    pub starve_after: Duration,
+    /// An application unanswered for this long, beyond two round trips, has failed.
+    pub attach_timeout: Duration,
+    /// Without a parent for this long, any is asked, interior there or not.
+    pub urgent_after: Duration,
+    /// A hole is pulled when it is this old and the parent lacks the chunk …
+    pub pull_after: Duration,
+    /// … and this much later when the parent says it has it.
+    pub pull_after_has: Duration,
+    /// Without a parent a hole is pulled when it is this old.
+    pub pull_orphan_after: Duration,
+    /// The receiver's lock on a requested chunk, beyond two round trips and the sender's wait.
+    pub lock: Duration,
+    /// Chunks requested from one neighbour at a time.
+    pub pipeline: usize,
+    /// Chunks requested from one neighbour at a time while joining.
+    pub pipeline_joining: usize,
+    /// Requests are served while the uplink's queue is shorter than this …
+    pub serve_wait: Duration,
+    /// … and those of joiners while it is shorter than this.
+    pub serve_wait_joining: Duration,
+    /// A pushed chunk that waited this long is dropped.
+    pub push_expiry: Duration,
+    /// A requested chunk that waited this long is dropped.
+    pub pull_expiry: Duration,
+    /// A joiner starts at the newest segment that began at least this long ago, if that costs no more than `join_back_max`.
+    pub join_back: Duration,
+    /// See `join_back`.
+    pub join_back_max: Duration,
+    /// A replayed chunk or a false claim counts this many against a peer at most before it is dropped.
+    pub strikes_max: u32,
+    /// A source that sends a set number of copies saves up unused ones for this long.
+    pub source_savings: Duration,
+    /// One strike is forgiven this often.
+    pub strike_decay: Duration,
+    /// A live note goes to neighbours at most this often.
+    pub note_period: Duration,
+    /// Known peers are told to neighbours this often.
+    pub pex_period: Duration,
+    /// A neighbour unheard for this long is asked; see `probe_timeout`.
+    pub silence: Duration,
+    /// A failed dial is repeated after this long, doubled each time up to a minute.
+    pub redial_after: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Self {
+            overlay: Overlay::Hybrid,
+            neighbours_wanted: 12,
+            neighbours_max: 20,
+            source_neighbours_max: 32,
+            slot_ease_percent: 70,
+            slot_fill_percent: 88,
+            interior_every: 2,
+            leaf_delay: ms(250),
+            state_period_min: ms(350),
+            state_period_max: ms(1000),
+            control_percent: 2,
+            switch_gain_percent: 15,
+            switch_gain: ms(15),
+            switch_hold: ms(1500),
+            probe_after: ms(150),
+            probe_timeout: ms(150),
+            starve_after: ms(900),
+            attach_timeout: ms(250),
+            urgent_after: ms(400),
+            pull_after: ms(450),
+            pull_after_has: ms(600),
+            pull_orphan_after: ms(60),
+            lock: ms(250),
+            pipeline: 8,
+            pipeline_joining: 48,
+            serve_wait: ms(150),
+            serve_wait_joining: ms(500),
+            push_expiry: ms(600),
+            pull_expiry: ms(400),
+            join_back: ms(900),
+            join_back_max: ms(2600),
+            strikes_max: 5,
+            source_savings: Duration::from_secs(10),
+            strike_decay: Duration::from_secs(60),
+            note_period: Duration::from_secs(3),
+            pex_period: Duration::from_secs(20),
+            silence: ms(2500),
+            redial_after: ms(500),
+        }
+    }
+}
+
+/// What is known of a possible parent in one substream.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ParentView {
+    /// How far behind the signature it receives the substream, µs; 0 at the source.
+    pub(crate) lag_us: u64,
+    /// Queue on its uplink, µs.
+    pub(crate) wait_us: u64,
+    /// Round-trip time, µs.
+    pub(crate) rtt_us: u64,
+    /// Its acceptance, as in [`crate::wire::SubstreamState::accept`].
+    pub(crate) accept: u8,
+    /// Substreams in which it already is the asker's parent.
+    pub(crate) already: u32,
+}
+
+/// The value of `accept` for: nobody.
+pub(crate) const ACCEPT_NOBODY: u8 = 255;
+/// The value of `accept` for: only those who find nobody else.
+pub(crate) const ACCEPT_URGENT: u8 = 254;
+
+/// What a child counts when slots are scarce, in 64 kbit/s: those that relay count by their upload, leaves nothing.
+pub(crate) fn child_value(interior: bool, upload_kbps: u32) -> u8 {
+    if interior { (upload_kbps / 64).clamp(1, 253) as u8 } else { 0 }
+}
+
+impl Policy {
+    /// Whether `peer` relays substream `s` as a matter of course.
+    pub(crate) fn is_interior(&self, peer: &PeerId, s: u8) -> bool {
+        (u64::from(s) + peer.tag()).is_multiple_of(u64::from(self.interior_every.max(1)))
+    }
+
+    /// Children (over all substreams) that an upload carries with ease, and at most.
+    pub(crate) fn slots(&self, upload_bps: u64, rate_bps: u64, substreams: u8) -> (u32, u32) {
+        let share = |percent: u32| {
+            let bps = upload_bps * u64::from(percent) / 100 * u64::from(substreams);
+            u32::try_from(bps / rate_bps.max(1)).unwrap_or(u32::MAX)
+        };
+        (share(self.slot_ease_percent), share(self.slot_fill_percent))
+    }
+
+    /// How good a parent would be: the delay expected through it, µs; `None` when it would refuse.
+    pub(crate) fn parent_score(&self, view: &ParentView, own_value: u8, urgent: bool) -> Option<u64> {
+        let accepts = match view.accept {
+            ACCEPT_NOBODY => false,
+            ACCEPT_URGENT => urgent,
+            threshold => own_value >= threshold,
+        };
+        // Many substreams from one parent are many lost at once when it leaves: 10 ms for each.
+        accepts.then(|| view.lag_us + view.wait_us + view.rtt_us / 2 + u64::from(view.already) * 10_000)
+    }
+
+    /// Whether a parent with score `new` is worth leaving one that brings `current`, both in µs.
+    pub(crate) fn is_worth_switching(&self, current: u64, new: u64) -> bool {
+        let gain = current.saturating_sub(new);
+        gain >= self.switch_gain.as_micros() as u64
+            && gain >= current / 100 * u64::from(self.switch_gain_percent)
+    }
+
+    /// How old a hole must be before it is pulled, with a parent that has or lacks the chunk, or without one.
+    pub(crate) fn pull_age(&self, parent_has: Option<bool>, usual_lateness: Duration) -> Duration {
+        match (self.overlay, parent_has) {
+            (Overlay::Tree, _) => Duration::MAX,
+            (Overlay::Mesh, _) => Duration::ZERO,
+            (Overlay::Hybrid, None) => self.pull_orphan_after,
+            (Overlay::Hybrid, Some(false)) => self.pull_after.max(usual_lateness + self.pull_after / 2),
+            (Overlay::Hybrid, Some(true)) => {
+                self.pull_after_has.max(usual_lateness + self.pull_after_has / 2)
+            }
+        }
+    }
+}

@@ -14,6 +14,8 @@ use crate::id::{ChannelId, PeerId, RenditionId};
 pub const PATH_LEN_MAX: usize = 24;
 /// Most peers in one PEX message.
 pub const PEX_LEN_MAX: usize = 16;
+/// Most segment starts in a HAVE.
+pub const SEGMENT_STARTS_MAX: usize = 8;
 /// Most peers that a REJECT suggests.
 pub const SUGGESTIONS_MAX: usize = 3;
 /// The lag of a substream that a peer does not receive; also the largest that is told, ms.
@@ -89,8 +91,17 @@ pub struct Have {
     pub epoch: u64,
     /// The chunks.
     pub chunks: RangeList,
-    /// First chunks of the newest segments among them, ascending: where a joiner may start.
-    pub segment_starts: RangeList,
+    /// Where a joiner may start: the newest segments among them, oldest first; told to newcomers only.
+    pub segment_starts: Vec<SegmentStart>,
+}
+
+/// A segment that the sender holds the first chunk of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentStart {
+    /// The number of the segment's first chunk.
+    pub number: u64,
+    /// How long ago the sender received it, ms.
+    pub age_ms: u32,
 }
 
 /// What a peer can do for others, renewed every few hundred milliseconds.
@@ -213,7 +224,12 @@ impl Message {
                 out.push(4);
                 put_varint(out, m.epoch);
                 m.chunks.encode(out);
-                m.segment_starts.encode(out);
+                let starts = &m.segment_starts[..m.segment_starts.len().min(SEGMENT_STARTS_MAX)];
+                out.push(starts.len() as u8);
+                for start in starts {
+                    put_varint(out, start.number);
+                    put_varint(out, u64::from(start.age_ms));
+                }
             }
             Self::State(m) => {
                 out.push(5);
@@ -276,7 +292,7 @@ impl Message {
             4 => Self::Have(Have {
                 epoch: reader.varint()?,
                 chunks: RangeList::decode(reader)?,
-                segment_starts: RangeList::decode(reader)?,
+                segment_starts: decode_segment_starts(reader)?,
             }),
             5 => Self::State(decode_state(reader)?),
             6 => {
@@ -353,6 +369,17 @@ fn decode_handshake(reader: &mut Reader) -> Result<Handshake, WireError> {
         source: decode_bool(reader)?,
         upload_kbps: decode_upload(reader)?,
     })
+}
+
+fn decode_segment_starts(reader: &mut Reader) -> Result<Vec<SegmentStart>, WireError> {
+    let count = decode_count(reader, SEGMENT_STARTS_MAX, 2)?;
+    (0..count)
+        .map(|_| {
+            let number = reader.varint()?;
+            let age_ms = reader.varint_up_to(u64::from(u32::MAX))? as u32;
+            Ok(SegmentStart { number, age_ms })
+        })
+        .collect()
 }
 
 fn decode_state(reader: &mut Reader) -> Result<State, WireError> {

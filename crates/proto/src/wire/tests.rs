@@ -21,7 +21,7 @@ fn samples() -> Vec<Message> {
         Message::Have(Have {
             epoch: 1_000,
             chunks: chunks.clone(),
-            segment_starts: RangeList::from_numbers([5]),
+            segment_starts: vec![SegmentStart { number: 5, age_ms: 900 }],
         }),
         Message::State(State {
             upload_kbps: 1_500,
@@ -132,7 +132,11 @@ fn the_longest_message_fits_a_frame() {
     let wide =
         RangeList::from_ranges((0..RANGES_MAX as u64).map(|i| (i * 2) << 50..((i * 2) << 50) + (1 << 49)));
     for message in [
-        Message::Have(Have { epoch: VARINT_MAX, chunks: wide.clone(), segment_starts: wide }),
+        Message::Have(Have {
+            epoch: VARINT_MAX,
+            chunks: wide,
+            segment_starts: vec![SegmentStart { number: VARINT_MAX, age_ms: u32::MAX }; SEGMENT_STARTS_MAX],
+        }),
         Message::Pex(vec![pex; PEX_LEN_MAX]),
     ] {
         let mut encoded = Vec::new();

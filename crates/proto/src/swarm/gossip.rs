@@ -1,0 +1,83 @@
+//! What this node tells its neighbours of itself: have map, state, live notes; and what it reads in theirs.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::Swarm;
+use super::have::HaveMap;
+use crate::id::PeerId;
+use crate::time::Timestamp;
+use crate::wire::{Have, LAG_UNKNOWN_MS, Message, State, SubstreamState};
+
+/// Bytes that one state update to one neighbour costs on the wire, IP and QUIC headers included.
+const STATE_COST_BYTES: u64 = 150;
+
+impl Swarm {
+    /// Everything a new neighbour needs: one flight after the handshake it can ask for chunks.
+    pub(super) fn greet(&mut self, now: Timestamp, peer: PeerId) {
+        self.tell_broadcast(peer);
+        self.tell_state(now, peer);
+    }
+
+    /// Sends what is due.
+    pub(super) fn gossip(&mut self, now: Timestamp) {
+        let due: Vec<PeerId> =
+            self.neighbours.values().filter(|n| n.met && now >= n.state_due).map(|n| n.peer).collect();
+        let period = self.state_period();
+        for peer in due {
+            let note_age = self.note.map_or(0, |note| note.unix_us);
+            let tell_note = self.neighbours.get(&peer).is_some_and(|n| {
+                n.certificate_sent != self.epoch()
+                    || note_age > n.note_sent_us + self.config.policy.note_period.as_micros() as u64 / 2
+                    || self.note.is_some_and(|note| note.ended)
+            });
+            if tell_note {
+                self.tell_broadcast(peer);
+            }
+            self.tell_state(now, peer);
+            // Spread over the period, so that neighbours are not all told in one burst.
+            let jitter = Duration::from_micros(self.rng.u64(..=period.as_micros() as u64 / 4));
+            if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+                neighbour.state_due = now + (period - jitter);
+            }
+        }
+    }
+
+    /// As often as the share of the rate that control may cost allows.
+    fn state_period(&self) -> Duration {
+        let policy = &self.config.policy;
+        let bits = self.neighbours.len() as u64 * STATE_COST_BYTES * 8;
+        let budget_bps = (self.rate_bps * u64::from(policy.control_percent) / 100).max(1);
+        Duration::from_micros(bits * 1_000_000 / budget_bps)
+            .clamp(policy.state_period_min, policy.state_period_max)
+    }
+
+    fn tell_state(&mut self, now: Timestamp, peer: PeerId) {
+        if self.certificate.is_none() {
+            return;
+        }
+        let state = State {
+            upload_kbps: self.upload_kbps(),
+            wait_ms: self.uplink.usual_wait.as_millis().min(u128::from(LAG_UNKNOWN_MS)) as u16,
+            substreams: (0..self.substream_count())
+                .map(|s| SubstreamState { lag_ms: self.advertised_lag_ms(s), accept: self.accept_code(s) })
+                .collect(),
+        };
+        let epoch = self.epoch();
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        let newcomer = neighbour.epoch != epoch || neighbour.have.end() == 0;
+        let segment_starts = if newcomer { self.store.segment_starts(now).collect() } else { Vec::new() };
+        neighbour.send(&Message::Have(Have { epoch, chunks: self.store.have().to_list(), segment_starts }));
+        neighbour.send(&Message::State(state));
+    }
+
+    pub(super) fn hear_have(&mut self, now: Timestamp, peer: PeerId, have: &Have) {
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        neighbour.epoch = have.epoch;
+        neighbour.have = HaveMap::from_list(&have.chunks);
+        neighbour.have_at = now;
+        if !have.segment_starts.is_empty() {
+            neighbour.segment_starts.clone_from(&have.segment_starts);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! One connected peer, as this swarm sees it: what it said, what it owes, what it did wrong.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use super::have::HaveMap;
+use crate::id::PeerId;
+use crate::io::Connected;
+use crate::time::Timestamp;
+use crate::wire::{FrameWriter, LAG_UNKNOWN_MS, Message, SegmentStart, State};
+
+/// Chunk numbers remembered as exchanged with one neighbour, in each direction.
+const RECENT_MAX: usize = 256;
+
+/// The last [`RECENT_MAX`] chunk numbers of something.
+#[derive(Debug, Default)]
+pub(crate) struct Recent(VecDeque<u64>);
+
+impl Recent {
+    /// Remembers `number`; true when it was remembered already.
+    pub(crate) fn note(&mut self, number: u64) -> bool {
+        if self.0.contains(&number) {
+            return true;
+        }
+        if self.0.len() == RECENT_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(number);
+        false
+    }
+
+    pub(crate) fn contains(&self, number: u64) -> bool {
+        self.0.contains(&number)
+    }
+}
+
+/// A chunk asked for and not yet answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    pub(crate) at: Timestamp,
+    pub(crate) until: Timestamp,
+}
+
+/// A PING on its way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Probe {
+    pub(crate) sent: Timestamp,
+    pub(crate) until: Timestamp,
+}
+
+/// A connected peer.
+#[derive(Debug)]
+pub(crate) struct Neighbour {
+    pub(crate) peer: PeerId,
+    pub(crate) addr: Option<SocketAddr>,
+    pub(crate) rtt: Duration,
+    /// It sent its HANDSHAKE for this swarm.
+    pub(crate) met: bool,
+    pub(crate) source: bool,
+    pub(crate) upload_kbps: u32,
+    pub(crate) epoch: u64,
+    pub(crate) have: HaveMap,
+    pub(crate) segment_starts: Vec<SegmentStart>,
+    pub(crate) have_at: Timestamp,
+    pub(crate) state: State,
+    pub(crate) connected: Timestamp,
+    pub(crate) heard: Timestamp,
+    pub(crate) probe: Option<Probe>,
+    /// It did not answer a probe and has not been heard since.
+    pub(crate) suspect: bool,
+    pub(crate) asked: BTreeMap<u64, Asked>,
+    /// It said that its uplink is busy.
+    pub(crate) busy_until: Timestamp,
+    /// Chunks queued for it on the uplink in answer to its requests.
+    pub(crate) serving: usize,
+    pub(crate) strikes: u32,
+    pub(crate) strike_at: Timestamp,
+    /// Chunks this node got from it lately, to tell a replay from a race.
+    pub(crate) taken: Recent,
+    /// Chunks it got from this node lately, before its have map says so.
+    pub(crate) given: Recent,
+    pub(crate) state_due: Timestamp,
+    pub(crate) note_sent_us: u64,
+    pub(crate) certificate_sent: u64,
+    pub(crate) useful_bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    /// Each substream: when it may be asked to be a parent again.
+    pub(crate) refused_until: BTreeMap<u8, Timestamp>,
+    writer: FrameWriter,
+    ready: Vec<Bytes>,
+}
+
+impl Neighbour {
+    pub(crate) fn new(now: Timestamp, handle: u8, connected: &Connected) -> Self {
+        Self {
+            peer: connected.peer,
+            addr: connected.addr,
+            rtt: connected.rtt,
+            met: false,
+            source: false,
+            upload_kbps: 0,
+            epoch: 0,
+            have: HaveMap::default(),
+            segment_starts: Vec::new(),
+            have_at: Timestamp::ZERO,
+            state: State::default(),
+            connected: now,
+            heard: now,
+            probe: None,
+            suspect: false,
+            asked: BTreeMap::new(),
+            busy_until: now,
+            serving: 0,
+            strikes: 0,
+            strike_at: now,
+            taken: Recent::default(),
+            given: Recent::default(),
+            state_due: now,
+            note_sent_us: 0,
+            certificate_sent: 0,
+            useful_bytes_in: 0,
+            bytes_out: 0,
+            refused_until: BTreeMap::new(),
+            writer: FrameWriter::new(handle),
+            ready: Vec::new(),
+        }
+    }
+
+    /// Queues a message; it leaves with the next flush, together with the others.
+    pub(crate) fn send(&mut self, message: &Message) {
+        self.ready.extend(self.writer.push(message));
+    }
+
+    /// What is queued, as bytes for the control stream.
+    pub(crate) fn flush(&mut self) -> Option<Bytes> {
+        self.ready.extend(self.writer.finish());
+        match self.ready.len() {
+            0 => None,
+            1 => self.ready.pop(),
+            _ => Some(self.ready.drain(..).flatten().collect()),
+        }
+    }
+
+    /// Anything arrived from it.
+    pub(crate) fn hear(&mut self, now: Timestamp) {
+        self.heard = now;
+        self.suspect = false;
+        if self.probe.is_some_and(|probe| probe.sent <= now) {
+            self.probe = None;
+        }
+    }
+
+    /// It holds the chunk, or is about to, as far as this node knows.
+    pub(crate) fn has(&self, number: u64) -> bool {
+        self.have.contains(number) || self.given.contains(number)
+    }
+
+    /// How far behind the signature it receives substream `s`, µs; `None` when it does not.
+    pub(crate) fn lag_us(&self, s: u8) -> Option<u64> {
+        let substream = self.state.substreams.get(usize::from(s))?;
+        (substream.lag_ms < LAG_UNKNOWN_MS).then(|| u64::from(substream.lag_ms) * 1000)
+    }
+
+    /// How long a chunk waits on its uplink.
+    pub(crate) fn wait(&self) -> Duration {
+        Duration::from_millis(u64::from(self.state.wait_ms))
+    }
+
+    /// One more false step; true when that is one too many.
+    pub(crate) fn strike(&mut self, now: Timestamp, max: u32, decay: Duration) -> bool {
+        let forgiven = now.since(self.strike_at).as_micros() / decay.as_micros().max(1);
+        if forgiven > 0 {
+            self.strikes = self.strikes.saturating_sub(forgiven.min(u128::from(u32::MAX)) as u32);
+            self.strike_at = now;
+        }
+        self.strikes += 1;
+        self.strikes >= max
+    }
+}

@@ -1,0 +1,232 @@
+//! Whom this node knows and dials: candidates from trackers and neighbours (PEX), silent neighbours noticed.
+
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use super::neighbour::Probe;
+use super::policy::Policy;
+use super::{Swarm, SwarmOutput};
+use crate::addr::is_dialable;
+use crate::id::PeerId;
+use crate::io::{CANDIDATES_PER_INPUT_MAX, Candidate, CloseCode, Event};
+use crate::time::Timestamp;
+use crate::wire::{Message, PEX_LEN_MAX, PexPeer};
+
+/// Most peers known and not connected.
+const KNOWN_MAX: usize = 256;
+/// Most addresses kept for one.
+const ADDRS_MAX: usize = 8;
+/// Most dials under way.
+const DIALS_MAX: usize = 8;
+/// A peer that fails this often in a row is forgotten.
+const FAILURES_MAX: u32 = 6;
+/// The tracker is asked for peers this often at most.
+const NEED_PEERS_PERIOD: Duration = Duration::from_millis(1000);
+/// A probed neighbour that stays silent for this long is disconnected.
+const SILENT_FOR: Duration = Duration::from_secs(4);
+
+/// A peer that is known of.
+#[derive(Debug)]
+pub(super) struct Known {
+    addrs: Vec<SocketAddr>,
+    source: bool,
+    cost: u32,
+    dialling: bool,
+    failures: u32,
+    next_dial: Timestamp,
+}
+
+impl Known {
+    pub(super) fn connected(&mut self) {
+        self.dialling = false;
+        self.failures = 0;
+    }
+
+    /// The connection, or the attempt at one, ended.
+    pub(super) fn lost(&mut self, now: Timestamp, policy: &Policy) {
+        self.dialling = false;
+        self.failures += 1;
+        self.next_dial = now + policy.redial_after * (1 << self.failures.min(7));
+    }
+}
+
+impl Swarm {
+    /// Whether this swarm is dialling, or would dial, `peer`.
+    pub(crate) fn knows(&self, peer: &PeerId) -> bool {
+        self.known.contains_key(peer)
+    }
+
+    pub(crate) fn candidates(&mut self, now: Timestamp, candidates: Vec<Candidate>) {
+        for candidate in candidates.into_iter().take(CANDIDATES_PER_INPUT_MAX) {
+            self.know(now, candidate);
+        }
+        self.dial(now);
+    }
+
+    fn know(&mut self, now: Timestamp, candidate: Candidate) {
+        let Candidate { peer, mut addrs, source, cost } = candidate;
+        addrs.retain(|addr| is_dialable(addr, self.config.lan));
+        addrs.truncate(ADDRS_MAX);
+        if peer == self.local || addrs.is_empty() || self.banned.contains(&peer) {
+            return;
+        }
+        if self.known.len() >= KNOWN_MAX && !self.known.contains_key(&peer) {
+            let worst = self.known.iter().filter(|(id, _)| !self.neighbours.contains_key(id));
+            let Some(worst) =
+                worst.max_by_key(|(id, k)| (!k.source, k.failures, k.cost, **id)).map(|(id, _)| *id)
+            else {
+                return;
+            };
+            self.known.remove(&worst);
+        }
+        let known = self.known.entry(peer).or_insert(Known {
+            addrs: Vec::new(),
+            source,
+            cost,
+            dialling: false,
+            failures: 0,
+            next_dial: now,
+        });
+        known.source |= source;
+        known.cost = cost;
+        if known.addrs != addrs {
+            // A new address is a new chance.
+            known.addrs = addrs;
+            known.failures = 0;
+            known.next_dial = known.next_dial.min(now + Duration::from_millis(100));
+        }
+    }
+
+    pub(crate) fn dial_failed(&mut self, now: Timestamp, peer: PeerId) {
+        if let Some(known) = self.known.get_mut(&peer) {
+            known.lost(now, &self.config.policy);
+            if known.failures > FAILURES_MAX {
+                self.known.remove(&peer);
+            }
+        }
+    }
+
+    fn dial(&mut self, now: Timestamp) {
+        let dialling = self.known.values().filter(|known| known.dialling).count();
+        let wanted = self.config.policy.neighbours_wanted;
+        let room =
+            wanted.saturating_sub(self.neighbours.len() + dialling).min(DIALS_MAX.saturating_sub(dialling));
+        if room == 0 {
+            return;
+        }
+        let rng = &mut self.rng;
+        let mut ready: Vec<(bool, u32, u64, PeerId)> = self
+            .known
+            .iter()
+            .filter(|(peer, known)| {
+                !known.dialling && now >= known.next_dial && !self.neighbours.contains_key(peer)
+            })
+            .map(|(peer, known)| (!known.source, known.failures, rng.u64(..), *peer))
+            .collect();
+        ready.sort_unstable();
+        for (.., peer) in ready.into_iter().take(room) {
+            let Some(known) = self.known.get_mut(&peer) else { continue };
+            known.dialling = true;
+            self.out.push_back(SwarmOutput::Connect(peer, known.addrs.clone()));
+        }
+    }
+
+    /// Once a second: dial, ask for more, tell neighbours of each other.
+    pub(super) fn tend_peers(&mut self, now: Timestamp) {
+        self.dial(now);
+        let few = self.neighbours.len() < self.config.policy.neighbours_wanted / 2;
+        let silent = !self.is_source() && now.since(self.last_chunk()) > Duration::from_secs(2);
+        if (few || silent) && now >= self.need_peers_at {
+            self.need_peers_at = now + NEED_PEERS_PERIOD;
+            self.event(Event::NeedPeers(self.config.channel));
+        }
+        if now >= self.pex_at {
+            self.pex_at = now + self.config.policy.pex_period;
+            self.tell_pex();
+        }
+    }
+
+    fn last_chunk(&self) -> Timestamp {
+        let edge = self.store.edge();
+        self.store
+            .range(edge.saturating_sub(1)..edge)
+            .next()
+            .map_or(self.epoch_since, |(_, held)| held.received)
+    }
+
+    fn tell_pex(&mut self) {
+        let lan = self.config.lan;
+        let live: Vec<PexPeer> = self
+            .neighbours
+            .values()
+            .filter(|n| n.met && !n.suspect && !n.source)
+            .filter_map(|n| {
+                n.addr.filter(|addr| is_dialable(addr, lan)).map(|addr| PexPeer { peer: n.peer, addr })
+            })
+            .collect();
+        for neighbour in self.neighbours.values_mut().filter(|n| n.met) {
+            let mut others: Vec<PexPeer> =
+                live.iter().filter(|p| p.peer != neighbour.peer).copied().collect();
+            self.rng.shuffle(&mut others);
+            others.truncate(PEX_LEN_MAX / 2);
+            if !others.is_empty() {
+                neighbour.send(&Message::Pex(others));
+            }
+        }
+    }
+
+    pub(super) fn hear_pex(&mut self, now: Timestamp, from: PeerId, peers: &[PexPeer]) {
+        for told in peers {
+            // Known addresses come from trackers and from connections: hearsay does not replace them.
+            if told.peer != from && !self.known.contains_key(&told.peer) {
+                let addrs = alloc::vec![told.addr];
+                self.know(now, Candidate { peer: told.peer, addrs, source: false, cost: 0 });
+            }
+        }
+    }
+
+    /// Asks `peer` whether it is there, unless that question is under way.
+    pub(super) fn probe(&mut self, now: Timestamp, peer: PeerId) {
+        let timeout = self.config.policy.probe_timeout;
+        let Some(neighbour) = self.neighbours.get_mut(&peer).filter(|n| n.probe.is_none()) else { return };
+        self.next_ping = self.next_ping.wrapping_add(1);
+        let number = self.next_ping;
+        neighbour.probe = Some(Probe { sent: now, until: now + timeout + neighbour.rtt * 4 });
+        neighbour.send(&Message::Ping(number));
+    }
+
+    /// Notices who no longer answers.
+    pub(super) fn watch_neighbours(&mut self, now: Timestamp) {
+        let silence = self.config.policy.silence;
+        let (mut ask, mut silent, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+        for neighbour in self.neighbours.values_mut() {
+            match neighbour.probe {
+                Some(probe) if now.since(probe.sent) > SILENT_FOR => {
+                    gone.push((neighbour.peer, CloseCode::Silent));
+                }
+                Some(probe) if now >= probe.until && !neighbour.suspect => {
+                    neighbour.suspect = true;
+                    silent.push(neighbour.peer);
+                }
+                None if now.since(neighbour.heard) > silence => ask.push(neighbour.peer),
+                _ => {}
+            }
+            if !neighbour.met && now.since(neighbour.connected) > SILENT_FOR {
+                gone.push((neighbour.peer, CloseCode::Done));
+            }
+        }
+        for peer in ask {
+            self.probe(now, peer);
+        }
+        for peer in silent {
+            self.locks.retain(|_, holder| *holder != peer);
+            self.lose_everywhere(now, peer);
+        }
+        for (peer, code) in gone {
+            if self.forget(now, peer) {
+                self.out.push_back(SwarmOutput::Disconnect(peer, code));
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Holes are asked for, earliest first, and requests of others are answered.
+//!
+//! A lock keeps a chunk from being asked of two neighbours at once; it lasts for what the round trip and the
+//! sender's queue make likely. Serving has an admission limit: past it, late pulls make load, and load late chunks.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::join::Phase;
+use super::neighbour::Asked;
+use super::policy::Overlay;
+use super::{Offer, Role, Swarm, SwarmOutput};
+use crate::id::PeerId;
+use crate::time::Timestamp;
+use crate::uplink::Done;
+use crate::wire::{Message, RangeList, RefuseReason, Request};
+
+/// Holes looked at in one go.
+const HOLES_MAX: usize = 512;
+/// Chunks of one REQUEST that are looked at; more are refused.
+const REQUESTED_MAX: usize = 64;
+/// Chunks queued for one neighbour in answer to its requests.
+const SERVING_MAX: usize = 64;
+/// A request neither answered nor refused for this long counts against the neighbour, if it is there.
+const UNANSWERED_AFTER: Duration = Duration::from_secs(3);
+/// A neighbour that is busy is not asked again for this long.
+const BUSY_FOR: Duration = Duration::from_millis(120);
+
+impl Swarm {
+    pub(super) fn pull(&mut self, now: Timestamp) {
+        let Phase::Joined { burst_end } = self.phase else { return };
+        self.end_locks(now);
+        let joining = self.store.have().end() < burst_end || self.has_holes(burst_end);
+        let mut requests: BTreeMap<PeerId, Vec<u64>> = BTreeMap::new();
+        for (number, busy) in self.holes(now, burst_end) {
+            if let Some(peer) = self.choose_holder(now, number, joining) {
+                let until = now + self.lock_time(&peer);
+                self.locks.insert(number, peer);
+                if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+                    neighbour.asked.insert(number, Asked { at: now, until });
+                }
+                requests.entry(peer).or_default().push(number);
+            } else if busy {
+                break;
+            }
+        }
+        let deadline_ms = self.config.policy.pull_expiry.as_millis() as u16;
+        for (peer, numbers) in requests {
+            let chunks = RangeList::from_numbers(numbers);
+            self.send(peer, &Message::Request(Request { deadline_ms, joining, chunks }));
+        }
+    }
+
+    fn has_holes(&self, burst_end: u64) -> bool {
+        let start = self.store.start();
+        start < burst_end && self.store.have().missing(start..burst_end).next().is_some()
+    }
+
+    /// What may be asked for now, earliest first; the flag says that it belongs to the joining burst.
+    fn holes(&self, now: Timestamp, burst_end: u64) -> Vec<(u64, bool)> {
+        let policy = &self.config.policy;
+        let k = u64::from(self.substream_count()).max(1);
+        let start = self.store.start().max(self.playout.next_number);
+        let edge = self.store.edge();
+        let claimed =
+            self.neighbours.values().filter(|n| n.epoch == self.epoch()).map(|n| n.have.end()).max();
+        let end = claimed.unwrap_or(0).min(edge.max(burst_end) + self.claim_ahead()).max(edge);
+        let mut holes = Vec::new();
+        for number in self.store.have().missing(start.min(end)..end).take(HOLES_MAX) {
+            if self.locks.contains_key(&number) {
+                continue;
+            }
+            if number < burst_end {
+                holes.push((number, true));
+                continue;
+            }
+            let sub = &self.substreams[(number % k) as usize];
+            let parent_has =
+                sub.parent().map(|p| self.neighbours.get(&p).is_some_and(|n| n.have.contains(number)));
+            let age = match self.store.known_since(number) {
+                Some(since) => now.since(since),
+                None if number < edge => Duration::MAX,
+                // Nobody but a neighbour says that it exists: its parent will bring it, if there is one.
+                None if parent_has.is_some() && policy.overlay != Overlay::Mesh => continue,
+                None => policy.pull_orphan_after,
+            };
+            if age >= policy.pull_age(parent_has, sub.lateness()) {
+                holes.push((number, false));
+            }
+        }
+        holes
+    }
+
+    /// The neighbour to ask: it holds the chunk, has room in its pipeline, and answers soonest.
+    fn choose_holder(&mut self, now: Timestamp, number: u64, joining: bool) -> Option<PeerId> {
+        let policy = &self.config.policy;
+        let pipeline = if joining { policy.pipeline_joining } else { policy.pipeline };
+        let interval_us = 8_000_000 * 8192 / self.rate_bps.max(1);
+        let rng = &mut self.rng;
+        self.neighbours
+            .values()
+            .filter(|n| n.met && !n.suspect && n.epoch == self.certificate.map_or(0, |c| c.epoch))
+            .filter(|n| n.have.contains(number) && n.asked.len() < pipeline && !n.asked.contains_key(&number))
+            .filter(|n| now >= n.busy_until)
+            .min_by_key(|n| {
+                // A source has few copies to give: others first, where they are not much slower.
+                let source = if n.source { 60_000 } else { 0 };
+                let queued = n.asked.len() as u64 * interval_us / 4;
+                let cost = (n.rtt + n.wait()).as_micros() as u64 + source + queued;
+                (cost + rng.u64(..5_000), n.peer)
+            })
+            .map(|n| n.peer)
+    }
+
+    fn lock_time(&self, peer: &PeerId) -> Duration {
+        let Some(neighbour) = self.neighbours.get(peer) else { return self.config.policy.lock };
+        let ahead = Duration::from_millis(20) * neighbour.asked.len() as u32;
+        self.config.policy.lock + neighbour.rtt * 2 + neighbour.wait() + ahead
+    }
+
+    /// Ends locks whose time is up, and counts requests that nobody answered.
+    fn end_locks(&mut self, now: Timestamp) {
+        let mut silent = Vec::new();
+        for neighbour in self.neighbours.values_mut() {
+            let (peer, heard) = (neighbour.peer, neighbour.heard);
+            let mut unanswered = false;
+            neighbour.asked.retain(|number, asked| {
+                if now >= asked.until && self.locks.get(number) == Some(&peer) {
+                    self.locks.remove(number);
+                }
+                let over = now.since(asked.at) > UNANSWERED_AFTER;
+                unanswered |= over && heard > asked.at;
+                !over
+            });
+            if unanswered {
+                silent.push(peer);
+            }
+        }
+        for peer in silent {
+            self.strike(now, peer, "it claims chunks and does not send them");
+        }
+    }
+
+    pub(super) fn hear_refuse(
+        &mut self,
+        now: Timestamp,
+        peer: PeerId,
+        reason: RefuseReason,
+        chunks: &RangeList,
+    ) {
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        let mut lied = false;
+        for number in chunks.numbers(REQUESTED_MAX) {
+            if neighbour.asked.remove(&number).is_none() {
+                continue;
+            }
+            if self.locks.get(&number) == Some(&peer) {
+                self.locks.remove(&number);
+            }
+            if reason == RefuseReason::Absent && neighbour.have.contains(number) {
+                // What leaves the other end of its window is no lie.
+                lied |= neighbour.have.start().is_some_and(|start| number > start + 64);
+                neighbour.have.discard_below(number + 1);
+            }
+        }
+        if reason == RefuseReason::Busy {
+            neighbour.busy_until = now + BUSY_FOR;
+        }
+        if lied {
+            self.strike(now, peer, "it claims chunks that it has not");
+        }
+    }
+
+    pub(super) fn serve(&mut self, now: Timestamp, peer: PeerId, request: &Request) {
+        let spent = self.is_spent(now);
+        let policy = &self.config.policy;
+        let limit = if request.joining { policy.serve_wait_joining } else { policy.serve_wait };
+        let busy = !self.config.upload || self.uplink.wait > limit || spent;
+        let expires = now + policy.pull_expiry.min(Duration::from_millis(u64::from(request.deadline_ms)));
+        let (mut absent, mut refused, mut offers) = (Vec::new(), Vec::new(), Vec::new());
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        for number in request.chunks.numbers(REQUESTED_MAX) {
+            match self.store.get(number) {
+                None => absent.push(number),
+                Some(_) if busy || neighbour.serving >= SERVING_MAX => refused.push(number),
+                Some(held) => {
+                    neighbour.serving += 1;
+                    let (chunk, received, lag_us) = (held.chunk.clone(), held.received, held.lag_us);
+                    offers.push(Offer { peer, chunk, due: now, expires, requested: true, received, lag_us });
+                }
+            }
+        }
+        for (reason, numbers) in [(RefuseReason::Absent, absent), (RefuseReason::Busy, refused)] {
+            if !numbers.is_empty() {
+                neighbour.send(&Message::Refuse { reason, chunks: RangeList::from_numbers(numbers) });
+            }
+        }
+        for offer in offers {
+            self.spend(now, u64::from(offer.chunk.header().len));
+            self.put(SwarmOutput::Offer(offer));
+        }
+    }
+
+    /// Whether a source that may send a set number of copies has sent them.
+    fn is_spent(&mut self, now: Timestamp) -> bool {
+        self.spend(now, 0);
+        self.savings < 0
+    }
+
+    /// Books bytes against the copies that a source may send; what it does not send is saved for a while.
+    pub(super) fn spend(&mut self, now: Timestamp, bytes: u64) {
+        let Role::Source { copies_percent: Some(percent), .. } = self.config.role else { return };
+        let per_second = self.rate_bps * u64::from(percent) / 800;
+        let earned = now.since(self.saved_at).as_micros() as u64 * per_second / 1_000_000;
+        self.saved_at = now;
+        let most = self.config.policy.source_savings.as_secs() * per_second;
+        self.savings = (self.savings + earned as i64).min(most as i64) - bytes as i64;
+    }
+
+    pub(super) fn hear_cancel(&mut self, peer: PeerId, chunks: &RangeList) {
+        for number in chunks.numbers(REQUESTED_MAX) {
+            self.put(SwarmOutput::Withdraw(peer, number));
+        }
+    }
+
+    /// An offer left the uplink: sent, or dropped there.
+    pub(crate) fn offer_done(&mut self, done: &Done) {
+        if let Some(neighbour) = self.neighbours.get_mut(&done.peer) {
+            neighbour.serving = neighbour.serving.saturating_sub(usize::from(done.requested));
+            if let Some(bytes) = done.sent_bytes {
+                neighbour.bytes_out += bytes;
+                neighbour.given.note(done.number);
+            }
+        }
+    }
+}

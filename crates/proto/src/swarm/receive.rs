@@ -1,0 +1,168 @@
+//! A chunk arrives: is it wanted, is it genuine, and what follows from it.
+
+use core::time::Duration;
+
+use super::store::Held;
+use super::{Swarm, SwarmOutput};
+use crate::chunk::{Chunk, VerifiedChunk};
+use crate::id::PeerId;
+use crate::io::Event;
+use crate::time::Timestamp;
+use crate::wire::{ChunkHead, LAG_UNKNOWN_MS, Message, RangeList};
+
+/// After a new broadcast began, chunks of the old one may still be on their way for this long.
+const EPOCH_GRACE: Duration = Duration::from_secs(10);
+/// Chunks this far below the window are late, not replayed.
+const LATE_MAX: u64 = 512;
+/// Halves of the window over which the smallest clock difference is kept.
+const LAG_WINDOW: Duration = Duration::from_secs(20);
+
+/// Turns a chunk's signing time into a lag that is free of clock skew.
+///
+/// The hops add up what they know: queues and half round trips. What they cannot see (transmission) shows in the
+/// difference between this node's clock and the signature's, whose smallest value stands for the skew.
+#[derive(Debug, Default)]
+pub(crate) struct LagClock {
+    current: Option<i64>,
+    previous: Option<i64>,
+    turn_at: Timestamp,
+}
+
+impl LagClock {
+    /// The lag of a chunk signed at `signed` and received at `received` (both wall clocks, µs), of which the hops know `hops`.
+    fn lag_us(&mut self, now: Timestamp, received_us: u64, signed_us: u64, hops_us: Option<u64>) -> u64 {
+        let difference = received_us.wrapping_sub(signed_us) as i64;
+        if now >= self.turn_at {
+            self.previous = self.current.take();
+            self.turn_at = now + LAG_WINDOW;
+        }
+        if let Some(hops) = hops_us {
+            let skew = difference.saturating_sub(hops as i64);
+            self.current = Some(self.current.map_or(skew, |least| least.min(skew)));
+        }
+        let skew = match (self.current, self.previous) {
+            (Some(a), Some(b)) => a.min(b),
+            (Some(a), None) | (None, Some(a)) => a,
+            (None, None) => difference,
+        };
+        u64::try_from(difference.saturating_sub(skew)).unwrap_or(0).max(hops_us.unwrap_or(0))
+    }
+}
+
+impl Swarm {
+    pub(super) fn receive(&mut self, now: Timestamp, peer: PeerId, head: &ChunkHead, chunk: Chunk) {
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        neighbour.hear(now);
+        let header = *chunk.header();
+        let asked = neighbour.asked.remove(&header.number).is_some();
+        if header.rendition != self.config.rendition {
+            self.drop_peer(now, peer, "it sent a chunk of another rendition");
+            return;
+        }
+        let Some(certificate) = self.certificate.filter(|certificate| certificate.epoch == header.epoch)
+        else {
+            let old = header.epoch < self.epoch();
+            if old && now.since(self.epoch_since) > EPOCH_GRACE {
+                self.strike(now, peer, "it sent chunks of an older broadcast");
+            }
+            return;
+        };
+        let repeat = neighbour.taken.note(header.number);
+        if let Some(held) = self.store.get(header.number) {
+            if held.chunk.encoded() != chunk.encoded() {
+                self.stats.forged += 1;
+                self.drop_peer(now, peer, "it sent a forged chunk");
+            } else if repeat {
+                self.strike(now, peer, "it replayed chunks");
+            } else {
+                self.stats.duplicates += 1;
+            }
+            return;
+        }
+        let s = (header.number % u64::from(certificate.substreams)) as u8;
+        if header.number < self.store.start() {
+            if repeat || header.number + LATE_MAX < self.store.start() {
+                self.strike(now, peer, "it replayed chunks from before the window");
+            }
+            return;
+        }
+        if !asked && !self.was_parent(now, &peer, s) {
+            self.strike(now, peer, "it sent chunks that nobody asked it for");
+            return;
+        }
+        let verified = VerifiedChunk::new(
+            chunk,
+            &self.config.channel,
+            &certificate.broadcast,
+            &mut *self.config.verifier,
+        );
+        let Ok(chunk) = verified else {
+            self.stats.forged += 1;
+            self.drop_peer(now, peer, "it sent a forged chunk");
+            return;
+        };
+        self.take(now, peer, head, chunk, s);
+    }
+
+    fn take(&mut self, now: Timestamp, peer: PeerId, head: &ChunkHead, chunk: VerifiedChunk, s: u8) {
+        let header = *chunk.header();
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        neighbour.have.insert(header.number);
+        let hops = (head.lag_ms < LAG_UNKNOWN_MS && !head.requested)
+            .then(|| u64::from(head.lag_ms) * 1000 + neighbour.rtt.as_micros() as u64 / 2);
+        let unix_us = now.as_micros().saturating_add_signed(self.unix_offset_us);
+        let lag_us = self.lag.lag_us(now, unix_us, header.signed_unix_us(), hops);
+        let bytes = u64::from(header.len);
+        neighbour.useful_bytes_in += bytes;
+        if neighbour.source {
+            self.stats.useful_bytes_from_source += bytes;
+        }
+        self.stats.received += 1;
+        self.stats.useful_bytes += bytes;
+        self.stats.pulled += u64::from(head.requested);
+        let since = self.store.known_since(header.number);
+        if !self.store.insert(Held { chunk: chunk.clone(), received: now, lag_us }) {
+            return;
+        }
+        if let Some(holder) = self.locks.remove(&header.number)
+            && holder != peer
+            && let Some(other) = self.neighbours.get_mut(&holder)
+            && other.asked.remove(&header.number).is_some()
+        {
+            other.send(&Message::Cancel(RangeList::from_numbers([header.number])));
+        }
+        self.note_arrival(now, peer, s, lag_us, since, head.requested);
+        self.push(now, &chunk, lag_us, Some(peer));
+        self.put(SwarmOutput::Event(Event::Chunk(self.config.channel, chunk)));
+    }
+
+    /// This node signed these itself.
+    pub(crate) fn publish(&mut self, now: Timestamp, chunks: alloc::vec::Vec<VerifiedChunk>) {
+        for chunk in chunks {
+            if chunk.header().epoch == self.epoch()
+                && self.store.insert(Held { chunk: chunk.clone(), received: now, lag_us: 0 })
+            {
+                self.push(now, &chunk, 0, None);
+            }
+        }
+        self.flush();
+    }
+
+    /// The stream's rate over the last seconds, by capture time.
+    pub(super) fn measure_rate(&mut self) {
+        let edge = self.store.edge();
+        let mut newest = None;
+        let (mut bytes, mut oldest) = (0u64, None);
+        for (_, held) in self.store.range(edge.saturating_sub(160)..edge) {
+            let header = held.chunk.header();
+            oldest.get_or_insert(header.capture_unix_us);
+            newest = Some(header.capture_unix_us);
+            bytes += u64::from(header.len);
+        }
+        let (Some(oldest), Some(newest)) = (oldest, newest) else { return };
+        let span_us = newest.saturating_sub(oldest);
+        if span_us > 1_500_000 {
+            self.rate_bps = (bytes * 8 * 1_000_000 / span_us).max(64_000);
+        }
+    }
+}

@@ -1,0 +1,560 @@
+//! Substream trees: for each substream one parent that pushes, and the children this node pushes to.
+//!
+//! Loops are avoided by the path of ancestors; a late chunk makes this node ask its parent whether it is there, and
+//! a silent or starving parent is replaced. Whom to ask and whom to accept is [`policy`](super::policy)'s choice.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::policy::{ACCEPT_NOBODY, ACCEPT_URGENT, Overlay, ParentView, child_value};
+use super::{Offer, Swarm, SwarmOutput};
+use crate::chunk::VerifiedChunk;
+use crate::id::PeerId;
+use crate::time::Timestamp;
+use crate::wire::{
+    Accept, Attach, LAG_UNKNOWN_MS, Message, PATH_LEN_MAX, Path, Reject, RejectReason, SUGGESTIONS_MAX,
+};
+
+/// Chunks that a new child is pushed from before it came.
+const BACKLOG_MAX: usize = 12;
+/// A former parent's chunks are welcome for this long.
+const FORMER_GRACE: Duration = Duration::from_secs(5);
+/// Former parents remembered for each substream.
+const FORMER_MAX: usize = 8;
+/// A parent that refused is asked again after this long.
+const REFUSED_FOR: Duration = Duration::from_millis(800);
+/// Largest factor by which changes lengthen the hold time, in tenths.
+const HOLD_MAX: u32 = 100;
+
+#[derive(Debug)]
+struct Parent {
+    peer: PeerId,
+    /// Its ancestors, nearest first.
+    path: Path,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    peer: PeerId,
+    until: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Child {
+    peer: PeerId,
+    interior: bool,
+    value: u8,
+}
+
+/// How much room there is for another child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// Enough.
+    Ease,
+    /// Enough for somebody who finds no other parent.
+    Tight,
+    /// None.
+    None,
+}
+
+/// One substream, towards its parent and towards its children.
+#[derive(Debug)]
+pub(super) struct Substream {
+    parent: Option<Parent>,
+    pending: Option<Pending>,
+    orphan_since: Timestamp,
+    consider_at: Timestamp,
+    /// Factor on the hold time, in tenths; grows with every change.
+    hold: u32,
+    former: Vec<(PeerId, Timestamp)>,
+    children: Vec<Child>,
+    /// How far behind the signature it arrives, smoothed, µs.
+    lag_us: Option<u64>,
+    /// How long after a chunk is known to exist it arrives, smoothed, µs.
+    lateness_us: u64,
+}
+
+impl Substream {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self {
+            parent: None,
+            pending: None,
+            orphan_since: now,
+            consider_at: now,
+            hold: 10,
+            former: Vec::new(),
+            children: Vec::new(),
+            lag_us: None,
+            lateness_us: 0,
+        }
+    }
+
+    /// Joining begins: look for a parent from now on.
+    pub(super) fn seek(&mut self, now: Timestamp) {
+        self.orphan_since = now;
+    }
+
+    pub(super) fn has_parent(&self) -> bool {
+        self.parent.is_some()
+    }
+
+    pub(super) fn is_parent(&self, peer: &PeerId) -> bool {
+        self.parent.as_ref().is_some_and(|parent| parent.peer == *peer)
+    }
+
+    pub(super) fn parent(&self) -> Option<PeerId> {
+        self.parent.as_ref().map(|parent| parent.peer)
+    }
+
+    pub(super) fn is_child(&self, peer: &PeerId) -> bool {
+        self.children.iter().any(|child| child.peer == *peer)
+    }
+
+    pub(super) fn children(&self) -> u32 {
+        self.children.len() as u32
+    }
+
+    pub(super) fn lateness(&self) -> Duration {
+        Duration::from_micros(self.lateness_us)
+    }
+
+    /// This node's own ancestors: its parent and the parent's.
+    fn path(&self) -> Path {
+        let Some(parent) = &self.parent else { return Path::new() };
+        core::iter::once(parent.peer.tag()).chain(parent.path.iter().copied()).take(PATH_LEN_MAX).collect()
+    }
+
+    /// The parent is gone; its last chunks may still arrive.
+    fn lose_parent(&mut self, now: Timestamp) -> Option<PeerId> {
+        let parent = self.parent.take()?.peer;
+        self.remember(now, parent);
+        self.orphan_since = now;
+        Some(parent)
+    }
+
+    /// What `peer` may still push is no offence.
+    fn remember(&mut self, now: Timestamp, peer: PeerId) {
+        if self.former.len() == FORMER_MAX {
+            self.former.remove(0);
+        }
+        self.former.push((peer, now));
+    }
+
+    fn remove_child(&mut self, peer: &PeerId) {
+        self.children.retain(|child| child.peer != *peer);
+    }
+}
+
+impl Swarm {
+    /// Whether chunks of substream `s` may come from `peer` unasked.
+    pub(super) fn was_parent(&self, now: Timestamp, peer: &PeerId, s: u8) -> bool {
+        self.substreams.get(usize::from(s)).is_some_and(|sub| {
+            sub.is_parent(peer)
+                || sub.pending.is_some_and(|pending| pending.peer == *peer)
+                || sub.former.iter().any(|(former, at)| former == peer && now.since(*at) < FORMER_GRACE)
+        })
+    }
+
+    /// Books the arrival of a chunk of substream `s`, known to exist `since`.
+    pub(super) fn note_arrival(
+        &mut self,
+        now: Timestamp,
+        peer: PeerId,
+        s: u8,
+        lag_us: u64,
+        since: Option<Timestamp>,
+        requested: bool,
+    ) {
+        let sub = &mut self.substreams[usize::from(s)];
+        if requested || !sub.is_parent(&peer) {
+            return;
+        }
+        sub.lag_us = Some(sub.lag_us.map_or(lag_us, |old| (old * 3 + lag_us) / 4));
+        let late = since.map_or(0, |since| now.since(since).as_micros() as u64);
+        sub.lateness_us = (sub.lateness_us * 7 + late) / 8;
+    }
+
+    /// How late substream `s` is here, for neighbours to weigh.
+    pub(super) fn advertised_lag_ms(&self, s: u8) -> u16 {
+        if self.is_source() {
+            return 0;
+        }
+        let sub = &self.substreams[usize::from(s)];
+        match sub.lag_us {
+            Some(lag) if sub.has_parent() => ((lag / 1000).min(u64::from(LAG_UNKNOWN_MS) - 1)) as u16,
+            _ => LAG_UNKNOWN_MS,
+        }
+    }
+
+    /// Least value of a child that would be accepted in substream `s`.
+    pub(super) fn accept_code(&self, s: u8) -> u8 {
+        let receives = self.is_source() || self.advertised_lag_ms(s) < LAG_UNKNOWN_MS;
+        if !receives || self.config.policy.overlay == Overlay::Mesh {
+            return ACCEPT_NOBODY;
+        }
+        let interior = self.is_source() || self.config.policy.is_interior(&self.local, s);
+        match self.room(s) {
+            Room::Ease if interior => return 0,
+            Room::Ease | Room::Tight => return ACCEPT_URGENT,
+            Room::None => {}
+        }
+        // A displaced child costs a handover: the newcomer must be clearly worth more.
+        match self.weakest_child(s) {
+            Some(weakest) if interior && weakest.value < 200 => weakest.value + 1 + weakest.value / 8,
+            _ => ACCEPT_NOBODY,
+        }
+    }
+
+    fn room(&self, s: u8) -> Room {
+        let k = self.substream_count();
+        let here = self.substreams[usize::from(s)].children();
+        let used: u32 = self.substreams.iter().map(Substream::children).sum();
+        if self.is_source() {
+            // A source sells whole copies of every substream; its owner counted the headers.
+            let slots = (self.upload_bps() * u64::from(k) / self.rate_bps.max(1)) as u32;
+            let each = slots.div_ceil(u32::from(k.max(1)));
+            return if used < slots && here < each { Room::Ease } else { Room::None };
+        }
+        let (ease, fill) = self.config.policy.slots(self.upload_bps(), self.rate_bps, k);
+        let interior = u32::from(k.div_ceil(self.config.policy.interior_every.max(1))).max(1);
+        if used < ease && here < ease.div_ceil(interior) + 1 {
+            Room::Ease
+        } else if used < fill {
+            Room::Tight
+        } else {
+            Room::None
+        }
+    }
+
+    fn weakest_child(&self, s: u8) -> Option<Child> {
+        self.substreams[usize::from(s)].children.iter().copied().min_by_key(|child| (child.value, child.peer))
+    }
+
+    pub(super) fn hear_attach(&mut self, now: Timestamp, peer: PeerId, attach: Attach) {
+        let s = attach.substream;
+        if usize::from(s) >= self.substreams.len() {
+            return;
+        }
+        let value = child_value(attach.interior, attach.upload_kbps);
+        let sub = &self.substreams[usize::from(s)];
+        let path = sub.path();
+        let verdict = if path.contains(&peer.tag()) || path.len() == PATH_LEN_MAX {
+            Err(RejectReason::Loop)
+        } else if sub.is_child(&peer) {
+            Ok(None)
+        } else {
+            match self.accept_code(s) {
+                _ if self.advertised_lag_ms(s) == LAG_UNKNOWN_MS => Err(RejectReason::Starving),
+                ACCEPT_URGENT if attach.urgent => Ok(None),
+                ACCEPT_NOBODY | ACCEPT_URGENT => Err(RejectReason::Full),
+                _ if self.room(s) == Room::Ease => Ok(None),
+                threshold if value >= threshold => Ok(self.weakest_child(s)),
+                _ => Err(RejectReason::Full),
+            }
+        };
+        match verdict {
+            Err(reason) => {
+                let suggestions = self.suggestions(s, peer);
+                self.send(peer, &Message::Reject(Reject { substream: s, reason, suggestions }));
+            }
+            Ok(displaced) => {
+                if let Some(displaced) = displaced {
+                    self.substreams[usize::from(s)].remove_child(&displaced.peer);
+                    let mut suggestions = self.suggestions(s, displaced.peer);
+                    suggestions.insert(0, peer);
+                    suggestions.truncate(SUGGESTIONS_MAX);
+                    let reason = RejectReason::Displaced;
+                    self.send(displaced.peer, &Message::Reject(Reject { substream: s, reason, suggestions }));
+                }
+                self.adopt(now, peer, &attach, value);
+                self.send(peer, &Message::Accept(Accept { substream: s, path }));
+            }
+        }
+    }
+
+    fn adopt(&mut self, now: Timestamp, peer: PeerId, attach: &Attach, value: u8) {
+        let s = attach.substream;
+        let sub = &mut self.substreams[usize::from(s)];
+        sub.remove_child(&peer);
+        let child = Child { peer, interior: attach.interior, value };
+        // Strongest first: the order in which a chunk is pushed.
+        let at = sub
+            .children
+            .partition_point(|other| (other.interior, other.value) >= (child.interior, child.value));
+        sub.children.insert(at, child);
+        let k = u64::from(self.substream_count());
+        let end = self.store.have().end();
+        let mut backlog: Vec<(VerifiedChunk, Timestamp, u64)> = self
+            .store
+            .range(attach.from.max(end.saturating_sub(BACKLOG_MAX as u64 * k))..end.max(attach.from))
+            .filter(|(number, _)| number % k == u64::from(s))
+            .filter(|(number, _)| self.neighbours.get(&peer).is_some_and(|n| !n.has(*number)))
+            .map(|(_, held)| (held.chunk.clone(), held.received, held.lag_us))
+            .collect();
+        backlog.drain(..backlog.len().saturating_sub(BACKLOG_MAX));
+        for (chunk, received, lag_us) in backlog {
+            let expires = now + self.config.policy.push_expiry;
+            self.put(SwarmOutput::Offer(Offer {
+                peer,
+                chunk,
+                due: now,
+                expires,
+                requested: false,
+                received,
+                lag_us,
+            }));
+        }
+    }
+
+    /// Children of this node that relay substream `s`, the strongest first.
+    fn suggestions(&self, s: u8, not: PeerId) -> Vec<PeerId> {
+        let children = self.substreams[usize::from(s)].children.iter();
+        children.filter(|c| c.interior && c.peer != not).map(|c| c.peer).take(SUGGESTIONS_MAX).collect()
+    }
+
+    pub(super) fn hear_accept(&mut self, now: Timestamp, peer: PeerId, accept: Accept) {
+        let s = accept.substream;
+        let Some(sub) = self.substreams.get_mut(usize::from(s)) else { return };
+        if sub.pending.is_none_or(|pending| pending.peer != peer) {
+            // Too late: this node looked elsewhere. A confirmation by the parent it has is harmless.
+            if !sub.is_parent(&peer) {
+                self.send(peer, &Message::Detach { substream: s });
+            }
+            return;
+        }
+        sub.pending = None;
+        if peer.tag() == self.local.tag() || accept.path.contains(&self.local.tag()) {
+            self.send(peer, &Message::Detach { substream: s });
+            return;
+        }
+        let old = sub.lose_parent(now);
+        sub.parent = Some(Parent { peer, path: accept.path });
+        sub.lag_us = None;
+        sub.hold = (sub.hold * 8 / 5).min(HOLD_MAX);
+        sub.consider_at = now + self.config.policy.switch_hold * sub.hold / 10;
+        if let Some(old) = old.filter(|old| *old != peer) {
+            self.send(old, &Message::Detach { substream: s });
+        }
+        self.tell_path(s);
+    }
+
+    pub(super) fn hear_path(&mut self, now: Timestamp, peer: PeerId, path: Accept) {
+        let s = path.substream;
+        let local = self.local.tag();
+        let Some(sub) = self.substreams.get_mut(usize::from(s)) else { return };
+        let Some(parent) = sub.parent.as_mut().filter(|parent| parent.peer == peer) else { return };
+        if path.path.contains(&local) {
+            // The two attached to each other at the same time.
+            sub.lose_parent(now);
+            self.send(peer, &Message::Detach { substream: s });
+        } else if parent.path != path.path {
+            parent.path = path.path;
+        } else {
+            return;
+        }
+        self.tell_path(s);
+    }
+
+    fn tell_path(&mut self, s: u8) {
+        let sub = &self.substreams[usize::from(s)];
+        let message = Message::Path(Accept { substream: s, path: sub.path() });
+        let children: Vec<PeerId> = sub.children.iter().map(|child| child.peer).collect();
+        for child in children {
+            self.send(child, &message);
+        }
+    }
+
+    pub(super) fn hear_reject(&mut self, now: Timestamp, peer: PeerId, reject: &Reject) {
+        let s = reject.substream;
+        let Some(sub) = self.substreams.get_mut(usize::from(s)) else { return };
+        if sub.pending.is_some_and(|pending| pending.peer == peer) {
+            sub.pending = None;
+        } else if sub.is_parent(&peer) {
+            sub.lose_parent(now);
+        } else {
+            return;
+        }
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.refused_until.insert(s, now + REFUSED_FOR);
+        }
+        for suggested in &reject.suggestions {
+            if let Some(neighbour) = self.neighbours.get_mut(suggested) {
+                neighbour.refused_until.remove(&s);
+            }
+        }
+    }
+
+    pub(super) fn hear_detach(&mut self, peer: PeerId, s: u8) {
+        if let Some(sub) = self.substreams.get_mut(usize::from(s)) {
+            sub.remove_child(&peer);
+        }
+    }
+
+    /// A neighbour is gone or silent.
+    pub(super) fn lose_everywhere(&mut self, now: Timestamp, peer: PeerId) {
+        for sub in &mut self.substreams {
+            sub.remove_child(&peer);
+            if sub.is_parent(&peer) {
+                sub.lose_parent(now);
+            }
+            if sub.pending.is_some_and(|pending| pending.peer == peer) {
+                sub.pending = None;
+            }
+        }
+    }
+
+    /// Looks for parents where there is none or a better one, and asks after late chunks.
+    pub(super) fn tend_trees(&mut self, now: Timestamp) {
+        if self.is_source() || !self.phase.is_joined() || self.config.policy.overlay == Overlay::Mesh {
+            return;
+        }
+        let ages = self.oldest_missing(now);
+        for s in 0..self.substream_count() {
+            let sub = &mut self.substreams[usize::from(s)];
+            if let Some(pending) = sub.pending {
+                if now < pending.until {
+                    continue;
+                }
+                sub.pending = None;
+                sub.remember(now, pending.peer);
+                if let Some(neighbour) = self.neighbours.get_mut(&pending.peer) {
+                    neighbour.refused_until.insert(s, now + REFUSED_FOR);
+                }
+            }
+            let age = ages.get(usize::from(s)).copied().unwrap_or_default();
+            match self.substreams[usize::from(s)].parent() {
+                None => self.seek_parent(now, s, None),
+                Some(parent) => self.watch_parent(now, s, parent, age),
+            }
+        }
+    }
+
+    fn watch_parent(&mut self, now: Timestamp, s: u8, parent: PeerId, age: Duration) {
+        let policy = &self.config.policy;
+        let sub = &self.substreams[usize::from(s)];
+        let usual = sub.lateness();
+        if age > policy.starve_after + usual {
+            self.seek_parent(now, s, Some(u64::MAX));
+        } else if age > policy.probe_after + usual * 2 {
+            self.probe(now, parent);
+        } else if now >= sub.consider_at {
+            let hold = policy.switch_hold * sub.hold / 10;
+            let current = sub.lag_us;
+            // Jitter keeps the swarm from moving in step.
+            let jitter = Duration::from_millis(self.rng.u64(..400));
+            self.substreams[usize::from(s)].consider_at = now + hold + jitter;
+            self.seek_parent(now, s, current);
+        }
+    }
+
+    /// Applies to the best parent; with a `current` lag only to one that is clearly better.
+    fn seek_parent(&mut self, now: Timestamp, s: u8, current: Option<u64>) {
+        let policy = &self.config.policy;
+        let sub = &self.substreams[usize::from(s)];
+        let urgent = !sub.has_parent() && now.since(sub.orphan_since) > policy.urgent_after;
+        let interior = policy.is_interior(&self.local, s);
+        let value = child_value(interior, self.upload_kbps());
+        let best = self
+            .neighbours
+            .values()
+            .filter(|n| {
+                n.met
+                    && !n.suspect
+                    && n.epoch == self.epoch()
+                    && !sub.is_child(&n.peer)
+                    && !sub.is_parent(&n.peer)
+            })
+            .filter(|n| n.refused_until.get(&s).is_none_or(|until| now >= *until))
+            .filter_map(|n| {
+                let view = ParentView {
+                    lag_us: n.lag_us(s)?,
+                    wait_us: n.wait().as_micros() as u64,
+                    rtt_us: n.rtt.as_micros() as u64,
+                    accept: n.state.substreams.get(usize::from(s))?.accept,
+                    already: self.substreams.iter().filter(|other| other.is_parent(&n.peer)).count() as u32,
+                };
+                policy.parent_score(&view, value, urgent).map(|score| (score, n.peer, n.rtt))
+            })
+            .min();
+        let Some((score, peer, rtt)) = best else { return };
+        if sub.has_parent() && !current.is_some_and(|current| policy.is_worth_switching(current, score)) {
+            return;
+        }
+        let until = now + policy.attach_timeout + rtt * 2;
+        let from = self.first_wanted(s);
+        let upload_kbps = self.upload_kbps();
+        self.substreams[usize::from(s)].pending = Some(Pending { peer, until });
+        self.send(peer, &Message::Attach(Attach { substream: s, interior, urgent, upload_kbps, from }));
+    }
+
+    /// The first chunk of substream `s` that a new parent should push.
+    fn first_wanted(&self, s: u8) -> u64 {
+        let k = u64::from(self.substream_count());
+        let burst_end = match self.phase {
+            super::join::Phase::Joined { burst_end } => burst_end,
+            _ => 0,
+        };
+        let low =
+            self.store.start().max(burst_end).max(self.store.edge().saturating_sub(BACKLOG_MAX as u64 * k));
+        let mut missing = self.store.have().missing(low..low.max(self.store.edge()) + k);
+        missing.find(|n| n % k == u64::from(s) && !self.locks.contains_key(n)).unwrap_or(low)
+    }
+
+    /// For each substream the age of its oldest missing chunk that nobody was asked for, burst left out.
+    fn oldest_missing(&self, now: Timestamp) -> Vec<Duration> {
+        let k = u64::from(self.substream_count());
+        let mut ages: Vec<Duration> = alloc::vec![Duration::ZERO; k as usize];
+        let edge = self.store.edge();
+        let burst_end = match self.phase {
+            super::join::Phase::Joined { burst_end } => burst_end,
+            _ => 0,
+        };
+        let low = self.store.start().max(burst_end).max(edge.saturating_sub(k * 24));
+        for number in self.store.have().missing(low..edge) {
+            let slot = &mut ages[(number % k) as usize];
+            if slot.is_zero()
+                && let Some(since) = self.store.known_since(number)
+            {
+                *slot = now.since(since);
+            }
+        }
+        ages
+    }
+
+    /// Offers a new chunk to the children in its substream.
+    pub(super) fn push(&mut self, now: Timestamp, chunk: &VerifiedChunk, lag_us: u64, from: Option<PeerId>) {
+        let k = u64::from(self.substream_count()).max(1);
+        let number = chunk.header().number;
+        let policy = &self.config.policy;
+        let (expiry, leaf_delay) = (policy.push_expiry, policy.leaf_delay);
+        let Some(sub) = self.substreams.get((number % k) as usize) else { return };
+        let offers: Vec<Offer> = sub
+            .children
+            .iter()
+            .filter(|child| Some(child.peer) != from)
+            .filter(|child| self.neighbours.get(&child.peer).is_some_and(|n| !n.has(number)))
+            .enumerate()
+            .map(|(place, child)| Offer {
+                peer: child.peer,
+                chunk: chunk.clone(),
+                due: now
+                    + Duration::from_millis(place as u64)
+                    + if child.interior { Duration::ZERO } else { leaf_delay },
+                expires: now + expiry,
+                requested: false,
+                received: now,
+                lag_us,
+            })
+            .collect();
+        for offer in offers {
+            self.spend(now, u64::from(offer.chunk.header().len));
+            self.put(SwarmOutput::Offer(offer));
+        }
+    }
+
+    pub(super) fn send(&mut self, peer: PeerId, message: &Message) {
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.send(message);
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! The node's one pacer and one deadline queue, above all its swarms and connections.
+//!
+//! Bytes handed to a connection cannot be reordered, and one uplink carries some sixteen connections: so order is
+//! decided here, and chunks are handed over late, a few at a time. Never chooses what to send or to whom: swarms do.
+
+mod budget;
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::id::{ChannelId, PeerId};
+use crate::io::ChunkToken;
+use crate::swarm::{Offer, UplinkView};
+use crate::time::Timestamp;
+use budget::Budget;
+
+/// Most offers that wait; past it the latest due are dropped.
+pub const QUEUE_LEN_MAX: usize = 8192;
+/// Chunks handed to one connection and not yet acknowledged, at a round trip of nothing.
+pub const UNSENT_PER_CONNECTION: usize = 2;
+/// One more for each of these that a round trip lasts: what is under way is not unsent.
+const ROUND_TRIP_STEP: Duration = Duration::from_millis(25);
+/// Most chunks under way on one connection.
+pub const UNDER_WAY_MAX: usize = 16;
+/// Offers looked at for one whose connection has room.
+const SCAN_MAX: usize = 256;
+/// The pacer forgives this much idleness: what a timer may be late.
+const BURST: Duration = Duration::from_millis(8);
+
+/// A chunk on its way.
+#[derive(Debug)]
+struct Flight {
+    channel: ChannelId,
+    number: u64,
+    requested: bool,
+    bytes: u64,
+    released: Timestamp,
+}
+
+#[derive(Debug, Default)]
+struct Connection {
+    rtt: Duration,
+    flights: BTreeMap<ChunkToken, Flight>,
+}
+
+impl Connection {
+    fn has_room(&self) -> bool {
+        let steps = self.rtt.as_millis() / ROUND_TRIP_STEP.as_millis();
+        self.flights.len() < (UNSENT_PER_CONNECTION + steps as usize).min(UNDER_WAY_MAX)
+    }
+}
+
+/// A chunk released to its connection.
+#[derive(Debug)]
+pub(crate) struct Release {
+    pub(crate) token: ChunkToken,
+    pub(crate) channel: ChannelId,
+    pub(crate) offer: Offer,
+    /// Time since signing up to now and through this node's own uplink, µs.
+    pub(crate) lag_us: u64,
+}
+
+/// An offer that ended: what its swarm is told.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) channel: ChannelId,
+    pub(crate) peer: PeerId,
+    pub(crate) number: u64,
+    pub(crate) requested: bool,
+    pub(crate) sent_bytes: Option<u64>,
+}
+
+/// Pacer and queue.
+#[derive(Debug)]
+pub(crate) struct Uplink {
+    queue: BTreeMap<(Timestamp, u64), (ChannelId, Offer)>,
+    /// Where each offer stands in the queue.
+    waiting: BTreeMap<(ChannelId, PeerId, u64), (Timestamp, u64)>,
+    queued_bytes: u64,
+    /// How long pushed chunks waited, smoothed, µs.
+    usual_wait_us: u64,
+    connections: BTreeMap<PeerId, Connection>,
+    budget: Budget,
+    next: u64,
+    /// When the pacer lets the next chunk go.
+    free_at: Timestamp,
+}
+
+impl Uplink {
+    pub(crate) fn new(limit_bps: Option<u64>) -> Self {
+        Self {
+            queue: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            queued_bytes: 0,
+            usual_wait_us: 0,
+            connections: BTreeMap::new(),
+            budget: Budget::new(limit_bps),
+            next: 0,
+            free_at: Timestamp::ZERO,
+        }
+    }
+
+    pub(crate) fn connected(&mut self, peer: PeerId, rtt: Duration) {
+        self.connections.entry(peer).or_default().rtt = rtt;
+    }
+
+    /// Forgets a connection and all that waits for it.
+    pub(crate) fn disconnected(&mut self, peer: &PeerId) {
+        self.connections.remove(peer);
+        let gone: Vec<_> =
+            self.queue.iter().filter(|(_, (_, o))| o.peer == *peer).map(|(key, _)| *key).collect();
+        for key in gone {
+            self.remove(&key);
+        }
+    }
+
+    /// Queues an offer; a displaced one is given back.
+    pub(crate) fn offer(&mut self, channel: ChannelId, offer: Offer) -> Option<Done> {
+        if !self.connections.contains_key(&offer.peer) {
+            return Some(done(channel, &offer));
+        }
+        if self.is_under_way(&channel, &offer) {
+            return Some(done(channel, &offer));
+        }
+        let key = (channel, offer.peer, offer.chunk.header().number);
+        if let Some(at) = self.waiting.get(&key).copied() {
+            // Pushed and requested at once: it goes once, at the earlier turn.
+            if at.0 <= offer.due {
+                return Some(done(channel, &offer));
+            }
+            let displaced = self.remove(&at);
+            let given_back = displaced.map(|(channel, offer)| done(channel, &offer));
+            self.insert(channel, offer);
+            return given_back;
+        }
+        self.insert(channel, offer);
+        if self.queue.len() <= QUEUE_LEN_MAX {
+            return None;
+        }
+        let last = *self.queue.last_key_value()?.0;
+        self.remove(&last).map(|(channel, offer)| done(channel, &offer))
+    }
+
+    fn insert(&mut self, channel: ChannelId, offer: Offer) {
+        self.next += 1;
+        self.queued_bytes += offer.chunk.encoded().len() as u64;
+        let at = (offer.due, self.next);
+        self.waiting.insert((channel, offer.peer, offer.chunk.header().number), at);
+        self.queue.insert(at, (channel, offer));
+    }
+
+    fn is_under_way(&self, channel: &ChannelId, offer: &Offer) -> bool {
+        let number = offer.chunk.header().number;
+        let flights = self.connections.get(&offer.peer).map(|connection| connection.flights.values());
+        flights.is_some_and(|mut flights| flights.any(|f| f.channel == *channel && f.number == number))
+    }
+
+    /// The peer has the chunk already: do not send it; a released one is to be reset.
+    pub(crate) fn withdraw(
+        &mut self,
+        channel: &ChannelId,
+        peer: &PeerId,
+        number: u64,
+    ) -> (Option<Done>, Option<ChunkToken>) {
+        if let Some(key) = self.waiting.get(&(*channel, *peer, number)).copied() {
+            return (self.remove(&key).map(|(channel, offer)| done(channel, &offer)), None);
+        }
+        let flights = self.connections.get(peer).map(|connection| &connection.flights);
+        let token = flights.and_then(|f| f.iter().find(|(_, f)| f.channel == *channel && f.number == number));
+        (None, token.map(|(token, _)| *token))
+    }
+
+    /// What expired in the queue.
+    pub(crate) fn expire(&mut self, now: Timestamp) -> Vec<Done> {
+        let gone: Vec<_> =
+            self.queue.iter().filter(|(_, (_, o))| o.expires <= now).map(|(key, _)| *key).collect();
+        gone.iter().filter_map(|key| self.remove(key)).map(|(channel, offer)| done(channel, &offer)).collect()
+    }
+
+    /// The next chunk to hand over, if pacer and connections let one go now.
+    pub(crate) fn release(&mut self, now: Timestamp) -> Option<Release> {
+        if now < self.free_at {
+            return None;
+        }
+        let ready = |(_, (_, offer)): &(&(Timestamp, u64), &(ChannelId, Offer))| {
+            offer.expires > now && self.connections.get(&offer.peer).is_some_and(Connection::has_room)
+        };
+        let key = *self.queue.iter().take(SCAN_MAX).find(ready)?.0;
+        let (channel, offer) = self.remove(&key)?;
+        let bytes = offer.chunk.encoded().len() as u64;
+        let mut transmission = Duration::ZERO;
+        if let Some(bps) = self.budget.pace_bps() {
+            transmission = Duration::from_micros(bytes * 8_000_000 / bps.max(1));
+            self.free_at = self.free_at.max(now.saturating_sub(BURST)) + transmission;
+        }
+        self.next += 1;
+        let token = ChunkToken(self.next);
+        let flight = Flight {
+            channel,
+            number: offer.chunk.header().number,
+            requested: offer.requested,
+            bytes,
+            released: now,
+        };
+        self.connections.get_mut(&offer.peer)?.flights.insert(token, flight);
+        self.budget.released(now);
+        if !offer.requested {
+            let waited = now.since(offer.received).as_micros() as u64;
+            self.usual_wait_us = (self.usual_wait_us * 15 + waited.min(2_000_000)) / 16;
+        }
+        let lag_us = offer.lag_us + (now.since(offer.received) + transmission).as_micros() as u64;
+        Some(Release { token, channel, offer, lag_us })
+    }
+
+    /// A released chunk ended.
+    pub(crate) fn ended(
+        &mut self,
+        now: Timestamp,
+        peer: &PeerId,
+        token: ChunkToken,
+        delivered: bool,
+    ) -> Option<Done> {
+        let connection = self.connections.get_mut(peer)?;
+        let flight = connection.flights.remove(&token)?;
+        if delivered {
+            self.budget.delivered(now, *peer, flight.bytes, now.since(flight.released));
+        }
+        let sent_bytes = delivered.then_some(flight.bytes);
+        Some(Done {
+            channel: flight.channel,
+            peer: *peer,
+            number: flight.number,
+            requested: flight.requested,
+            sent_bytes,
+        })
+    }
+
+    /// When to look again: the pacer's next turn, or the first expiry.
+    pub(crate) fn timeout(&self, now: Timestamp) -> Timestamp {
+        if self.queue.is_empty() {
+            return Timestamp::FAR_FUTURE;
+        }
+        if self.free_at > now {
+            return self.free_at;
+        }
+        // Every connection is full: an acknowledgement comes first, or an expiry.
+        now + Duration::from_millis(100)
+    }
+
+    pub(crate) fn view(&self, now: Timestamp) -> UplinkView {
+        let paced = self.budget.pace_bps().unwrap_or(50_000_000).max(1);
+        let queued = Duration::from_micros(self.queued_bytes * 8_000_000 / paced);
+        UplinkView {
+            upload_bps: self.budget.upload_bps(),
+            proven_bps: self.budget.proven_bps(),
+            wait: queued + self.free_at.since(now),
+            usual_wait: Duration::from_micros(self.usual_wait_us),
+        }
+    }
+
+    fn remove(&mut self, key: &(Timestamp, u64)) -> Option<(ChannelId, Offer)> {
+        let removed = self.queue.remove(key)?;
+        self.queued_bytes -= removed.1.chunk.encoded().len() as u64;
+        self.waiting.remove(&(removed.0, removed.1.peer, removed.1.chunk.header().number));
+        Some(removed)
+    }
+}
+
+fn done(channel: ChannelId, offer: &Offer) -> Done {
+    let number = offer.chunk.header().number;
+    Done { channel, peer: offer.peer, number, requested: offer.requested, sent_bytes: None }
+}
