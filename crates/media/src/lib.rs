@@ -6,11 +6,13 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`ingest`] | RTMP, FLV and MP4 in: samples on one monotonic timeline, and what to tell the broadcaster |
 //! | [`sample`] | one access unit and the tracks it belongs to: what every ingest produces |
 //! | [`part`] | one CMAF part and its envelope: what crosses the swarm |
 //!
 //! This crate never sees a peer, a socket, a clock or a thread: times are handed in. Its parsers meet hostile
 //! bytes, so they return errors, never panic, and never allocate more than they were given.
 
+pub mod ingest;
 pub mod part;
 pub mod sample;
