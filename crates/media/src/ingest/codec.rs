@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use h264_reader::nal::sps::SeqParameterSet;
 use h264_reader::rbsp;
 
-use crate::sample::{Codec, TrackConfig, TrackKind};
+use crate::sample::{Codec, TrackConfig};
 
 /// Most bytes a codec configuration may have; real ones are under 200.
 pub const CONFIG_LEN_MAX: usize = 64 << 10;
@@ -38,7 +38,9 @@ pub(crate) fn avc_info(avcc: &[u8]) -> Result<AvcInfo, ConfigError> {
     }
     let length_size = usize::from(avcc[4] & 3) + 1;
     if length_size == 3 {
-        return Err(ConfigError("the H.264 configuration asks for 3-byte NAL lengths, which no standard allows"));
+        return Err(ConfigError(
+            "the H.264 configuration asks for 3-byte NAL lengths, which no standard allows",
+        ));
     }
     let mut at = 6;
     let first_sps = parameter_sets(avcc, &mut at, usize::from(avcc[5] & 0x1f))?;
@@ -169,7 +171,10 @@ pub(crate) fn h264_track(avcc: Bytes, timescale: u32) -> Result<(TrackConfig, Av
 }
 
 /// An audio track's description from its `AudioSpecificConfig`; `timescale` is the sampling rate unless given.
-pub(crate) fn aac_track(config: Bytes, timescale: Option<u32>) -> Result<(TrackConfig, AacInfo), ConfigError> {
+pub(crate) fn aac_track(
+    config: Bytes,
+    timescale: Option<u32>,
+) -> Result<(TrackConfig, AacInfo), ConfigError> {
     let info = aac_info(&config)?;
     let track = TrackConfig {
         codec: Codec::Aac { config },
@@ -193,14 +198,6 @@ pub fn rfc6381(codec: &Codec) -> String {
             Ok(info) => format!("mp4a.40.{}", info.object_type),
             Err(_) => "mp4a.40.2".to_owned(),
         },
-    }
-}
-
-/// Which track a codec belongs to.
-pub(crate) fn kind_of(codec: &Codec) -> TrackKind {
-    match codec {
-        Codec::H264 { .. } => TrackKind::Video,
-        Codec::Aac { .. } => TrackKind::Audio,
     }
 }
 
@@ -260,9 +257,9 @@ pub(crate) mod tests {
 
     /// Main profile, level 3.1, 1280×720, as x264 writes it.
     pub(crate) const AVCC_720P: &[u8] = &[
-        0x01, 0x4d, 0x40, 0x1f, 0xff, 0xe1, 0x00, 0x17, 0x67, 0x4d, 0x40, 0x1f, 0xda, 0x01, 0x40, 0x16, 0xec, 0x04,
-        0x40, 0x00, 0x00, 0x03, 0x00, 0x40, 0x00, 0x00, 0x0f, 0x03, 0xc6, 0x0c, 0xa8, 0x01, 0x00, 0x04, 0x68, 0xee,
-        0x0f, 0xc8,
+        0x01, 0x4d, 0x40, 0x1f, 0xff, 0xe1, 0x00, 0x17, 0x67, 0x4d, 0x40, 0x1f, 0xda, 0x01, 0x40, 0x16, 0xec,
+        0x04, 0x40, 0x00, 0x00, 0x03, 0x00, 0x40, 0x00, 0x00, 0x0f, 0x03, 0xc6, 0x0c, 0xa8, 0x01, 0x00, 0x04,
+        0x68, 0xee, 0x0f, 0xc8,
     ];
 
     #[test]

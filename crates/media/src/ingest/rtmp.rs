@@ -349,7 +349,8 @@ impl Watcher {
                 self.chunks.set_chunk_size(size);
             }
             if message.message_type_id == msg_type::COMMAND_AMF0
-                && Command::parse(&message.payload).is_ok_and(|command| matches!(&*command.name, "play" | "play2"))
+                && Command::parse(&message.payload)
+                    .is_ok_and(|command| matches!(&*command.name, "play" | "play2"))
             {
                 return Some(message.message_stream_id);
             }
@@ -424,7 +425,9 @@ mod tests {
             }
             let (sent, rest) = drain(&mut session);
             assert_eq!(rest, [RtmpOutput::PublishRequest { app: "live".into(), stream_key: "KEY".into() }]);
-            assert!(contains(&sent, "NetConnection.Connect.Success") && !contains(&sent, "NetStream.Publish"));
+            assert!(
+                contains(&sent, "NetConnection.Connect.Success") && !contains(&sent, "NetStream.Publish")
+            );
             session.accept().unwrap();
             let (sent, rest) = drain(&mut session);
             assert!(contains(&sent, "NetStream.Publish.Start"));
@@ -490,7 +493,8 @@ mod tests {
         for _ in 0..300 {
             let mut bytes = good.clone();
             for _ in 0..1 + next() % 4 {
-                let at = (1 + 2 * HANDSHAKE_PACKET_LEN + next() as usize % (bytes.len() - 3073)).min(bytes.len() - 1);
+                let at = (1 + 2 * HANDSHAKE_PACKET_LEN + next() as usize % (bytes.len() - 3073))
+                    .min(bytes.len() - 1);
                 bytes[at] = next() as u8;
             }
             bytes.truncate(bytes.len() - next() as usize % 200);

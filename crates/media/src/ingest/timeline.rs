@@ -420,7 +420,11 @@ mod tests {
             assert_eq!(run.breaks(), 1, "jump to {to}");
             run.assert_in_sync(4.0, 0.05);
             assert_eq!(run.seconds(Video).len(), 100);
-            assert!(run.seconds(Audio).len() >= 186, "a few access units may go, not {}", run.seconds(Audio).len());
+            assert!(
+                run.seconds(Audio).len() >= 186,
+                "a few access units may go, not {}",
+                run.seconds(Audio).len()
+            );
         }
     }
 

@@ -20,7 +20,9 @@ pub enum FlvError {
         expected: &'static str,
     },
     /// A tag of a type that does not exist: the file is damaged here.
-    #[error("malformed FLV: at byte {offset} a tag (audio 8, video 9 or script 18) should start, not type {found}")]
+    #[error(
+        "malformed FLV: at byte {offset} a tag (audio 8, video 9 or script 18) should start, not type {found}"
+    )]
     BadTag {
         /// Where.
         offset: u64,
@@ -136,7 +138,10 @@ impl Demuxer {
     fn read_header(&mut self) -> Result<bool, FlvError> {
         for (at, (found, expected)) in self.buffer.iter().zip(b"FLV\x01").enumerate() {
             if found != expected {
-                return Err(FlvError::NotFlv { offset: at as u64, expected: "the signature “FLV” and version 1" });
+                return Err(FlvError::NotFlv {
+                    offset: at as u64,
+                    expected: "the signature “FLV” and version 1",
+                });
             }
         }
         if self.buffer.len() < 9 {
@@ -191,7 +196,10 @@ mod tests {
     fn any_cutting_of_the_input_gives_the_same_tags() {
         let whole = read(&file(), usize::MAX).unwrap();
         assert_eq!(whole.len(), 3);
-        assert_eq!((whole[1].tag_type, whole[1].timestamp_ms, &whole[1].body[..]), (9, 0x0102_0304, &b"picture"[..]));
+        assert_eq!(
+            (whole[1].tag_type, whole[1].timestamp_ms, &whole[1].body[..]),
+            (9, 0x0102_0304, &b"picture"[..])
+        );
         for step in 1..40 {
             assert_eq!(read(&file(), step).unwrap(), whole);
         }

@@ -120,7 +120,8 @@ impl Tags {
         out: &mut VecDeque<Ingest>,
     ) {
         if matches!(packet_type, 6 | 7) {
-            let what = "Multitrack or extended video packets are not supported: publish one picture and one sound.";
+            let what =
+                "Multitrack or extended video packets are not supported: publish one picture and one sound.";
             return self.warn(what.to_owned(), out);
         }
         if body.len() < 4 || !matches!(packet_type, 0..=3) {
@@ -179,7 +180,8 @@ impl Tags {
                 };
                 // Parameter sets or an access unit delimiter alone are no picture; nothing to time or to show.
                 if unit.slices {
-                    let stamped = self.stamp(packet, TrackKind::Video, composition_ms, key || unit.idr, unit.data, out);
+                    let stamped =
+                        self.stamp(packet, TrackKind::Video, composition_ms, key || unit.idr, unit.data, out);
                     self.timeline.push(stamped, out);
                 }
             }
@@ -209,9 +211,16 @@ impl Tags {
     }
 
     /// Enhanced RTMP: packet type, then a FourCC. 0 = configuration, 1 = access unit.
-    fn enhanced_audio(&mut self, packet: &Packet, packet_type: u8, mut body: Bytes, out: &mut VecDeque<Ingest>) {
+    fn enhanced_audio(
+        &mut self,
+        packet: &Packet,
+        packet_type: u8,
+        mut body: Bytes,
+        out: &mut VecDeque<Ingest>,
+    ) {
         if matches!(packet_type, 5 | 7) {
-            let what = "Multitrack or extended audio packets are not supported: publish one picture and one sound.";
+            let what =
+                "Multitrack or extended audio packets are not supported: publish one picture and one sound.";
             return self.warn(what.to_owned(), out);
         }
         if body.len() < 4 || !matches!(packet_type, 0 | 1) {
@@ -348,7 +357,8 @@ mod tests {
         }
 
         fn warnings(&self) -> Vec<&str> {
-            let pick = |event| if let &Ingest::Warning(ref text) = event { Some(text.as_str()) } else { None };
+            let pick =
+                |event| if let &Ingest::Warning(ref text) = event { Some(text.as_str()) } else { None };
             self.1.iter().filter_map(pick).collect()
         }
 
@@ -391,12 +401,18 @@ mod tests {
     fn codecs_unknown_are_named_once_with_what_to_set() {
         let mut feed = Feed::new();
         for ms in 0..3 {
-            feed.video(ms, &[0x90], b"hvc1....").video(ms, &[0x90], b"av01....").video(ms, &[0x1c, 1, 0, 0, 0], b"x");
+            feed.video(ms, &[0x90], b"hvc1....").video(ms, &[0x90], b"av01....").video(
+                ms,
+                &[0x1c, 1, 0, 0, 0],
+                b"x",
+            );
             feed.audio(ms, &[0x90], b"Opus....").audio(ms, &[0x2f], b"mp3");
         }
         let warnings = feed.warnings();
         assert_eq!(warnings.len(), 5, "{warnings:?}");
-        assert!(warnings[0].contains("HEVC") && warnings[0].contains("OBS") && warnings[0].contains("libx264"));
+        assert!(
+            warnings[0].contains("HEVC") && warnings[0].contains("OBS") && warnings[0].contains("libx264")
+        );
         assert!(warnings[1].contains("AV1"));
         assert!(warnings[3].contains("Opus") && warnings[3].contains("AAC"));
         assert!(feed.samples().is_empty());
@@ -405,7 +421,11 @@ mod tests {
     #[test]
     fn enhanced_avc1_and_mp4a_are_the_same_codecs() {
         let mut feed = Feed::new();
-        feed.video(0, b"\x90avc1", &avcc(0x1f)).video(0, b"\x91avc1\x00\x00\x28", IDR).video(40, b"\xa3avc1", P);
+        feed.video(0, b"\x90avc1", &avcc(0x1f)).video(0, b"\x91avc1\x00\x00\x28", IDR).video(
+            40,
+            b"\xa3avc1",
+            P,
+        );
         feed.audio(0, b"\x90mp4a", ASC).audio(0, b"\x91mp4a", b"aac");
         feed.video(41, b"\x94avc1", b"hdr metadata").video(41, b"\x9f", b"");
         assert!(matches!(feed.tracks()[0].codec, Codec::H264 { .. }));
@@ -420,7 +440,11 @@ mod tests {
         let mut feed = Feed::new();
         feed.video(0, &[0x17, 1, 0, 0, 0], IDR).audio(0, &[0xaf, 1], b"aac");
         feed.video(0, &[0x17, 0, 0, 0, 0], b"junk").video(0, &[0x17, 0, 0, 0, 0], &avcc(0x1f));
-        feed.video(0, &[0x17, 1, 0, 0, 0], &[0, 0, 0, 9, 0x65]).video(0, &[0x17, 1, 0, 0, 0], &[0, 0, 0, 1, 9]);
+        feed.video(0, &[0x17, 1, 0, 0, 0], &[0, 0, 0, 9, 0x65]).video(
+            0,
+            &[0x17, 1, 0, 0, 0],
+            &[0, 0, 0, 1, 9],
+        );
         feed.video(0, &[0x17, 1, 0, 0, 0], IDR);
         assert_eq!(feed.samples().len(), 1);
         assert_eq!(feed.warnings().len(), 4, "{:?}", feed.warnings());
