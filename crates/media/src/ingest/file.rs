@@ -7,7 +7,7 @@ use std::io::{Read, Seek, SeekFrom};
 
 use super::flv::{Demuxer, FlvError, Tags};
 use super::mp4::{Mp4Error, Mp4File};
-use super::timeline::rescale;
+use super::timeline::{pass_length, rescale};
 use crate::sample::{Ingest, Sample, TrackConfig, TrackKind};
 
 /// Bytes read from an FLV file at a time.
@@ -244,7 +244,8 @@ struct Mp4Pass<R> {
 #[derive(Debug, Default)]
 struct Lane {
     scale: i128,
-    /// Where the pass ends so far, and the duration of its last sample.
+    /// Where a pass starts, where it ends so far, and the duration of its last sample.
+    start: Option<i128>,
     end: i128,
     last_duration: i128,
     /// The last decode time given out.
@@ -270,7 +271,8 @@ impl<R: Read + Seek> Mp4Pass<R> {
             TrackKind::Video => &mut self.video,
             TrackKind::Audio => &mut self.audio,
         };
-        lane.last_duration = duration.into();
+        lane.start.get_or_insert(sample.dts.into());
+        lane.last_duration = if duration == 0 { lane.last_duration } else { duration.into() };
         lane.end = i128::from(sample.dts) + lane.last_duration;
         if let Some((ticks, scale)) = self.length {
             let offset = (self.passes * ticks * lane.scale * 2 + scale).div_euclid(scale * 2);
@@ -284,21 +286,11 @@ impl<R: Read + Seek> Mp4Pass<R> {
         Ok(Some(sample))
     }
 
-    /// Starts over. All tracks move on by the same time, so that their sync holds for ever: by the sound's length
-    /// where the picture ends near it (a frame shown a little longer or shorter goes unseen, a hole in the sound is
-    /// heard), otherwise by the longer one's.
+    /// Starts over. All tracks move on by the same time, so that their sync holds for ever.
     fn splice(&mut self) {
-        let (video, audio) = (&self.video, &self.audio);
-        self.length.get_or_insert_with(|| {
-            let sound_long_enough =
-                audio.end * video.scale * 2 > (video.end * 2 - video.last_duration) * audio.scale;
-            match (video.end, audio.end) {
-                (0, _) => (audio.end, audio.scale),
-                (_, 0) => (video.end, video.scale),
-                _ if sound_long_enough => (audio.end, audio.scale),
-                _ => (video.end, video.scale),
-            }
-        });
+        let span = |lane: &Lane| (lane.end - lane.start.unwrap_or(lane.end), lane.scale);
+        let (video, audio) = (span(&self.video), span(&self.audio));
+        self.length.get_or_insert_with(|| pass_length(video, self.video.last_duration, audio));
         self.passes += 1;
         self.file.rewind();
     }

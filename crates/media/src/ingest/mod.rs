@@ -5,7 +5,7 @@
 //! | [`rtmp`] | the server side of one RTMP connection |
 //! | [`flv`] | FLV tags (what RTMP carries) and FLV files |
 //! | [`mp4`] | MP4 files, progressive and fragmented |
-//! | [`file`] | any of these files, in a loop without a seam |
+//! | [`mod@file`] | any of these files, in a loop without a seam |
 //! | [`timeline`] | timestamps that wrap, jump, jitter and run backwards |
 //! | [`health`] | what was measured, and what to tell the broadcaster |
 //!

@@ -9,6 +9,7 @@
 //! caller has decided. A second reader of the same bytes, the *watcher*, notices `play`, which the crate ignores.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 use rtmp_runtime::amf0::{Amf0Value, Command};
@@ -54,8 +55,8 @@ pub enum RtmpError {
     Over,
 }
 
-/// What a session wants done, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a session wants done, in order. Its `Debug` form does not show the stream key, which is a secret.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RtmpOutput {
     /// Bytes to send.
@@ -73,6 +74,17 @@ pub enum RtmpOutput {
     Close(String),
 }
 
+impl fmt::Debug for RtmpOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write(bytes) => write!(f, "Write({} bytes)", bytes.len()),
+            Self::PublishRequest { app, .. } => write!(f, "PublishRequest {{ app: {app:?}, stream_key: … }}"),
+            Self::Ingest(event) => f.debug_tuple("Ingest").field(event).finish(),
+            Self::Close(reason) => f.debug_tuple("Close").field(reason).finish(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Handshake, `connect`, `createStream`.
@@ -80,6 +92,8 @@ enum State {
     /// Asked to publish; the caller has not answered.
     Undecided,
     Publishing,
+    /// The encoder said that it stops, and has one more thing to say before it goes.
+    Ending,
     Over,
 }
 
@@ -87,9 +101,8 @@ enum State {
 ///
 /// Contract: [`handle_data`](Self::handle_data) with every piece received, then drain
 /// [`poll_output`](Self::poll_output); after answering a [`RtmpOutput::PublishRequest`], drain again. Timeouts are the
-/// caller's. When the connection drops without [`Ingest::End`], the encoder vanished: the caller decides what that
-/// means.
-#[derive(Debug)]
+/// caller's. After [`Ingest::End`] the stream is over although the connection may last until the encoder closes it;
+/// when the connection drops without it, the encoder vanished, and the caller decides what that means.
 pub struct Session {
     inner: ServerSession,
     watcher: Watcher,
@@ -104,6 +117,15 @@ pub struct Session {
     undecided_since_us: u64,
     out: VecDeque<RtmpOutput>,
     media: VecDeque<Ingest>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("state", &self.state)
+            .field("received", &self.received)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Session {
@@ -143,6 +165,9 @@ impl Session {
     }
 
     fn take(&mut self, now_unix_us: u64, mut bytes: &[u8]) -> Result<(), RtmpError> {
+        if self.state == State::Over {
+            return Err(RtmpError::Over);
+        }
         while let (State::Greeting, Some((first, rest))) = (self.state, bytes.split_first()) {
             if self.received >= BYTES_BEFORE_PUBLISH_MAX as u64 {
                 return Err(RtmpError::TooMuch {
@@ -166,8 +191,9 @@ impl Session {
                 self.undecided.extend_from_slice(bytes);
                 Ok(())
             }
-            State::Publishing => self.publish(now_unix_us, bytes),
-            State::Greeting | State::Over => Err(RtmpError::Over),
+            State::Publishing | State::Ending => self.publish(now_unix_us, bytes),
+            // It ended with one of these bytes; what came behind that is of no interest.
+            State::Greeting | State::Over => Ok(()),
         }
     }
 
@@ -248,8 +274,12 @@ impl Session {
                 ServerEvent::Media { flv } => {
                     self.media(now_unix_us, Bytes::from(flv));
                 }
+                // Encoders stop with `FCUnpublish` and `deleteStream`. Closing between the two makes ffmpeg fail.
                 ServerEvent::Eof if self.state == State::Publishing => {
+                    self.state = State::Ending;
                     self.out.push_back(RtmpOutput::Ingest(Ingest::End));
+                }
+                ServerEvent::Eof if self.state == State::Ending => {
                     self.close("the encoder ended the stream");
                 }
                 _ => {}
@@ -417,6 +447,11 @@ mod tests {
         let mut messages = hello("publish", "KEY");
         messages.push((8, 1, 0, vec![0xaf, 0, 0x11, 0x90]));
         messages.push((8, 1, 0, vec![0xaf, 1, 1, 2, 3]));
+        messages.push(command(
+            "FCUnpublish",
+            5.0,
+            vec![Amf0Value::Null, Amf0Value::String("KEY".to_owned())],
+        ));
         messages.push(command("deleteStream", 6.0, vec![Amf0Value::Null, Amf0Value::Number(1.0)]));
         for step in [1, 7, 1000, usize::MAX] {
             let mut session = Session::new();
@@ -473,7 +508,7 @@ mod tests {
 
         let mut session = Session::new();
         session.handle_data(0, &client(&hello("publish", "KEY"))).unwrap();
-        let error = (0..20).find_map(|_| session.handle_data(0, &[0; 100_000]).err()).unwrap();
+        let error = (0..20).find_map(|_| session.handle_data(0, &vec![0; 100_000]).err()).unwrap();
         assert!(matches!(error, RtmpError::TooMuch { limit: BYTES_UNDECIDED_MAX, .. }), "{error}");
     }
 

@@ -94,6 +94,9 @@ struct Lane {
     /// Where the last sample lies on the output timeline, and how long it is thought to last, in ticks.
     last_out: Option<i64>,
     duration: i64,
+    /// Where its first sample since the beginning or the last splice was placed, and where the next one goes.
+    pass_start: Option<i64>,
+    resume: Option<i64>,
 }
 
 impl Lane {
@@ -105,6 +108,8 @@ impl Lane {
             last_arrived_us: 0,
             last_out: None,
             duration: FRAME_TICKS_DEFAULT,
+            pass_start: None,
+            resume: None,
         }
     }
 
@@ -117,7 +122,7 @@ impl Lane {
             return false;
         }
         let step = stamp - self.last_stamp;
-        let passed = (arrived_us.saturating_sub(self.last_arrived_us) as i128 * 9 / 100) as i64;
+        let passed = (i128::from(arrived_us.saturating_sub(self.last_arrived_us)) * 9 / 100) as i64;
         step <= JUMP_TICKS || (step <= REAL_GAP_TICKS_MAX && (step - passed).abs() <= REAL_GAP_SLACK_TICKS)
     }
 }
@@ -203,10 +208,16 @@ impl Timeline {
         self.audio.duration = self.clock.to_ticks(i64::from(frame_len)).max(1);
     }
 
-    /// The next samples follow the last ones without a break, whatever their stamps: a file starts over.
+    /// The same stretch of media begins again: the next samples follow without a break, whatever their stamps.
     pub fn splice(&mut self) {
-        self.video.offset = None;
-        self.audio.offset = None;
+        let span = |lane: &Lane| lane.pass_start.map_or(0, |start| i128::from(lane.end() - start));
+        let scale = i128::from(TICKS_PER_SECOND);
+        let (video, audio) = (span(&self.video), span(&self.audio));
+        let (length, _) = pass_length((video, scale), self.video.duration.into(), (audio, scale));
+        for lane in [&mut self.video, &mut self.audio] {
+            lane.offset = None;
+            lane.resume = lane.pass_start.take().map(|start| start + length as i64);
+        }
         self.epoch = None;
     }
 
@@ -274,12 +285,15 @@ impl Timeline {
         let joined = newest
             .filter(|(offset, latest)| lane.offset != Some(*offset) && (stamp - latest).abs() <= JUMP_TICKS)
             .map(|(offset, _)| offset);
-        let offset = kept.or(joined).unwrap_or(stamp - end);
+        let offset = kept.or(joined).unwrap_or_else(|| stamp - lane.resume.unwrap_or(end));
 
         lane.high_stamp = if kept.is_some() { lane.high_stamp.max(stamp) } else { stamp };
         lane.offset = Some(offset);
         lane.last_stamp = stamp;
         lane.last_arrived_us = arrived_us;
+
+        lane.pass_start.get_or_insert(stamp - offset);
+        lane.resume = None;
 
         let opened = kept.or(joined).is_none();
         let announce = opened && newest.is_some();
@@ -290,6 +304,18 @@ impl Timeline {
             _ => Some((offset, stamp)),
         };
         announce
+    }
+}
+
+/// How long one pass of looping media lasts, from the spans of its tracks and the duration of the last video frame: by
+/// the sound's length where the picture ends near it (a frame shown a little longer or shorter goes unseen, a hole
+/// in the sound is heard), otherwise by the longer one's. Spans and the answer are (ticks, ticks per second).
+pub(crate) fn pass_length(video: (i128, i128), last_frame: i128, audio: (i128, i128)) -> (i128, i128) {
+    match (video.0, audio.0) {
+        (0, _) => audio,
+        (_, 0) => video,
+        _ if audio.0 * video.1 * 2 > (video.0 * 2 - last_frame) * audio.1 => audio,
+        _ => video,
     }
 }
 

@@ -352,19 +352,26 @@ mod tests {
         }
 
         fn samples(&self) -> Vec<&Sample> {
-            let pick = |event| if let &Ingest::Sample(ref sample) = event { Some(sample) } else { None };
-            self.1.iter().filter_map(pick).collect()
+            self.1
+                .iter()
+                .filter_map(|event| if let Ingest::Sample(sample) = event { Some(sample) } else { None })
+                .collect()
         }
 
         fn warnings(&self) -> Vec<&str> {
-            let pick =
-                |event| if let &Ingest::Warning(ref text) = event { Some(text.as_str()) } else { None };
-            self.1.iter().filter_map(pick).collect()
+            self.1
+                .iter()
+                .filter_map(
+                    |event| if let Ingest::Warning(text) = event { Some(text.as_str()) } else { None },
+                )
+                .collect()
         }
 
         fn tracks(&self) -> Vec<&TrackConfig> {
-            let pick = |event| if let &Ingest::Track(_, ref config) = event { Some(config) } else { None };
-            self.1.iter().filter_map(pick).collect()
+            self.1
+                .iter()
+                .filter_map(|event| if let Ingest::Track(_, config) = event { Some(config) } else { None })
+                .collect()
         }
     }
 

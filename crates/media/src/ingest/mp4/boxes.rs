@@ -7,6 +7,7 @@ use bytes::Bytes;
 use mp4_atom::{Atom, Co64, Ctts, Elst, Mdhd, Mvhd, Stco, Stsc, Stss, Stsz, Stts, Trex};
 
 use super::super::codec;
+use super::super::timeline::rescale;
 use super::Mp4Error;
 use super::tables::{ChunkOffsets, Tables};
 use crate::sample::{TrackConfig, TrackKind};
@@ -24,6 +25,16 @@ pub(super) struct Track {
     pub(super) trex: Option<Trex>,
     /// Bytes before each NAL unit, for video.
     pub(super) length_size: usize,
+    /// What every audio unit lasts. Files tell the last one's shorter (what was asked for) and odd first ones.
+    pub(super) unit_duration: Option<u32>,
+}
+
+/// What a sample description says.
+struct Description {
+    kind: TrackKind,
+    config: TrackConfig,
+    length_size: usize,
+    unit_duration: Option<u32>,
 }
 
 /// What `moov` says.
@@ -168,7 +179,8 @@ fn track(
         return Err(Mp4Error::Malformed { offset: mdia.offset, kind: "mdhd".into(), reason });
     }
     let stbl = mdia.need(b"minf")?.need(b"stbl")?;
-    let Some((kind, config, length_size)) = description(stbl.need(b"stsd")?, mdhd.timescale, warnings)?
+    let Some(Description { kind, config, length_size, unit_duration }) =
+        description(stbl.need(b"stsd")?, mdhd.timescale, warnings)?
     else {
         return Ok(None);
     };
@@ -198,7 +210,7 @@ fn track(
             stbl.read_child::<Stss>()?.map(|stss| stss.entries)
         },
     };
-    Ok(Some(Track { id, kind, config, tables, edit, trex: None, length_size }))
+    Ok(Some(Track { id, kind, config, tables, edit, trex: None, length_size, unit_duration }))
 }
 
 /// What an edit list adds to every time of its track: a delay before it starts, less what is cut off its front.
@@ -232,7 +244,7 @@ fn description(
     stsd: BoxIn<'_>,
     timescale: u32,
     warnings: &mut Vec<String>,
-) -> Result<Option<(TrackKind, TrackConfig, usize)>, Mp4Error> {
+) -> Result<Option<Description>, Mp4Error> {
     // Version, flags and entry count come before the entries.
     let mut entries = stsd.children(8);
     let Some(entry) = entries.next().transpose()? else {
@@ -251,7 +263,8 @@ fn description(
             let avcc = Bytes::copy_from_slice(avcc.body);
             let (config, info) =
                 codec::h264_track(avcc, timescale).map_err(|error| bad(error.to_string()))?;
-            Ok(Some((TrackKind::Video, config, info.length_size)))
+            let length_size = info.length_size;
+            Ok(Some(Description { kind: TrackKind::Video, config, length_size, unit_duration: None }))
         }
         b"mp4a" => {
             // QuickTime's second and third version of the entry are longer, and wrap `esds` in `wave`.
@@ -265,9 +278,16 @@ fn description(
                 return Ok(None);
             };
             let config = Bytes::copy_from_slice(config);
-            let (config, _) =
+            let (config, info) =
                 codec::aac_track(config, Some(timescale)).map_err(|error| bad(error.to_string()))?;
-            Ok(Some((TrackKind::Audio, config, 0)))
+            let unit = rescale(info.frame_len.into(), info.sample_rate, timescale)
+                .clamp(1, i64::from(u32::MAX)) as u32;
+            Ok(Some(Description {
+                kind: TrackKind::Audio,
+                config,
+                length_size: 0,
+                unit_duration: Some(unit),
+            }))
         }
         b"encv" | b"enca" => {
             warnings.push("A track of the file is encrypted and is left out.".into());

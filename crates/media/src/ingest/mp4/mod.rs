@@ -191,8 +191,9 @@ impl<R: Read + Seek> Mp4File<R> {
                 .map(|(index, _)| index);
             let Some(index) = earliest else { return Ok(None) };
             let Some(sample) = self.playing[index].ahead.take() else { return Ok(None) };
+            let duration = self.tracks[index].unit_duration.unwrap_or(sample.duration);
             if let Some(read) = self.read_sample(index, sample)? {
-                return Ok(Some((read, sample.duration)));
+                return Ok(Some((read, duration)));
             }
         }
     }
@@ -283,7 +284,7 @@ impl<R: Read + Seek> Mp4File<R> {
             let mut next_dts: Vec<i64> = self.playing.iter().map(|playing| playing.next_dts).collect();
             let queues = &mut self.playing;
             fragments::moof(moof, &self.tracks, &mut next_dts, |index, sample| {
-                queues[index].queue.push_back(sample)
+                queues[index].queue.push_back(sample);
             })?;
             for (playing, dts) in self.playing.iter_mut().zip(next_dts) {
                 playing.next_dts = dts;
