@@ -3,7 +3,7 @@
 //! Owns: the numbers ([`Facts`]) and thresholds ([`Advice`]). It only watches [`Ingest`] go by and changes nothing. Every
 //! condition is said once, and again only after it was gone.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use super::codec::rfc6381;
 use super::timeline::rescale;
@@ -164,7 +164,7 @@ pub struct Advisor {
     drift_base: Option<i64>,
     drift_us: i64,
     drift_window: Option<(u64, i64)>,
-    active: BTreeMap<&'static str, ()>,
+    active: BTreeSet<&'static str>,
     advice: VecDeque<Advice>,
 }
 
@@ -251,8 +251,8 @@ impl Advisor {
     /// Raises or clears a condition; the text is made only when it is news.
     fn condition(&mut self, code: &'static str, holds: Option<bool>, text: impl FnOnce(&Self) -> String) {
         match holds {
-            Some(true) if !self.active.contains_key(code) => {
-                self.active.insert(code, ());
+            Some(true) if !self.active.contains(code) => {
+                self.active.insert(code);
                 if self.advice.len() < ADVICE_MAX {
                     let text = text(self);
                     self.advice.push_back(Advice { code, text });

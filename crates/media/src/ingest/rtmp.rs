@@ -217,6 +217,24 @@ impl Session {
         self.handle_data(self.undecided_since_us, &waiting)
     }
 
+    /// As [`accept`](Self::accept), for a publisher that comes back: its media continues what an earlier connection
+    /// brought (see [`take_stream`](Self::take_stream)) behind an [`Ingest::Discontinuity`].
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub fn accept_after(&mut self, mut earlier: Tags) -> Result<(), RtmpError> {
+        if self.state == State::Undecided {
+            earlier.restart();
+            self.tags = earlier;
+        }
+        self.accept()
+    }
+
+    /// The state of the stream when the connection is over, for [`accept_after`](Self::accept_after).
+    pub fn take_stream(&mut self) -> Tags {
+        std::mem::take(&mut self.tags)
+    }
+
     /// Refuses the publisher with `NetStream.Publish.BadName`, which encoders show, and closes. `reason` is sent to
     /// the encoder: say what is wrong and what to do. Does nothing unless a request is waiting.
     pub fn reject(&mut self, reason: &str) {
@@ -473,6 +491,25 @@ mod tests {
             assert!(matches!(rest[3], RtmpOutput::Close(_)));
             assert_eq!(session.handle_data(0, b"more"), Err(RtmpError::Over));
         }
+    }
+
+    #[test]
+    fn a_publisher_that_comes_back_continues_its_timeline() {
+        let mut messages = hello("publish", "KEY");
+        messages.push((8, 1, 0, vec![0xaf, 0, 0x11, 0x90]));
+        messages.push((8, 1, 500, vec![0xaf, 1, 1, 2, 3]));
+        let mut first = Session::new();
+        first.handle_data(1, &client(&messages)).unwrap();
+        first.accept().unwrap();
+        let (_, rest) = drain(&mut first);
+        assert_eq!(rest.len(), 3, "{rest:?}");
+        let mut second = Session::new();
+        second.handle_data(2, &client(&messages)).unwrap();
+        second.accept_after(first.take_stream()).unwrap();
+        let (_, rest) = drain(&mut second);
+        assert_eq!(rest[1], RtmpOutput::Ingest(Ingest::Discontinuity), "{rest:?}");
+        let RtmpOutput::Ingest(Ingest::Sample(sample)) = &rest[2] else { panic!("{rest:?}") };
+        assert_eq!((sample.dts, rest.len()), (1024, 3));
     }
 
     #[test]

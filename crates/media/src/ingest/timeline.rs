@@ -183,6 +183,8 @@ pub struct Timeline {
     clock: AudioClock,
     /// Offset of the newest epoch, and its latest stamp on any track; `None` before the first and after a splice.
     epoch: Option<(i64, i64)>,
+    /// The next epoch is announced although none is before it.
+    announce_next: bool,
 }
 
 impl Default for Timeline {
@@ -195,7 +197,7 @@ impl Timeline {
     /// An empty timeline; audio counts 1024-sample units at 48 kHz until told otherwise.
     pub fn new() -> Self {
         let clock = AudioClock { rate: 48_000, frame_len: 1024, next: None, stray_frames: 0 };
-        Self { video: Lane::new(), audio: Lane::new(), clock, epoch: None }
+        Self { video: Lane::new(), audio: Lane::new(), clock, epoch: None, announce_next: false }
     }
 
     /// Tells the sampling rate (also the timescale of what comes out) and the samples per access unit.
@@ -219,6 +221,14 @@ impl Timeline {
             lane.resume = lane.pass_start.take().map(|start| start + length as i64);
         }
         self.epoch = None;
+    }
+
+    /// Something else begins, such as a new connection: the next samples follow behind a discontinuity.
+    pub fn restart(&mut self) {
+        for lane in [&mut self.video, &mut self.audio] {
+            (lane.offset, lane.pass_start, lane.resume) = (None, None, None);
+        }
+        self.announce_next = self.announce_next || self.epoch.take().is_some();
     }
 
     /// Where the output ends, in 90 kHz ticks.
@@ -296,7 +306,7 @@ impl Timeline {
         lane.resume = None;
 
         let opened = kept.or(joined).is_none();
-        let announce = opened && newest.is_some();
+        let announce = opened && (newest.is_some() || std::mem::take(&mut self.announce_next));
         self.epoch = match newest {
             Some((newest, latest)) if newest == offset => Some((newest, latest.max(stamp))),
             // A straggler of an older epoch does not bring that back.
@@ -555,6 +565,19 @@ mod tests {
         let video = run.seconds(Video);
         assert_eq!(video.len(), 50);
         assert!((video[49] - 1.96).abs() < 0.2, "{}", video[49]);
+    }
+
+    #[test]
+    fn a_restart_follows_behind_one_discontinuity() {
+        let mut run = Run::new();
+        run.timeline.restart();
+        run.second(5_000);
+        assert_eq!(run.breaks(), 0, "nothing was before");
+        run.timeline.restart();
+        run.timeline.restart();
+        run.second(0);
+        assert_eq!(run.breaks(), 1);
+        run.assert_in_sync(2.0, 0.05);
     }
 
     #[test]

@@ -60,6 +60,14 @@ impl Tags {
         self.unroll = None;
     }
 
+    /// What follows comes from another connection: it continues the timeline behind an [`Ingest::Discontinuity`], and
+    /// tracks are announced again only if they differ.
+    pub fn restart(&mut self) {
+        self.timeline.restart();
+        self.unroll = None;
+        self.warned.clear();
+    }
+
     /// Where the timeline ends, in ticks of [`TICKS_PER_SECOND`].
     pub fn end_ticks(&self) -> i64 {
         self.timeline.end_ticks()
