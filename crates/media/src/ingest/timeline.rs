@@ -174,7 +174,7 @@ impl AudioClock {
 /// See the [module](self).
 ///
 /// Contract: [`push`](Self::push) appends to the queue at most one [`Ingest::Discontinuity`] and one
-/// [`Ingest::Sample`]. Per track, `dts` of what comes out strictly increases and starts near 0 (video in 90 kHz
+/// [`Ingest::Sample`]. Per track and timescale, `dts` of what comes out strictly increases and starts near 0 (video in 90 kHz
 /// ticks, audio in samples at the rate given to [`set_audio`](Self::set_audio)).
 #[derive(Debug, Clone)]
 pub struct Timeline {
