@@ -6,6 +6,7 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`ingest`] | RTMP, FLV and MP4 in: samples on one monotonic timeline, and what to tell the broadcaster |
 //! | [`sample`] | one access unit and the tracks it belongs to: what every ingest produces |
 //! | [`part`] | one CMAF part and its envelope: what crosses the swarm |
 //! | [`testcard_code`] | the machine-readable strip of the test card: drawing it, and reading it from decoded pictures |
@@ -14,6 +15,7 @@
 //! This crate never sees a peer, a socket, a clock or a thread: times are handed in. Its parsers meet hostile
 //! bytes, so they return errors, never panic, and never allocate more than they were given.
 
+pub mod ingest;
 pub mod part;
 pub mod sample;
 #[cfg(feature = "testcard")]
