@@ -53,13 +53,13 @@ impl World {
         let name = |what: &str| format!("{NAME_PREFIX}{}-{world}-{what}", std::process::id());
         // From here on dropping it removes what exists so far.
         let mut world = Self { hub: name("hub"), peers: Vec::new() };
-        ip(&["netns", "add", &world.hub])?;
         let hub = world.hub.clone();
-        ip(&["-n", &hub, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0"])?;
+        ip(&format!("netns add {hub}"))?;
+        ip(&format!("-n {hub} link add br0 type bridge mcast_snooping 0"))?;
         quiet_ipv6(&hub, "br0");
-        ip(&["-n", &hub, "addr", "add", &format!("{}/16", Self::hub_address()), "dev", "br0"])?;
-        ip(&["-n", &hub, "link", "set", "br0", "up"])?;
-        ip(&["-n", &hub, "link", "set", "lo", "up"])?;
+        ip(&format!("-n {hub} addr add {}/16 dev br0", Self::hub_address()))?;
+        ip(&format!("-n {hub} link set br0 up"))?;
+        ip(&format!("-n {hub} link set lo up"))?;
         world.guard_packet_sizes()?;
         for (index, uplink) in uplinks.iter().enumerate() {
             world.add_peer(&name(&index.to_string()), index, *uplink)?;
@@ -68,29 +68,22 @@ impl World {
     }
 
     fn add_peer(&mut self, name: &str, index: usize, uplink: Option<Uplink>) -> Result<()> {
-        ip(&["netns", "add", name])?;
+        ip(&format!("netns add {name}"))?;
         self.peers.push(name.to_owned());
-        let (hub, port, mtu) = (self.hub.as_str(), format!("p{index}"), MTU.to_string());
-        ip(&["-n", name, "link", "add", "eth0", "mtu", &mtu, "gso_max_segs", "1"]
-            .into_iter()
-            .chain(["type", "veth", "peer", "name", &port, "netns", hub])
-            .collect::<Vec<_>>())?;
-        ip(&["-n", hub, "link", "set", &port, "mtu", &mtu, "gso_max_segs", "1"])?;
-        quiet_ipv6(hub, &port);
+        let (hub, link) = (self.hub.as_str(), format!("mtu {MTU} gso_max_segs 1"));
+        ip(&format!("-n {name} link add eth0 {link} type veth peer name p{index} netns {hub}"))?;
+        ip(&format!("-n {hub} link set p{index} {link}"))?;
+        quiet_ipv6(hub, &format!("p{index}"));
         quiet_ipv6(name, "eth0");
-        ip(&["-n", hub, "link", "set", &port, "master", "br0", "up"])?;
-        ip(&["-n", name, "addr", "add", &format!("{}/16", Self::address(index)), "dev", "eth0"])?;
-        ip(&["-n", name, "link", "set", "eth0", "up"])?;
-        ip(&["-n", name, "link", "set", "lo", "up"])?;
-        ip(&["-n", name, "route", "add", "default", "via", &Self::hub_address().to_string()])?;
+        ip(&format!("-n {hub} link set p{index} master br0 up"))?;
+        ip(&format!("-n {name} addr add {}/16 dev eth0", Self::address(index)))?;
+        ip(&format!("-n {name} link set eth0 up"))?;
+        ip(&format!("-n {name} link set lo up"))?;
+        ip(&format!("-n {name} route add default via {}", Self::hub_address()))?;
         if let Some(Uplink { bps }) = uplink {
             // A small bucket, so that what is measured is the rate; a queue of 400 ms, as a home router has.
-            let rate = format!("{bps}bit");
-            let shape = [
-                "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", &rate, "burst", "5kb", "latency",
-                "400ms",
-            ];
-            run("tc", &[["-n", name].as_slice(), shape.as_slice()].concat())?;
+            let shape = format!("rate {bps}bit burst 5kb latency 400ms");
+            run("tc", &format!("-n {name} qdisc add dev eth0 root tbf {shape}"))?;
         }
         Ok(())
     }
@@ -162,7 +155,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         for name in self.peers.iter().chain([&self.hub]) {
-            if ip(&["netns", "del", name]).is_err() {
+            if ip(&format!("netns del {name}")).is_err() {
                 eprintln!("    namespace {name} could not be removed: type `ip netns del {name}`");
             }
         }
@@ -199,7 +192,7 @@ fn sweep() -> Result<()> {
     for name in listed.lines().filter_map(|line| line.split_whitespace().next()) {
         if owner(name).is_some_and(|pid| !std::path::Path::new("/proc").join(pid.to_string()).exists()) {
             sh::say(&format!("removing namespace {name}, left by a run that was killed"));
-            ip(&["netns", "del", name])?;
+            ip(&format!("netns del {name}"))?;
         }
     }
     Ok(())
@@ -239,18 +232,19 @@ fn program(name: &str) -> Result<Command> {
     Ok(Command::new(find(name)?))
 }
 
-fn run(name: &str, args: &[&str]) -> Result<()> {
-    sh::output(program(name)?.args(args)).map(drop)
+/// Runs a program with the words of a line as its arguments; none of ours contains a space.
+fn run(name: &str, line: &str) -> Result<()> {
+    sh::output(program(name)?.args(line.split_whitespace())).map(drop)
+}
+
+fn ip(line: &str) -> Result<()> {
+    run("ip", line)
 }
 
 /// Keeps a device from announcing itself over IPv6, which would be counted. A kernel without IPv6 refuses and is quiet
 /// anyway.
 fn quiet_ipv6(namespace: &str, device: &str) {
-    let _ = ip(&["-n", namespace, "link", "set", device, "addrgenmode", "none"]);
-}
-
-fn ip(args: &[&str]) -> Result<()> {
-    run("ip", args)
+    let _ = ip(&format!("-n {namespace} link set {device} addrgenmode none"));
 }
 
 #[cfg(test)]
