@@ -235,9 +235,10 @@ impl Assembler {
     /// The next part or gap, when it is known.
     pub fn poll(&mut self) -> Option<AssemblerOutput> {
         loop {
-            let ready = self.held.get(&self.next).is_some_and(|held| {
-                held.complete() && (held.segment_start || !self.need_segment_start)
-            });
+            let ready = self
+                .held
+                .get(&self.next)
+                .is_some_and(|held| held.complete() && (held.segment_start || !self.need_segment_start));
             if ready {
                 if let Some(from) = self.gap_from.take() {
                     return Some(AssemblerOutput::Gap { from, to: self.next });
@@ -258,7 +259,8 @@ impl Assembler {
         if self.next >= self.abandoned {
             return None;
         }
-        let usable = |start: &u64| (*start..self.abandoned).all(|n| self.held.get(&n).is_some_and(Held::complete));
+        let usable =
+            |start: &u64| (*start..self.abandoned).all(|n| self.held.get(&n).is_some_and(Held::complete));
         let starts = self.held.range(self.next..self.abandoned);
         let start = starts.filter(|(_, held)| held.segment_start).map(|(number, _)| *number).find(usable);
         Some(start.unwrap_or(self.abandoned))

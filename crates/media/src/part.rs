@@ -62,7 +62,8 @@ impl Part {
         if payload[0] != 1 {
             return Err(PartError("unknown version"));
         }
-        let be = |at: usize| u32::from_be_bytes([payload[at], payload[at + 1], payload[at + 2], payload[at + 3]]);
+        let be =
+            |at: usize| u32::from_be_bytes([payload[at], payload[at + 1], payload[at + 2], payload[at + 3]]);
         let has_init = match payload[1] {
             0 => false,
             1 => true,

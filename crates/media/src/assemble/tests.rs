@@ -173,7 +173,8 @@ fn what_may_be_held_is_limited() {
     let payload = Bytes::from(vec![0; 4 << 20]);
     let mut refused = 0;
     for n in 1..100 {
-        let chunk = ChunkIn { part: n, count: 2, payload: payload.clone(), ..chunks(&part(0, true)).remove(0) };
+        let chunk =
+            ChunkIn { part: n, count: 2, payload: payload.clone(), ..chunks(&part(0, true)).remove(0) };
         refused += u32::from(assembler.push(chunk).is_err());
     }
     assert!(assembler.held_bytes() <= HELD_BYTES_MAX);

@@ -183,7 +183,8 @@ mod tests {
         let avcc = Bytes::from_static(&[1, 0x64, 0x00, 0x1f, 0xff]);
         assert_eq!(codecs(&Codec::H264 { avcc }).unwrap(), "avc1.64001f");
         // AAC-LC, HE-AAC (SBR), and the escaped xHE-AAC (42).
-        for (asc, expected) in [([0x12, 0x10], "mp4a.40.2"), ([0x2b, 0x11], "mp4a.40.5"), ([0xf9, 0x48], "mp4a.40.42")]
+        for (asc, expected) in
+            [([0x12, 0x10], "mp4a.40.2"), ([0x2b, 0x11], "mp4a.40.5"), ([0xf9, 0x48], "mp4a.40.42")]
         {
             assert_eq!(codecs(&Codec::Aac { config: Bytes::copy_from_slice(&asc) }).unwrap(), expected);
         }

@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use mp4_atom::{
-    Atom as _, Decode as _, Dinf, Dref, DrefEntry, Encode as _, FourCC, Ftyp, Hdlr, Header, Mdhd, Mdia, Minf, Moov, Mvex,
-    Mvhd, Smhd, Stbl, Stco, Stsd, Tkhd, Trak, Trex, Url, Vmhd,
+    Atom as _, Decode as _, Dinf, Dref, DrefEntry, Encode as _, FourCC, Ftyp, Hdlr, Header, Mdhd, Mdia, Minf,
+    Moov, Mvex, Mvhd, Smhd, Stbl, Stco, Stsd, Tkhd, Trak, Trex, Url, Vmhd,
 };
 
 use super::{Fmp4Error, codec};

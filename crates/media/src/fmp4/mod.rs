@@ -22,7 +22,9 @@ use crate::sample::TrackKind;
 #[non_exhaustive]
 pub enum Fmp4Error {
     /// A track's decoder configuration cannot be described to a player.
-    #[error("the {track:?} track's configuration cannot be used: {reason}; the encoder must send a valid one")]
+    #[error(
+        "the {track:?} track's configuration cannot be used: {reason}; the encoder must send a valid one"
+    )]
     Config {
         /// Which track.
         track: TrackKind,

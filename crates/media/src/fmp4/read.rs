@@ -58,11 +58,16 @@ pub fn read_samples(stream: &Bytes) -> Result<Vec<ReadSample>, Fmp4Error> {
             }
             b"moof" => {
                 let mut body = found.body;
-                let moof = Moof::decode_body(&mut body).map_err(|e| Fmp4Error::malformed("moof", found.at, e))?;
+                let moof =
+                    Moof::decode_body(&mut body).map_err(|e| Fmp4Error::malformed("moof", found.at, e))?;
                 for traf in &moof.traf {
                     let id = traf.tfhd.track_id;
                     let Some(track) = tracks.iter().find(|t| t.id == id) else {
-                        return Err(Fmp4Error::malformed("traf", found.at, format!("no track {id} in the moov before")));
+                        return Err(Fmp4Error::malformed(
+                            "traf",
+                            found.at,
+                            format!("no track {id} in the moov before"),
+                        ));
                     };
                     let known_end = ends.iter().position(|(track, _)| *track == id);
                     let start = known_end.map_or(0, |i| ends[i].1);
@@ -90,14 +95,18 @@ struct TrafReader<'a> {
 impl TrafReader<'_> {
     /// Appends the samples of one traf and returns the decode time after the last.
     fn read(&self, traf: &Traf, start: u64, out: &mut Vec<ReadSample>) -> Result<u64, Fmp4Error> {
-        let base = traf.tfhd.base_data_offset.map_or(Some(self.moof_at), |offset| usize::try_from(offset).ok());
+        let base =
+            traf.tfhd.base_data_offset.map_or(Some(self.moof_at), |offset| usize::try_from(offset).ok());
         let base = base.ok_or_else(|| self.malformed("a base offset beyond the data"))?;
         let mut dts = traf.tfdt.as_ref().map_or(start, |tfdt| tfdt.base_media_decode_time);
         let mut at = base;
         for trun in &traf.trun {
             // A run without per-sample fields is a bare count: it cannot be longer than what was received.
             if trun.samples.len() > self.stream.len() || out.len() + trun.samples.len() > SAMPLES_READ_MAX {
-                return Err(Fmp4Error::TooMany { what: "samples", max: SAMPLES_READ_MAX.min(self.stream.len()) });
+                return Err(Fmp4Error::TooMany {
+                    what: "samples",
+                    max: SAMPLES_READ_MAX.min(self.stream.len()),
+                });
             }
             if let Some(offset) = trun.data_offset {
                 at = isize::try_from(offset)

@@ -18,10 +18,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{
-    fmp4::InitTrack,
-    part::Part,
-};
+use crate::{fmp4::InitTrack, part::Part};
 pub use request::{Query, Resource};
 use window::Window;
 
@@ -57,7 +54,9 @@ impl Default for PlaylistConfig {
 #[non_exhaustive]
 pub enum HlsError {
     /// The window is empty and this part does not start a segment.
-    #[error("part {0} does not start a segment, and there is none before it; feed parts from a segment start on")]
+    #[error(
+        "part {0} does not start a segment, and there is none before it; feed parts from a segment start on"
+    )]
     NoSegment(u64),
     /// A segment start without init data, or with init data that cannot be read.
     #[error("part {part} starts a segment without usable init data: {reason}")]

@@ -51,7 +51,8 @@ fn write_media(out: &mut String, playlist: &Playlist, skip: bool) -> fmt::Result
         }
     }
     // A skipped segment takes its EXT-X-MAP with it: the client has it already.
-    let mut init = skipped.checked_sub(1).and_then(|last| window.segments().nth(last)).map(|segment| segment.init);
+    let mut init =
+        skipped.checked_sub(1).and_then(|last| window.segments().nth(last)).map(|segment| segment.init);
     let parts_from_us = PARTS_LISTED_TARGETS * target_us;
     for segment in window.segments().skip(skipped) {
         if segment.discontinuity {

@@ -22,7 +22,9 @@ impl Query {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             match name {
                 "_HLS_msn" => parsed.msn = Some(value.parse().map_err(|_| "_HLS_msn is not a whole number")?),
-                "_HLS_part" => parsed.part = Some(value.parse().map_err(|_| "_HLS_part is not a whole number")?),
+                "_HLS_part" => {
+                    parsed.part = Some(value.parse().map_err(|_| "_HLS_part is not a whole number")?);
+                }
                 "_HLS_skip" => parsed.skip = matches!(value, "YES" | "v2"),
                 _ => {}
             }

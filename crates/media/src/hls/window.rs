@@ -5,7 +5,11 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::{HlsError, PlaylistConfig, WINDOW_BYTES_MAX, WINDOW_PARTS_MAX};
-use crate::{fmp4::{self, InitTrack}, part::Part, sample::TrackKind};
+use crate::{
+    fmp4::{self, InitTrack},
+    part::Part,
+    sample::TrackKind,
+};
 
 /// A program date that differs by more from what media time predicts is taken as it is, µs: the encoder's clock and
 /// ours drift apart slowly, while arrival jitters from segment to segment.
@@ -70,7 +74,8 @@ impl Window {
             return Err(HlsError::NoSegment(part.number));
         };
         let duration_us = u64::from(part.duration_us);
-        let sound_only = self.inits.back().is_some_and(|init| init.tracks.iter().all(|t| t.kind == TrackKind::Audio));
+        let sound_only =
+            self.inits.back().is_some_and(|init| init.tracks.iter().all(|t| t.kind == TrackKind::Audio));
         segment.duration_us += duration_us;
         segment.bytes += part.media.len();
         self.bytes += part.media.len();

@@ -80,10 +80,14 @@ impl Default for SegmenterConfig {
 #[non_exhaustive]
 pub enum SegmentError {
     /// A sample before its track was described.
-    #[error("a {0:?} sample came before its track's configuration; the encoder must send the configuration first")]
+    #[error(
+        "a {0:?} sample came before its track's configuration; the encoder must send the configuration first"
+    )]
     NoConfig(TrackKind),
     /// A sample longer than [`SAMPLE_LEN_MAX`].
-    #[error("a {track:?} sample of {len} bytes exceeds the limit of {SAMPLE_LEN_MAX}; lower the encoder's bit rate")]
+    #[error(
+        "a {track:?} sample of {len} bytes exceeds the limit of {SAMPLE_LEN_MAX}; lower the encoder's bit rate"
+    )]
     SampleTooLong {
         /// Which track.
         track: TrackKind,
@@ -259,7 +263,7 @@ impl Segmenter {
         let Some(plan) = gather.plan(announced, now, &self.config) else { return Ok(()) };
         let mut gathered = std::mem::take(gather);
         if let Plan { key_us: Some(key_us), .. } = plan {
-            self.dropped += gathered.drop_audio_before(key_us - us(self.config.start_wait));
+            self.dropped += gathered.drop_audio_before(key_us.saturating_sub(us(self.config.start_wait)));
         }
         // The first timeline keeps the encoder's own times unless they are absurd; later ones continue where the last
         // one ended.
@@ -293,6 +297,7 @@ impl Segmenter {
         match std::mem::replace(&mut self.state, gathering) {
             State::Running(mut running) => {
                 running.flush(&mut self.sink)?;
+                self.dropped += running.waiting() as u64;
                 self.resume_us = Some(running.end_us());
             }
             State::Gathering(gather) => self.dropped += gather.into_samples().len() as u64,
@@ -305,14 +310,17 @@ impl Segmenter {
         let State::Running(running) = &mut self.state else { return Ok(()) };
         let wanted = TrackKind::BOTH.map(|kind| {
             let announced = self.announced[kind as usize].as_ref()?;
-            let continues = running.config(kind) == Some(announced) && !running.silent(kind, at);
+            // A track goes on, if under another configuration whose samples are yet to come. One that was not there
+            // before must have sent something: players would wait for it.
+            let alive = running.has(kind) && !running.silent(kind, at);
             let held = kind == TrackKind::Audio && !self.held.is_empty();
-            (kind == at.track || continues || held).then(|| announced.clone())
+            (kind == at.track || alive || held).then(|| announced.clone())
         });
         let timescale = wanted[at.track as usize].as_ref().map_or(1, |config| config.timescale);
         let at_us = to_us(at.dts, timescale);
-        running.reconfigure(wanted, at, timescale, &mut self.sink)?;
-        let sound = running.config(TrackKind::Audio).map(|c| (c.timescale, fmp4::frame_ticks(c).unwrap_or(0)));
+        self.dropped += running.reconfigure(wanted, at, timescale, &mut self.sink)? as u64;
+        let sound =
+            running.config(TrackKind::Audio).map(|c| (c.timescale, fmp4::frame_ticks(c).unwrap_or(0)));
         for held in std::mem::take(&mut self.held) {
             match sound {
                 Some((timescale, frame)) if to_us(held.dts.saturating_add(frame), timescale) > at_us => {

@@ -169,11 +169,12 @@ impl Track {
         let newest = self.queue.len().checked_sub(1)?;
         let start = self.queue.front()?.dts;
         let span = |i: usize| to_us(self.queue[i].dts.saturating_sub(start), self.config.timescale);
-        if newest == 0 || span(newest) + to_us(self.step, self.config.timescale) / 2 < target_us {
+        if newest == 0 || span(newest).saturating_add(to_us(self.step, self.config.timescale) / 2) < target_us
+        {
             return None;
         }
         let previous = newest - 1;
-        let nearer = previous > 0 && (span(previous) - target_us).abs() < (span(newest) - target_us).abs();
+        let nearer = previous > 0 && span(previous).abs_diff(target_us) < span(newest).abs_diff(target_us);
         Some(if nearer { previous } else { newest })
     }
 

@@ -100,6 +100,11 @@ impl Running {
         self.tracks.iter().flatten().map(Track::end_us).fold(self.clock_us, i64::max)
     }
 
+    /// Samples that wait. After [`Self::flush`]: sound that came before a first key frame that never did.
+    pub(super) fn waiting(&self) -> usize {
+        self.tracks.iter().flatten().map(Track::len).sum()
+    }
+
     /// Takes a sample of a configured track, and cuts the parts that it completes.
     pub(super) fn push(&mut self, sample: Sample, sink: &mut Sink) -> Result<(), SegmentError> {
         let kind = sample.track;
@@ -138,14 +143,15 @@ impl Running {
         self.emit([usize::MAX; 2], None, sink)
     }
 
-    /// Finishes the part at `at` and goes on with the tracks `wanted`, on the same timeline.
+    /// Finishes the part at `at` and goes on with the tracks `wanted`, on the same timeline; returns how many samples
+    /// had to go because their configuration never saw a key frame.
     pub(super) fn reconfigure(
         &mut self,
         wanted: [Option<TrackConfig>; 2],
         at: &Sample,
         at_timescale: u32,
         sink: &mut Sink,
-    ) -> Result<(), SegmentError> {
+    ) -> Result<usize, SegmentError> {
         let init = init_of(wanted.each_ref().map(Option::as_ref))?;
         let at_us = to_us(at.dts, at_timescale).saturating_add(self.offset_us);
         let mut counts = [usize::MAX; 2];
@@ -161,7 +167,7 @@ impl Running {
                 track.seal(None);
             }
         }
-        // A configuration that never had a key frame of its own has nothing to be finished.
+        let mut lost = 0;
         self.emit(counts, Some(at_us), sink)?;
         for (kind, config) in TrackKind::BOTH.into_iter().zip(wanted) {
             let slot = &mut self.tracks[kind as usize];
@@ -169,15 +175,16 @@ impl Running {
                 Some(config) if slot.as_ref().is_some_and(|track| track.config == config) => {}
                 Some(config) => {
                     let floor_us = slot.as_ref().map_or(0, Track::end_us);
+                    lost += slot.as_ref().map_or(0, Track::len);
                     *slot = Some(Track::new(kind, config, self.offset_us, floor_us, at.arrived_unix_us));
                 }
-                None => *slot = None,
+                None => lost += slot.take().map_or(0, |track| track.len()),
             }
         }
         self.init = init;
         self.fresh = true;
         self.discontinuity = true;
-        Ok(())
+        Ok(lost)
     }
 
     fn newest_is_key(&self) -> bool {
@@ -199,7 +206,7 @@ impl Running {
         let Some(track) = self.track(TrackKind::Audio) else { return Ok(()) };
         let known = track.known();
         let Some(until_us) = track.dts_us(known) else { return Ok(()) };
-        if until_us - self.clock_us < self.target_us {
+        if until_us.saturating_sub(self.clock_us) < self.target_us {
             return Ok(());
         }
         self.emit([0, known], Some(until_us), sink)
@@ -207,7 +214,7 @@ impl Running {
 
     /// Keeps what waits within the limits of a part.
     fn cut_when_full(&mut self, sink: &mut Sink) -> Result<(), SegmentError> {
-        let samples: usize = self.tracks.iter().flatten().map(Track::len).sum();
+        let samples = self.waiting();
         let bytes: usize = self.tracks.iter().flatten().map(Track::bytes).sum();
         if samples < PART_SAMPLES_MAX && bytes < PART_BYTES_MAX {
             return Ok(());
@@ -223,7 +230,12 @@ impl Running {
 
     /// Makes one part of the first `counts` samples (by kind, as far as their durations are known). It ends
     /// at `until_us`, or where its samples do.
-    fn emit(&mut self, counts: [usize; 2], until_us: Option<i64>, sink: &mut Sink) -> Result<(), SegmentError> {
+    fn emit(
+        &mut self,
+        counts: [usize; 2],
+        until_us: Option<i64>,
+        sink: &mut Sink,
+    ) -> Result<(), SegmentError> {
         let [video, audio] = &mut self.tracks;
         let picture_known = video.as_ref().map_or(0, |track| track.known().min(counts[0]));
         let starts_with_key = picture_known > 0 && video.as_ref().is_some_and(Track::starts_with_key);
@@ -243,7 +255,8 @@ impl Running {
         }
         let Some(arrived_unix_us) = arrived_unix_us else { return Ok(()) };
         let end_us = until_us.unwrap_or_else(|| self.end_us()).max(self.clock_us);
-        let long_enough = self.clock_us - self.segment_start_us + self.target_us / 2 >= self.audio_segment_us;
+        let segment_us = self.clock_us.saturating_sub(self.segment_start_us);
+        let long_enough = segment_us >= self.audio_segment_us - self.target_us / 2;
         let segment_start = self.fresh || starts_with_key || (sound_only && long_enough);
         let sequence = (sink.number as u32).wrapping_add(1);
         let media = Fragment { sequence, arrived_unix_us, runs }.write()?;
@@ -252,7 +265,7 @@ impl Running {
             segment_start,
             discontinuity: segment_start && self.discontinuity,
             capture_unix_us: arrived_unix_us,
-            duration_us: u32::try_from(end_us - self.clock_us).unwrap_or(u32::MAX),
+            duration_us: u32::try_from(end_us.saturating_sub(self.clock_us)).unwrap_or(u32::MAX),
             init: segment_start.then(|| self.init.clone()),
             media,
         });
