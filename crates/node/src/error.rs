@@ -8,7 +8,9 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum NodeError {
     /// A TCP address cannot be listened on.
-    #[error("cannot listen on {addr} for {what}: {source}; is another program using the port? Choose another with {flag}")]
+    #[error(
+        "cannot listen on {addr} for {what}: {source}; is another program using the port? Choose another with {flag}"
+    )]
     Listen {
         /// The address.
         addr: SocketAddr,

@@ -137,7 +137,8 @@ impl Meter {
         let now = Instant::now();
         self.startup.get_or_insert_with(|| now.duration_since(self.started));
         let delay = Duration::from_millis(PLAYOUT_DELAYS_MS[1]);
-        let player = self.player.get_or_insert(Player { origin: now + delay, media: Duration::ZERO, stalled: false });
+        let player =
+            self.player.get_or_insert(Player { origin: now + delay, media: Duration::ZERO, stalled: false });
         let position = now.saturating_duration_since(player.origin);
         if position > player.media {
             // It stood still, and plays on from here.
@@ -198,7 +199,8 @@ impl Meter {
 
     /// Share of due chunks that came in time, by playout delay.
     pub fn continuity(&self) -> BTreeMap<u64, f64> {
-        let share = |i: usize| if self.due[i] == 0 { 1.0 } else { self.on_time[i] as f64 / self.due[i] as f64 };
+        let share =
+            |i: usize| if self.due[i] == 0 { 1.0 } else { self.on_time[i] as f64 / self.due[i] as f64 };
         PLAYOUT_DELAYS_MS.iter().enumerate().map(|(i, ms)| (*ms, share(i))).collect()
     }
 

@@ -219,7 +219,11 @@ fn flatten(value: &serde_json::Value, name: &str, text: &mut String) {
         serde_json::Value::Object(members) => {
             for (key, member) in members {
                 if key != "chunk_delay_histogram_ms" {
-                    flatten(member, &format!("{name}_{}", key.replace(|c: char| !c.is_ascii_alphanumeric(), "_")), text);
+                    flatten(
+                        member,
+                        &format!("{name}_{}", key.replace(|c: char| !c.is_ascii_alphanumeric(), "_")),
+                        text,
+                    );
                 }
             }
         }

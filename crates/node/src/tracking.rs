@@ -253,7 +253,8 @@ impl Task {
         if !view.peers.is_empty() {
             let own = PeerId(self.config.key.public());
             let peers = view.peers.into_iter().filter(|peer| peer.peer != own);
-            let peers = peers.map(|p| Candidate { peer: p.peer, addrs: p.addresses, source: p.source, cost: 0 });
+            let peers =
+                peers.map(|p| Candidate { peer: p.peer, addrs: p.addresses, source: p.source, cost: 0 });
             self.tell(News::Peers(peers.collect())).await;
         }
         self.tell(News::Viewers(view.viewers)).await;

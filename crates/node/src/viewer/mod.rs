@@ -326,7 +326,7 @@ impl Shared {
         let inner = self.lock();
         let (stats, delay) = (&inner.stats, inner.meter.delay());
         Qos {
-            uploaded_bytes: Some(stats.neighbours.iter().map(|n| n.bytes_out).sum()),
+            uploaded_bytes: Some(stats.bytes_out),
             downloaded_bytes: None,
             useful_bytes: Some(stats.useful_bytes),
             upload_bps: None,
@@ -391,7 +391,7 @@ impl Shared {
             offload_ratio: offload(stats),
             useful_bytes: stats.useful_bytes,
             useful_bytes_from_source: stats.useful_bytes_from_source,
-            bytes_out: stats.neighbours.iter().map(|n| n.bytes_out).sum(),
+            bytes_out: stats.bytes_out,
             chunks_received: stats.received,
             chunks_pulled: stats.pulled,
             chunks_forged: stats.forged,

@@ -86,7 +86,8 @@ impl Playout {
             Some(header) => header.part,
             None if since.elapsed() > START_PATIENCE => {
                 let starts = self.early.values().map(|chunk| chunk.header());
-                let Some(other) = starts.filter(|h| h.flags.has(Flags::SEGMENT_START)).map(|h| h.part).min() else {
+                let Some(other) = starts.filter(|h| h.flags.has(Flags::SEGMENT_START)).map(|h| h.part).min()
+                else {
                     return;
                 };
                 other
