@@ -230,7 +230,7 @@ async fn a_chunk_that_waits_for_the_peer_can_be_reset() {
 async fn a_process_that_dies_is_missed_after_the_idle_timeout() {
     let idle_timeout = Duration::from_millis(800);
     let mut a = Node::run(IrohLink::bind(IrohConfig { idle_timeout, ..config(1) }).await.unwrap());
-    let (met, meet) = tokio::sync::oneshot::channel();
+    let (die, dies) = tokio::sync::oneshot::channel();
     let (peer, addrs) = (a.id, a.addrs.clone());
     // A runtime that is no longer polled is a process that was killed: its sockets stay open, and say nothing.
     std::thread::spawn(move || {
@@ -239,13 +239,13 @@ async fn a_process_that_dies_is_missed_after_the_idle_timeout() {
             let mut link = iroh_link(2).await;
             link.execute(Transmit::Connect { peer, addrs });
             link.inputs(&mut Vec::new(), 1).await;
+            dies.await.unwrap();
             link
         });
         std::mem::forget((runtime, link));
-        met.send(()).unwrap();
     });
     let who = a.connected().await.peer;
-    meet.await.unwrap();
+    die.send(()).unwrap();
     let before = Instant::now();
     assert_eq!(a.disconnected().await, who);
     assert!(before.elapsed() < idle_timeout * 3, "{:?}", before.elapsed());
