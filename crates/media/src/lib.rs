@@ -11,13 +11,21 @@
 //! | [`part`] | one CMAF part and its envelope: what crosses the swarm |
 //! | [`testcard_code`] | the machine-readable strip of the test card: drawing it, and reading it from decoded pictures |
 //! | `testcard` | the built-in live test card, H.264 and AAC (feature `testcard`) |
+//! | [`fmp4`] | the boxes: init segments, fragments, `prft`, RFC 6381 codec strings, and a reader for them |
+//! | [`segment`] | when a part and a segment end; timeline, discontinuities, changes of configuration |
+//! | [`assemble`] | chunks back to parts in order, gaps at segment starts, parts to one playable byte stream |
+//! | [`hls`] | LL-HLS: a window of parts, the playlists over it, blocking requests |
 //!
 //! This crate never sees a peer, a socket, a clock or a thread: times are handed in. Its parsers meet hostile
 //! bytes, so they return errors, never panic, and never allocate more than they were given.
 
+pub mod assemble;
+pub mod fmp4;
+pub mod hls;
 pub mod ingest;
 pub mod part;
 pub mod sample;
+pub mod segment;
 #[cfg(feature = "testcard")]
 pub mod testcard;
 pub mod testcard_code;

@@ -1,1 +1,31 @@
-//! placeholder
+//! The roles a node plays: source and viewer. Here, and only here, media meets the swarm.
+//!
+//! ```text
+//! source: input ─Ingest─► Segmenter ─Part─► Signer ─Chunk─► net          viewer: net ─Chunk─► playout ─Part─► live ─► http, record
+//! ```
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`source`] | publishing: inputs, cutting, signing, live notes |
+//! | [`viewer`] | watching: joining, putting parts together, deciding when to step over a hole |
+//! | [`live`] | the window of parts that players and recorders read |
+//! | [`http`] | what a player, a page and Prometheus see: HLS, the streaming response, stats, metrics |
+//! | [`record`] | parts into a file or a pipe |
+//! | [`tracking`] | telling trackers of this node and hearing of others |
+//! | [`meter`], [`report`] | what is measured, and the words it is reported in |
+//!
+//! It takes no delivery decision (those are `proto`'s) and reads no container format (that is `media`'s).
+
+pub mod clock;
+pub mod error;
+pub mod http;
+pub mod live;
+pub mod meter;
+pub mod network;
+pub mod record;
+pub mod report;
+pub mod source;
+pub mod tracking;
+pub mod viewer;
+
+pub use error::NodeError;

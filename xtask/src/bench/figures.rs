@@ -166,7 +166,8 @@ impl Window<'_> {
         run.set("chunks/late", late);
         run.set("chunks/missing", missing);
         run.set("chunks/duplicate", duplicate);
-        let received = due.zip(missing).map(|(due, missing)| due - missing);
+        let received =
+            self.growth("chunks_received").or(due.zip(missing).map(|(due, missing)| due - missing));
         run.set("duplicate_ratio", duplicate.zip(received).map(|(duplicate, received)| duplicate / received));
         let ratios = self.after.viewers.iter().map(|viewer| viewer.number("control_ratio"));
         run.set(

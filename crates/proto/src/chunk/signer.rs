@@ -46,6 +46,11 @@ impl Signer {
         Self { key, channel, epoch, rendition, payload_max, next_number: 0, next_part: 0 }
     }
 
+    /// Changes the largest payload of a chunk, from the next part on.
+    pub fn set_payload_max(&mut self, payload_max: usize) {
+        self.payload_max = payload_max.clamp(1024, CHUNK_PAYLOAD_MAX);
+    }
+
     /// The number that the next chunk will have.
     pub fn next_number(&self) -> u64 {
         self.next_number

@@ -57,6 +57,10 @@ impl core::fmt::Debug for SwarmConfig {
 pub struct SwarmStats {
     /// The broadcast followed, 0 before there is one.
     pub epoch: u64,
+    /// Measured stream rate, bit/s.
+    pub rate_bps: u64,
+    /// Chunk payload bytes sent to anybody, also to neighbours that have gone.
+    pub bytes_out: u64,
     /// One past the newest chunk known to exist.
     pub edge: u64,
     /// Chunks held.

@@ -450,6 +450,7 @@ impl Swarm {
         });
         SwarmStats {
             epoch: self.epoch(),
+            rate_bps: self.rate_bps,
             edge: self.store.edge(),
             held: self.store.len() as u64,
             parents: self.substreams.iter().filter(|s| s.has_parent()).count() as u8,

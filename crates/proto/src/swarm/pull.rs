@@ -230,6 +230,7 @@ impl Swarm {
             neighbour.serving = neighbour.serving.saturating_sub(usize::from(done.requested));
             if let Some(bytes) = done.sent_bytes {
                 neighbour.bytes_out += bytes;
+                self.stats.bytes_out += bytes;
                 neighbour.given.note(done.number);
             }
         }

@@ -1,0 +1,80 @@
+//! The UDP side of a node: its key, its endpoint, its driver.
+
+use std::net::SocketAddr;
+
+use caudal_net::{Driver, Handle, IrohConfig, IrohLink};
+use caudal_proto::engine::EngineConfig;
+use caudal_proto::id::{PeerId, SecretKey};
+use caudal_proto::io::Event;
+use tokio::sync::mpsc;
+
+use crate::NodeError;
+
+/// What the UDP side is told.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkConfig {
+    /// Where to listen; empty: everywhere, on a free port.
+    pub bind: Vec<SocketAddr>,
+    /// Most upload, bit/s; `None`: as measured.
+    pub upload_limit_bps: Option<u64>,
+    /// A relay's URL; `None`: none.
+    pub relay: Option<String>,
+}
+
+/// A node on the network.
+#[derive(Debug)]
+pub struct Network {
+    /// Talks to the driver.
+    pub handle: Handle,
+    /// What the driver tells.
+    pub events: mpsc::Receiver<Event>,
+    /// This node's key; its public half is its peer id.
+    pub key: SecretKey,
+}
+
+impl Network {
+    /// Binds and starts. A node takes a new key each time: what it is known by is the channel, never the viewer.
+    ///
+    /// # Errors
+    /// When an address cannot be bound.
+    pub async fn start(config: NetworkConfig) -> Result<Self, NodeError> {
+        let key = random_key()?;
+        let mut iroh = IrohConfig::new(key.clone());
+        iroh.bind = config.bind;
+        iroh.relay = config.relay;
+        let link = IrohLink::bind(iroh).await?;
+        let engine = EngineConfig {
+            local: PeerId(key.public()),
+            seed: u64::from_be_bytes(random()?),
+            upload_limit_bps: config.upload_limit_bps,
+        };
+        let (handle, events) = Driver::spawn(engine, link);
+        Ok(Self { handle, events, key })
+    }
+
+    /// UDP ports at which this node is reachable, smallest first.
+    pub async fn ports(&self) -> Vec<u16> {
+        let mut ports: Vec<u16> = self.handle.local_addrs().await.iter().map(SocketAddr::port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+}
+
+/// A fresh key.
+///
+/// # Errors
+/// When the system gives no random numbers.
+pub fn random_key() -> Result<SecretKey, NodeError> {
+    Ok(SecretKey::from_bytes(&random()?))
+}
+
+/// Bytes from the system's secure source.
+///
+/// # Errors
+/// When it gives none.
+pub fn random<const N: usize>() -> Result<[u8; N], NodeError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| NodeError::Random(error.to_string()))?;
+    Ok(bytes)
+}

@@ -1,0 +1,139 @@
+//! Parts into a file or a pipe, as fragmented MP4.
+//!
+//! Whole parts only: whatever happens (a full disk, Ctrl-C), what is there can be played to its last part.
+
+use std::io::SeekFrom;
+use std::path::{Path, PathBuf};
+
+use caudal_media::assemble::StreamWriter;
+use tokio::io::{AsyncSeekExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use crate::NodeError;
+use crate::live::{Read, Reader};
+
+/// Where to record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// A file, replaced when it exists.
+    File(PathBuf),
+    /// Standard output.
+    Stdout,
+}
+
+/// What was recorded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Parts written.
+    pub parts: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Parts that were lost because writing was too slow.
+    pub skipped: u64,
+}
+
+/// An open recording.
+#[derive(Debug)]
+pub struct Recording {
+    path: PathBuf,
+    sink: Sink,
+    writer: StreamWriter,
+    recorded: Recorded,
+}
+
+#[derive(Debug)]
+enum Sink {
+    File(tokio::fs::File),
+    Pipe(tokio::io::Stdout),
+}
+
+impl Recording {
+    /// Opens the output before anything else happens, so that a wrong path is said at once.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub async fn open(output: &Output) -> Result<Self, NodeError> {
+        let (path, sink) = match output {
+            Output::File(path) => {
+                let file = tokio::fs::File::create(path).await;
+                let file = file.map_err(|source| NodeError::Output { path: path.clone(), source })?;
+                (path.clone(), Sink::File(file))
+            }
+            Output::Stdout => (PathBuf::from("standard output"), Sink::Pipe(tokio::io::stdout())),
+        };
+        Ok(Self { path, sink, writer: StreamWriter::new(), recorded: Recorded::default() })
+    }
+
+    /// Where it goes.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes parts until the stream ends or `stop` resolves, whole parts only.
+    ///
+    /// # Errors
+    /// When writing fails; what was written before is whole.
+    pub async fn run(
+        mut self,
+        mut reader: Reader,
+        mut stop: tokio::sync::watch::Receiver<bool>,
+    ) -> Result<Recorded, (NodeError, Recorded)> {
+        loop {
+            let read = tokio::select! {
+                biased;
+                read = reader.next() => read,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            match read {
+                Some(Read::Part(part)) => {
+                    let pieces: Vec<_> = self.writer.write(&part).collect();
+                    if let Err(source) = self.write(&pieces).await {
+                        let error = NodeError::Output { path: self.path, source };
+                        return Err((error, self.recorded));
+                    }
+                    self.recorded.parts += 1;
+                }
+                Some(Read::Skipped(parts)) => self.recorded.skipped += parts,
+                None => break,
+            }
+        }
+        match self.flush().await {
+            Ok(()) => Ok(self.recorded),
+            Err(source) => Err((NodeError::Output { path: self.path, source }, self.recorded)),
+        }
+    }
+
+    async fn write(&mut self, pieces: &[bytes::Bytes]) -> std::io::Result<()> {
+        let len: usize = pieces.iter().map(bytes::Bytes::len).sum();
+        let mut written = Ok(());
+        for piece in pieces {
+            written = self.sink.as_write().write_all(piece).await;
+            if written.is_err() {
+                break;
+            }
+        }
+        if written.is_ok() {
+            written = self.sink.as_write().flush().await;
+        }
+        if let (Err(_), Sink::File(file)) = (&written, &mut self.sink) {
+            // A part that is there in half would make the file unreadable at its end.
+            let _ = file.set_len(self.recorded.bytes).await;
+            let _ = file.seek(SeekFrom::Start(self.recorded.bytes)).await;
+        }
+        written?;
+        self.recorded.bytes += len as u64;
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> std::io::Result<()> {
+        self.sink.as_write().flush().await
+    }
+}
+
+impl Sink {
+    fn as_write(&mut self) -> &mut (dyn AsyncWrite + Unpin + Send) {
+        match self {
+            Self::File(file) => file,
+            Self::Pipe(pipe) => pipe,
+        }
+    }
+}

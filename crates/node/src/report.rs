@@ -1,0 +1,238 @@
+//! The words every report uses: `--json`, `/api/v1/stats` and benchmarks alike. Ratios from 0 to 1, times in ms, rates in bit/s.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// Version of this vocabulary.
+pub const SCHEMA: u32 = 1;
+
+/// Percentiles of something, ms.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Percentiles {
+    /// Median.
+    pub p50: f64,
+    /// 95th percentile.
+    pub p95: f64,
+    /// 99th percentile.
+    pub p99: f64,
+    /// Largest.
+    pub max: f64,
+}
+
+/// Chunks by what became of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Chunks {
+    /// Those that were due.
+    pub due: u64,
+    /// Of those, in time for a playout delay of 1,500 ms.
+    pub on_time: u64,
+    /// Of those, too late for it.
+    pub late: u64,
+    /// Of those, never received.
+    pub missing: u64,
+    /// Chunks that came again.
+    pub duplicate: u64,
+}
+
+/// One neighbour.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PeerReport {
+    /// Its id.
+    pub peer: String,
+    /// It publishes the channel.
+    pub source: bool,
+    /// Useful payload bytes received from it.
+    pub useful_bytes_in: u64,
+    /// Payload bytes sent to it.
+    pub bytes_out: u64,
+    /// Round-trip time.
+    pub rtt_ms: f64,
+    /// Substreams that it sends to this node.
+    pub parent_in: u32,
+    /// Substreams that this node sends to it.
+    pub child_in: u32,
+}
+
+/// Something that must hold, and whether it did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What.
+    pub name: String,
+    /// Whether it held.
+    pub ok: bool,
+    /// Figures.
+    pub detail: String,
+}
+
+/// A viewer's report.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ViewerReport {
+    /// See [`SCHEMA`].
+    pub schema: u32,
+    /// Of the program.
+    pub commit: &'static str,
+    /// As it was typed.
+    pub command: String,
+    /// `viewer`
+    pub role: &'static str,
+    /// The channel's id.
+    pub channel: String,
+    /// This node's id.
+    pub peer: String,
+    /// *joining*, *live*, *waiting* (the source is silent), *ended*, *taken down*.
+    pub state: &'static str,
+    /// Since the process started.
+    pub duration_ms: u64,
+    /// Measured stream rate.
+    pub rate_bps: u64,
+    /// From signature to verification.
+    pub chunk_delay_ms: Percentiles,
+    /// Counts by upper bound in ms, for adding up over viewers.
+    pub chunk_delay_histogram_ms: BTreeMap<u64, u64>,
+    /// Share of due chunks that came in time, by playout delay in ms.
+    pub continuity: BTreeMap<u64, f64>,
+    /// From the start of the process to the first decodable part; absent before.
+    pub startup_ms: Option<f64>,
+    /// See [`Chunks`].
+    pub chunks: Chunks,
+    /// Duplicates ÷ chunks received.
+    pub duplicate_ratio: f64,
+    /// Control bytes sent and received ÷ useful bytes.
+    pub control_ratio: f64,
+    /// Useful bytes from peers ÷ useful bytes.
+    pub offload_ratio: f64,
+    /// Unique payload bytes received.
+    pub useful_bytes: u64,
+    /// Of those, from the source.
+    pub useful_bytes_from_source: u64,
+    /// Payload bytes sent to peers.
+    pub bytes_out: u64,
+    /// Chunks received.
+    pub chunks_received: u64,
+    /// Of those, in answer to a request.
+    pub chunks_pulled: u64,
+    /// Chunks that were forged.
+    pub chunks_forged: u64,
+    /// Mean payload of a chunk.
+    pub chunk_payload_bytes: u64,
+    /// Parts handed to players.
+    pub parts: u64,
+    /// Holes stepped over.
+    pub gaps: u64,
+    /// Media ready beyond what a player 1.5 s behind would have played.
+    pub buffer_ms: i64,
+    /// Times that such a player would have stood still.
+    pub stalls: u64,
+    /// Neighbours dropped for what they did, with the reason.
+    pub dropped: Vec<String>,
+    /// Neighbours.
+    pub peers: Vec<PeerReport>,
+    /// What must hold.
+    pub checks: Vec<Check>,
+    /// Whether all of it did.
+    pub ok: bool,
+}
+
+/// A source's report.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SourceReport {
+    /// See [`SCHEMA`].
+    pub schema: u32,
+    /// Of the program.
+    pub commit: &'static str,
+    /// As it was typed.
+    pub command: String,
+    /// `source`
+    pub role: &'static str,
+    /// The channel's id.
+    pub channel: String,
+    /// This node's id.
+    pub peer: String,
+    /// *waiting* (for the encoder), *live*, *ended*, *taken down*.
+    pub state: &'static str,
+    /// Since the process started.
+    pub duration_ms: u64,
+    /// Measured stream rate.
+    pub rate_bps: u64,
+    /// The broadcast.
+    pub epoch: u64,
+    /// Stream bytes signed.
+    pub useful_bytes: u64,
+    /// Payload bytes sent.
+    pub bytes_out: u64,
+    /// `bytes_out` ÷ `useful_bytes`; headers not counted.
+    pub source_copies: f64,
+    /// Control bytes sent and received.
+    pub control_bytes: u64,
+    /// Chunks signed.
+    pub chunks_signed: u64,
+    /// Viewers, as the tracker counts them.
+    pub viewers: u32,
+    /// What arrives from the encoder.
+    pub input: InputReport,
+    /// What the broadcaster was told.
+    pub advice: Vec<String>,
+    /// Neighbours.
+    pub peers: Vec<PeerReport>,
+    /// What must hold.
+    pub checks: Vec<Check>,
+    /// Whether all of it did.
+    pub ok: bool,
+}
+
+/// What arrives from the encoder.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct InputReport {
+    /// Codecs (RFC 6381), comma-separated.
+    pub codecs: String,
+    /// Picture size.
+    pub width: u32,
+    /// Picture size.
+    pub height: u32,
+    /// Frames per second.
+    pub fps: f64,
+    /// Between key frames.
+    pub key_interval_ms: Option<u64>,
+    /// Measured bit rate.
+    pub rate_bps: u64,
+    /// Unsteadiness of arrival.
+    pub jitter_ms: f64,
+    /// How far the encoder's clock has run away.
+    pub drift_ms: i64,
+    /// Access units received.
+    pub samples: u64,
+    /// Breaks in the timeline.
+    pub discontinuities: u64,
+}
+
+/// Prometheus's text format: every number of a report as a gauge, named after its path.
+pub fn prometheus(report: &serde_json::Value) -> String {
+    let mut text = String::new();
+    flatten(report, "caudal", &mut text);
+    text
+}
+
+fn flatten(value: &serde_json::Value, name: &str, text: &mut String) {
+    use std::fmt::Write as _;
+    match value {
+        serde_json::Value::Object(members) => {
+            for (key, member) in members {
+                if key != "chunk_delay_histogram_ms" {
+                    flatten(
+                        member,
+                        &format!("{name}_{}", key.replace(|c: char| !c.is_ascii_alphanumeric(), "_")),
+                        text,
+                    );
+                }
+            }
+        }
+        serde_json::Value::Number(number) => {
+            let _ = writeln!(text, "# TYPE {name} gauge\n{name} {number}");
+        }
+        serde_json::Value::Bool(flag) => {
+            let _ = writeln!(text, "# TYPE {name} gauge\n{name} {}", u8::from(*flag));
+        }
+        _ => {}
+    }
+}

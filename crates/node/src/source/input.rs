@@ -1,0 +1,95 @@
+//! Files and the test card, in real time, on threads of their own: both would block the node's.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use caudal_media::ingest::file::FileSource;
+use caudal_media::sample::Ingest;
+use caudal_media::testcard::{TestCard, TestCardConfig};
+use tokio::sync::mpsc;
+
+use crate::NodeError;
+use crate::clock::unix_us;
+
+/// What the test card is told; the rest are its defaults.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CardSettings {
+    /// Picture and sound, bit/s.
+    pub rate_bps: u32,
+    /// Time between key frames.
+    pub keyframe_interval: Duration,
+    /// Width and height.
+    pub size: (u32, u32),
+}
+
+/// A card that falls behind by more than this skips frames.
+const CARD_BEHIND_MAX: Duration = Duration::from_millis(200);
+
+/// Plays `path` for ever, in real time.
+pub(super) fn play_file(path: &Path, ingest: mpsc::Sender<Ingest>) -> Result<(), NodeError> {
+    let refuse = |reason: String| NodeError::Input { path: path.to_owned(), reason };
+    let file = File::open(path).map_err(|error| refuse(format!("{error}; give an MP4 or FLV file")))?;
+    let start = unix_us();
+    let source = FileSource::open(BufReader::new(file), start);
+    let mut source = source.map_err(|error| refuse(error.to_string()))?;
+    let name = path.display().to_string();
+    spawn("file input", move || {
+        let began = Instant::now();
+        loop {
+            let event = match source.next_event() {
+                Ok((media_us, event)) => {
+                    let due = began + Duration::from_micros(media_us);
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    event
+                }
+                Err(error) => {
+                    let _ = ingest.blocking_send(Ingest::Warning(format!("{name}: {error}")));
+                    let _ = ingest.blocking_send(Ingest::End);
+                    return;
+                }
+            };
+            if ingest.blocking_send(event).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// Draws the test card, in real time.
+pub(super) fn draw_card(
+    title: &str,
+    settings: &CardSettings,
+    ingest: mpsc::Sender<Ingest>,
+) -> Result<(), NodeError> {
+    let mut card = TestCard::new(TestCardConfig {
+        title: title.to_owned(),
+        width: settings.size.0,
+        height: settings.size.1,
+        bitrate_bps: settings.rate_bps,
+        keyframe_interval: settings.keyframe_interval,
+        ..TestCardConfig::default()
+    })?;
+    spawn("test card", move || {
+        let began = Instant::now();
+        for frame in 0u64.. {
+            let due = began + card.due(frame);
+            let now = Instant::now();
+            if now > due + CARD_BEHIND_MAX {
+                continue;
+            }
+            std::thread::sleep(due.saturating_duration_since(now));
+            for event in card.tick(frame, unix_us()) {
+                if ingest.blocking_send(event).is_err() {
+                    return;
+                }
+            }
+        }
+    })
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), NodeError> {
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    spawned.map(drop).map_err(|error| NodeError::Input { path: name.into(), reason: error.to_string() })
+}

@@ -1,0 +1,414 @@
+//! Publishing a channel: what an input brings is cut, signed and handed to the swarm; live notes say where the edge is.
+
+mod cutter;
+mod input;
+mod rtmp;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use caudal_media::ingest::health::Facts;
+use caudal_media::part::Part;
+use caudal_media::sample::Ingest;
+use caudal_net::Handle;
+use caudal_proto::broadcast::{Certificate, CertificateTerms, LiveNote};
+use caudal_proto::chunk::Ed25519Verifier;
+use caudal_proto::id::{BroadcastId, ChannelId, PeerId, RenditionId, SecretKey};
+use caudal_proto::io::{Event, Input};
+use caudal_proto::swarm::policy::Policy;
+use caudal_proto::swarm::{Role, SwarmConfig, SwarmStats};
+use caudal_tracker::descriptor::{Descriptor, Rendition, Tracker};
+use caudal_tracker::message::Qos;
+use caudal_tracker::url::AllowedUrl;
+use tokio::sync::{mpsc, watch};
+
+use crate::NodeError;
+use crate::clock::{unix_ms, unix_us};
+use crate::live::Live;
+use crate::network::{Network, NetworkConfig, random_key};
+use crate::report::{InputReport, SCHEMA, SourceReport};
+use crate::tracking::{News, SourceSide, Tracking, TrackingConfig};
+use crate::viewer::{RETENTION, check, peers};
+use cutter::Cutter;
+
+pub use input::CardSettings;
+pub use rtmp::{RtmpServer, RtmpSettings};
+
+/// A live note is signed this often.
+const NOTE_PERIOD: Duration = Duration::from_secs(2);
+/// A certificate is valid for this long.
+const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Substreams of a broadcast.
+const SUBSTREAMS: u8 = 8;
+/// Ingest events that wait to be cut.
+const INGEST_MAX: usize = 256;
+/// Most advice kept for the report.
+const ADVICE_MAX: usize = 64;
+/// After the end, the last chunks and the ending note get this long to spread.
+const END_GRACE: Duration = Duration::from_millis(1200);
+
+/// Where the stream comes from.
+#[derive(Debug)]
+pub enum InputConfig {
+    /// An encoder publishes over RTMP to the server given.
+    Rtmp(RtmpServer),
+    /// A file, looped in real time.
+    File(PathBuf),
+    /// The built-in test card.
+    Card(CardSettings),
+}
+
+/// What a source is told.
+#[derive(Debug)]
+pub struct SourceConfig {
+    /// The channel's key.
+    pub channel_key: SecretKey,
+    /// The last epoch of this channel that is known; the new one is larger.
+    pub last_epoch: u64,
+    /// The channel's name.
+    pub name: String,
+    /// More about it.
+    pub description: String,
+    /// Its language (BCP 47), or empty.
+    pub language: String,
+    /// Whether directories list it.
+    pub listed: bool,
+    /// Trackers to announce it to.
+    pub trackers: Vec<AllowedUrl>,
+    /// The stream.
+    pub input: InputConfig,
+    /// The UDP side.
+    pub network: NetworkConfig,
+    /// Copies of the stream that this node sends at most; `None`: as its uplink allows.
+    pub copies: Option<f64>,
+    /// Expected rate of the stream, bit/s.
+    pub rate_bps: u32,
+    /// When the process started.
+    pub started: Instant,
+    /// The command as it was typed.
+    pub command: String,
+    /// The build's commit.
+    pub commit: &'static str,
+}
+
+/// What others may look at while the source runs.
+#[derive(Debug)]
+pub struct Shared {
+    channel: ChannelId,
+    peer: PeerId,
+    handle: Handle,
+    epoch: u64,
+    started: Instant,
+    command: String,
+    commit: &'static str,
+    inner: Mutex<Inner>,
+    /// Parts for a preview.
+    pub live: Arc<Live>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: &'static str,
+    bytes: u64,
+    chunks: u64,
+    viewers: u32,
+    facts: Facts,
+    advice: VecDeque<String>,
+    stats: SwarmStats,
+}
+
+/// A source.
+#[derive(Debug)]
+pub struct Source {
+    shared: Arc<Shared>,
+    network: Network,
+    tracking: Tracking,
+    ingest: mpsc::Receiver<Ingest>,
+    cutter: Cutter,
+    broadcast_key: SecretKey,
+    note: watch::Sender<LiveNote>,
+    said: mpsc::UnboundedSender<String>,
+    /// What the broadcaster should read; taken once.
+    pub advice: Option<mpsc::UnboundedReceiver<String>>,
+}
+
+impl Source {
+    /// Binds, certifies a new broadcast, announces the channel and starts its input.
+    ///
+    /// # Errors
+    /// When a socket cannot be bound, the input cannot be read, or TLS cannot be set up.
+    pub async fn start(config: SourceConfig) -> Result<Self, NodeError> {
+        let channel = config.channel_key.channel();
+        let broadcast_key = random_key()?;
+        let certificate = certify(&config, &broadcast_key);
+        let epoch = certificate.epoch;
+        let signed = descriptor(&config, channel).sign(&config.channel_key);
+        let signed = signed.map_err(|error| NodeError::Input {
+            path: PathBuf::from("the channel's description"),
+            reason: error.to_string(),
+        })?;
+        let upload_bps = config.network.upload_limit_bps;
+        let network = Network::start(config.network).await?;
+        let swarm = SwarmConfig {
+            channel,
+            rendition: RenditionId(0),
+            role: Role::Source {
+                certificate,
+                copies_percent: config.copies.map(|copies| (copies * 100.0).clamp(1.0, 1e6) as u32),
+            },
+            upload: true,
+            retention: RETENTION,
+            lan: config.trackers.iter().any(AllowedUrl::is_lan),
+            policy: Policy::default(),
+            verifier: Box::new(Ed25519Verifier),
+        };
+        network.handle.input(Input::Open(Box::new(swarm))).await?;
+        let note = LiveNote::sign(&broadcast_key, channel, epoch, 0, unix_us(), false);
+        let (note, notes) = watch::channel(note);
+        let tracking = TrackingConfig {
+            key: network.key.clone(),
+            channel,
+            ports: network.ports().await,
+            addresses: network.handle.local_addrs().await,
+            upload_bps,
+            source: Some(SourceSide {
+                certificate,
+                broadcast_key: broadcast_key.clone(),
+                descriptor: signed,
+                note: notes,
+            }),
+        };
+        let tracking = Tracking::start(&config.trackers, &tracking)?;
+        let (said, advice) = mpsc::unbounded_channel();
+        let (ingest, events) = mpsc::channel(INGEST_MAX);
+        match config.input {
+            InputConfig::Rtmp(server) => server.serve(ingest, said.clone()),
+            InputConfig::File(path) => input::play_file(&path, ingest)?,
+            InputConfig::Card(settings) => input::draw_card(&config.name, &settings, ingest)?,
+        }
+        let cutter = Cutter::new(broadcast_key.clone(), channel, epoch, SUBSTREAMS, config.rate_bps);
+        let shared = Arc::new(Shared {
+            channel,
+            peer: network.handle.local(),
+            handle: network.handle.clone(),
+            epoch,
+            started: config.started,
+            command: config.command,
+            commit: config.commit,
+            inner: Mutex::new(Inner { state: "waiting", ..Inner::default() }),
+            live: Live::new(RETENTION),
+        });
+        let advice = Some(advice);
+        Ok(Self { shared, network, tracking, ingest: events, cutter, broadcast_key, note, said, advice })
+    }
+
+    /// What others may look at.
+    pub fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Publishes until `stop` says so, the input ends or the channel is taken down.
+    ///
+    /// # Errors
+    /// [`NodeError::TakenDown`].
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), NodeError> {
+        let mut notes = tokio::time::interval(NOTE_PERIOD);
+        notes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        let result = loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break Ok(()),
+                ingest = self.ingest.recv() => match ingest {
+                    Some(ingest) => self.ingest(ingest).await,
+                    None => break Ok(()),
+                },
+                event = self.network.events.recv() => match event {
+                    Some(Event::NeedPeers(_)) => self.tracking.need_peers(),
+                    Some(Event::Dropped { peer, reason, .. }) => {
+                        tracing::warn!("dropped neighbour {}: {reason}", peer.short());
+                    }
+                    Some(_) => {}
+                    None => break Ok(()),
+                },
+                news = self.tracking.news.recv() => {
+                    if let Some(reason) = self.news(news).await {
+                        break Err(NodeError::TakenDown(reason));
+                    }
+                }
+                _ = notes.tick() => self.sign_note(false).await,
+                _ = seconds.tick() => self.shared.refresh().await,
+            }
+        };
+        self.ingest(Ingest::End).await;
+        self.sign_note(true).await;
+        self.tracking.set_qos(Qos::default());
+        self.shared.live.end();
+        tokio::time::sleep(END_GRACE).await;
+        self.shared.refresh().await;
+        self.shared.lock().state = if result.is_ok() { "ended" } else { "taken down" };
+        self.tracking.leave().await;
+        self.network.handle.shutdown().await;
+        result
+    }
+
+    async fn ingest(&mut self, ingest: Ingest) {
+        for advice in self.cutter.push(ingest) {
+            self.advise(advice);
+        }
+        while let Some(part) = self.cutter.poll() {
+            self.publish(part).await;
+        }
+    }
+
+    async fn publish(&mut self, part: Part) {
+        let signed = self.cutter.sign(&part);
+        let first = signed.first().is_some_and(|chunk| chunk.header().number == 0);
+        {
+            let mut inner = self.shared.lock();
+            inner.state = "live";
+            inner.chunks += signed.len() as u64;
+            inner.bytes += signed.iter().map(|chunk| u64::from(chunk.header().len)).sum::<u64>();
+            inner.facts = self.cutter.facts();
+        }
+        self.shared.live.push(part);
+        let _ = self.network.handle.input(Input::Publish(self.shared.channel, signed)).await;
+        if first {
+            self.sign_note(false).await;
+        }
+    }
+
+    async fn sign_note(&mut self, ended: bool) {
+        let (channel, epoch) = (self.shared.channel, self.shared.epoch);
+        let next = self.cutter.next_number();
+        let note = LiveNote::sign(&self.broadcast_key, channel, epoch, next, unix_us(), ended);
+        self.note.send_replace(note);
+        let _ = self.network.handle.input(Input::PublishNote(note)).await;
+    }
+
+    async fn news(&mut self, news: Option<News>) -> Option<String> {
+        match news? {
+            News::Peers(peers) => {
+                let _ = self.network.handle.input(Input::Candidates(self.shared.channel, peers)).await;
+            }
+            News::Viewers(viewers) => self.shared.lock().viewers = viewers,
+            News::TakenDown(reason) => return Some(reason),
+            News::Offline(error) => tracing::warn!("{error}; who watches goes on, and I keep trying"),
+            News::Online => tracing::info!("a tracker answers"),
+            News::Broadcast(_) => {}
+        }
+        None
+    }
+
+    fn advise(&self, text: String) {
+        let mut inner = self.shared.lock();
+        if inner.advice.len() == ADVICE_MAX {
+            inner.advice.pop_front();
+        }
+        inner.advice.push_back(text.clone());
+        drop(inner);
+        // Nobody reads it when the command has ended.
+        let _ = self.said.send(text);
+    }
+}
+
+fn certify(config: &SourceConfig, broadcast_key: &SecretKey) -> Certificate {
+    let now = unix_us();
+    let terms = CertificateTerms {
+        epoch: unix_ms().max(config.last_epoch + 1),
+        not_before_unix_us: now,
+        not_after_unix_us: now + CERTIFICATE_VALIDITY.as_micros() as u64,
+        substreams: SUBSTREAMS,
+        rate_bps: config.rate_bps,
+    };
+    Certificate::sign(&config.channel_key, BroadcastId(broadcast_key.public()), terms)
+}
+
+fn descriptor(config: &SourceConfig, channel: ChannelId) -> Descriptor {
+    Descriptor {
+        description: config.description.clone(),
+        language: config.language.clone(),
+        listed: config.listed,
+        trackers: config.trackers.iter().map(|url| Tracker(url.url().clone())).collect(),
+        renditions: vec![Rendition {
+            id: 0,
+            codecs: String::new(),
+            width: None,
+            height: None,
+            fps: None,
+            bandwidth_bps: u64::from(config.rate_bps),
+        }],
+        ..Descriptor::new(channel, &config.name, unix_ms())
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The broadcast's epoch.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    async fn refresh(&self) {
+        if let Some(stats) = self.handle.stats(self.channel).await {
+            self.lock().stats = stats;
+        }
+    }
+
+    /// How it goes, now.
+    pub async fn report(&self) -> SourceReport {
+        self.refresh().await;
+        self.last_report()
+    }
+
+    /// How it went at the last look: also after the source has left.
+    pub fn last_report(&self) -> SourceReport {
+        let inner = self.lock();
+        let stats = &inner.stats;
+        let checks = vec![check("publishes", inner.chunks > 0, format!("{} chunks signed", inner.chunks))];
+        SourceReport {
+            schema: SCHEMA,
+            commit: self.commit,
+            command: self.command.clone(),
+            role: "source",
+            channel: self.channel.to_string(),
+            peer: self.peer.to_string(),
+            state: inner.state,
+            duration_ms: self.started.elapsed().as_millis() as u64,
+            rate_bps: stats.rate_bps,
+            epoch: self.epoch,
+            useful_bytes: inner.bytes,
+            bytes_out: stats.bytes_out,
+            source_copies: stats.bytes_out as f64 / inner.bytes.max(1) as f64,
+            control_bytes: stats.control_bytes_in + stats.control_bytes_out,
+            chunks_signed: inner.chunks,
+            viewers: inner.viewers,
+            input: input_report(&inner.facts),
+            advice: inner.advice.iter().cloned().collect(),
+            peers: peers(stats),
+            ok: checks.iter().all(|check| check.ok),
+            checks,
+        }
+    }
+}
+
+fn input_report(facts: &Facts) -> InputReport {
+    let (video, audio) = (facts.video.as_ref(), facts.audio.as_ref());
+    let codecs = video.map(|v| v.codec.clone()).into_iter().chain(audio.map(|a| a.codec.clone()));
+    InputReport {
+        codecs: codecs.collect::<Vec<_>>().join(","),
+        width: video.map_or(0, |v| v.width),
+        height: video.map_or(0, |v| v.height),
+        fps: video.map_or(0.0, |v| v.fps),
+        key_interval_ms: video.and_then(|v| v.key_interval_us).map(|us| us / 1000),
+        rate_bps: video.map_or(0, |v| v.rate_bps) + audio.map_or(0, |a| a.rate_bps),
+        jitter_ms: facts.jitter_us as f64 / 1000.0,
+        drift_ms: facts.drift_us / 1000,
+        samples: facts.samples,
+        discontinuities: facts.discontinuities,
+    }
+}

@@ -1,0 +1,301 @@
+//! The RTMP server that an encoder publishes to: one publisher at a time, with the right stream key.
+//!
+//! RTMP itself is `media`'s; here are the sockets, the timeouts, and who may publish. An encoder that vanishes may come
+//! back and goes on where it was.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use caudal_media::ingest::flv::Tags;
+use caudal_media::ingest::rtmp::{RtmpOutput, Session};
+use caudal_media::sample::Ingest;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
+
+use crate::NodeError;
+use crate::clock::unix_us;
+
+/// Most connections at a time.
+const CONNECTIONS_MAX: usize = 16;
+/// A connection must ask to publish within this.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// A publisher that sends nothing for this long is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// A publisher silent for this long is replaced by one that comes with the key.
+const STALE_AFTER: Duration = Duration::from_secs(3);
+/// Writing an answer takes no longer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes read at once.
+const READ_LEN: usize = 32 * 1024;
+
+/// Where to listen and for which key.
+#[derive(Clone)]
+pub struct RtmpSettings {
+    /// TCP address.
+    pub listen: SocketAddr,
+    /// Application name: the first part of the URL's path.
+    pub app: String,
+    /// The stream key.
+    pub key: String,
+}
+
+impl std::fmt::Debug for RtmpSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RtmpSettings")
+            .field("listen", &self.listen)
+            .field("app", &self.app)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A bound server that does not serve yet.
+#[derive(Debug)]
+pub struct RtmpServer {
+    listener: TcpListener,
+    settings: RtmpSettings,
+}
+
+impl RtmpServer {
+    /// Binds.
+    ///
+    /// # Errors
+    /// When the address is taken.
+    pub async fn bind(settings: RtmpSettings) -> Result<Self, NodeError> {
+        let listener = TcpListener::bind(settings.listen).await.map_err(|source| NodeError::Listen {
+            addr: settings.listen,
+            what: "the encoder (RTMP)",
+            flag: "--input rtmp://HOST:PORT/live",
+            source,
+        })?;
+        Ok(Self { listener, settings })
+    }
+
+    /// The URL to type into an encoder; the key goes into its own field.
+    pub fn url(&self) -> String {
+        let addr = self.listener.local_addr().unwrap_or(self.settings.listen);
+        format!("rtmp://{addr}/{}", self.settings.app)
+    }
+
+    /// The stream key.
+    pub fn key(&self) -> &str {
+        &self.settings.key
+    }
+
+    /// Serves for as long as the node lives.
+    pub(super) fn serve(self, ingest: mpsc::Sender<Ingest>, said: mpsc::UnboundedSender<String>) {
+        let stage = Mutex::new(Stage { publisher: None, tags: None, next: 0, connections: 0 });
+        let desk = Arc::new(Desk { settings: self.settings, ingest, said, stage });
+        let listener = self.listener;
+        tokio::spawn(async move {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) if desk.enter() => {
+                        let desk = Arc::clone(&desk);
+                        tokio::spawn(async move {
+                            desk.attend(stream).await;
+                            desk.lock().connections -= 1;
+                        });
+                    }
+                    Ok(_) => tracing::warn!("too many RTMP connections"),
+                    Err(error) => {
+                        tracing::warn!("accepting an encoder: {error}");
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// What all connections share.
+struct Desk {
+    settings: RtmpSettings,
+    ingest: mpsc::Sender<Ingest>,
+    said: mpsc::UnboundedSender<String>,
+    stage: Mutex<Stage>,
+}
+
+struct Stage {
+    publisher: Option<Publisher>,
+    /// Where the last publisher's timeline ended.
+    tags: Option<Tags>,
+    next: u64,
+    connections: usize,
+}
+
+struct Publisher {
+    id: u64,
+    heard: Instant,
+    leave: Arc<Notify>,
+}
+
+/// One connection's right to publish.
+struct Ticket {
+    id: u64,
+    leave: Arc<Notify>,
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self) -> bool {
+        let mut stage = self.lock();
+        let room = stage.connections < CONNECTIONS_MAX;
+        stage.connections += usize::from(room);
+        room
+    }
+
+    fn say(&self, text: impl Into<String>) {
+        let _ = self.said.send(text.into());
+    }
+
+    async fn attend(&self, mut stream: TcpStream) {
+        let _not_fatal = stream.set_nodelay(true);
+        let mut session = Session::new();
+        let mut ticket = None;
+        let ended = self.converse(&mut stream, &mut session, &mut ticket).await;
+        if let Some(ticket) = ticket {
+            let current = self.dismiss(&ticket, session.take_stream());
+            if current {
+                // What was cut so far must not wait for an encoder that may never come back.
+                let _ = self.ingest.send(Ingest::End).await;
+                self.say(format!("The encoder left ({ended}). Waiting for it to come back."));
+            }
+        } else if ended != "closed" {
+            tracing::info!("an RTMP connection ended: {ended}");
+        }
+        let _ = stream.shutdown().await;
+    }
+
+    /// The publisher is gone; false when another took over before.
+    fn dismiss(&self, ticket: &Ticket, tags: Tags) -> bool {
+        let mut stage = self.lock();
+        let current = stage.publisher.as_ref().is_some_and(|publisher| publisher.id == ticket.id);
+        if current {
+            stage.publisher = None;
+            stage.tags = Some(tags);
+        }
+        current
+    }
+
+    /// Until one side has enough; says why.
+    async fn converse(
+        &self,
+        stream: &mut TcpStream,
+        session: &mut Session,
+        ticket: &mut Option<Ticket>,
+    ) -> String {
+        let began = Instant::now();
+        let mut buffer = vec![0; READ_LEN];
+        loop {
+            let patience = match ticket {
+                Some(_) => SILENCE_MAX,
+                None => ASK_TIMEOUT.saturating_sub(began.elapsed()),
+            };
+            let read = tokio::select! {
+                read = timeout(patience, stream.read(&mut buffer)) => read,
+                () = told_to_leave(ticket.as_ref()) => return "another publisher took over".into(),
+            };
+            let len = match read {
+                Ok(Ok(0)) => return "closed".into(),
+                Ok(Ok(len)) => len,
+                Ok(Err(error)) => return format!("the connection broke: {error}"),
+                Err(_) => return format!("nothing came for {} s", patience.as_secs()),
+            };
+            if let Some(ticket) = ticket {
+                self.heard(ticket.id);
+            }
+            let handled = session.handle_data(unix_us(), &buffer[..len]);
+            if let Some(reason) = self.drain(stream, session, ticket).await {
+                return reason;
+            }
+            if let Err(error) = handled {
+                return error.to_string();
+            }
+        }
+    }
+
+    async fn drain(
+        &self,
+        stream: &mut TcpStream,
+        session: &mut Session,
+        ticket: &mut Option<Ticket>,
+    ) -> Option<String> {
+        while let Some(output) = session.poll_output() {
+            match output {
+                RtmpOutput::Write(bytes) => match timeout(WRITE_TIMEOUT, stream.write_all(&bytes)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return Some(format!("the connection broke: {error}")),
+                    Err(_) => return Some("the encoder does not read our answers".into()),
+                },
+                RtmpOutput::PublishRequest { app, stream_key } => match self.admit(&app, &stream_key) {
+                    Ok((granted, tags)) => {
+                        *ticket = Some(granted);
+                        let accepted = match tags {
+                            Some(tags) => session.accept_after(tags),
+                            None => session.accept(),
+                        };
+                        if let Err(error) = accepted {
+                            return Some(error.to_string());
+                        }
+                        self.say("An encoder connected.");
+                    }
+                    Err(reason) => {
+                        self.say(format!("Refused an encoder: {reason}"));
+                        session.reject(&reason);
+                    }
+                },
+                RtmpOutput::Ingest(ingest) => {
+                    if self.ingest.send(ingest).await.is_err() {
+                        return Some("the channel ended".into());
+                    }
+                }
+                RtmpOutput::Close(reason) => return Some(reason),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    fn heard(&self, id: u64) {
+        let mut stage = self.lock();
+        if let Some(publisher) = stage.publisher.as_mut().filter(|publisher| publisher.id == id) {
+            publisher.heard = Instant::now();
+        }
+    }
+
+    fn admit(&self, app: &str, key: &str) -> Result<(Ticket, Option<Tags>), String> {
+        let settings = &self.settings;
+        let key = key.split('?').next().unwrap_or_default();
+        // Compared in constant time, and never said which of the two was wrong.
+        let equal = key.len() == settings.key.len()
+            && key.bytes().zip(settings.key.bytes()).fold(0, |different, (a, b)| different | (a ^ b)) == 0;
+        if app.trim_end_matches('/') != settings.app || !equal {
+            return Err("wrong stream key: copy server and key from what caudal publish printed".into());
+        }
+        let mut stage = self.lock();
+        if let Some(publisher) = &stage.publisher {
+            if publisher.heard.elapsed() < STALE_AFTER {
+                return Err("an encoder is publishing already: stop it first".into());
+            }
+            publisher.leave.notify_one();
+        }
+        stage.next += 1;
+        let (id, leave) = (stage.next, Arc::new(Notify::new()));
+        stage.publisher = Some(Publisher { id, heard: Instant::now(), leave: Arc::clone(&leave) });
+        let tags = stage.tags.take();
+        Ok((Ticket { id, leave }, tags))
+    }
+}
+
+async fn told_to_leave(ticket: Option<&Ticket>) {
+    match ticket {
+        Some(ticket) => ticket.leave.notified().await,
+        None => std::future::pending().await,
+    }
+}

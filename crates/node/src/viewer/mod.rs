@@ -1,0 +1,452 @@
+//! Watching a channel: join, put parts together, feed the live window, say how it goes.
+
+mod playout;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use caudal_media::part::Part;
+use caudal_net::Handle;
+use caudal_proto::chunk::Ed25519Verifier;
+use caudal_proto::id::{ChannelId, PeerId, RenditionId};
+use caudal_proto::io::{self, Event, Input};
+use caudal_proto::swarm::policy::Policy;
+use caudal_proto::swarm::{Role, SwarmConfig, SwarmStats};
+use caudal_tracker::message::Qos;
+use caudal_tracker::url::AllowedUrl;
+use tokio::sync::watch;
+
+use crate::NodeError;
+use crate::clock::unix_us;
+use crate::live::Live;
+use crate::meter::Meter;
+use crate::network::{Network, NetworkConfig};
+use crate::report::{Check, PeerReport, SCHEMA, ViewerReport};
+use crate::tracking::{News, Tracking, TrackingConfig};
+use playout::{Played, Playout};
+
+/// Chunks and parts are kept for this long behind the live edge.
+pub const RETENTION: Duration = Duration::from_secs(60);
+/// Time between looks at what time changes.
+const TICK: Duration = Duration::from_millis(250);
+/// After the broadcast ended, its last chunks are waited for this long.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+/// Most reasons of drops kept for the report.
+const DROPPED_MAX: usize = 32;
+
+/// What a viewer is told.
+#[derive(Debug)]
+pub struct ViewerConfig {
+    /// What to watch.
+    pub channel: ChannelId,
+    /// Whom to ask for peers.
+    pub trackers: Vec<AllowedUrl>,
+    /// The UDP side.
+    pub network: NetworkConfig,
+    /// Whether to upload.
+    pub upload: bool,
+    /// When the process started.
+    pub started: Instant,
+    /// The command as it was typed.
+    pub command: String,
+    /// The build's commit.
+    pub commit: &'static str,
+}
+
+/// How a viewer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Looking for peers and for where to start.
+    Joining,
+    /// Playing.
+    Live,
+    /// Nothing new comes.
+    Waiting,
+    /// The broadcaster ended.
+    Ended,
+    /// The operator ended it.
+    TakenDown,
+}
+
+impl State {
+    /// As reports say it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Joining => "joining",
+            Self::Live => "live",
+            Self::Waiting => "waiting",
+            Self::Ended => "ended",
+            Self::TakenDown => "taken down",
+        }
+    }
+}
+
+/// What others may look at while the viewer runs.
+#[derive(Debug)]
+pub struct Shared {
+    channel: ChannelId,
+    peer: PeerId,
+    handle: Handle,
+    command: String,
+    commit: &'static str,
+    inner: Mutex<Inner>,
+    /// Parts for players.
+    pub live: Arc<Live>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    meter: Meter,
+    state: State,
+    parts: u64,
+    gaps: u64,
+    dropped: Vec<String>,
+    last_part: Option<Instant>,
+    /// The last look at the swarm; kept so that a report can be made after it was left.
+    stats: SwarmStats,
+}
+
+/// A viewer.
+#[derive(Debug)]
+pub struct Viewer {
+    shared: Arc<Shared>,
+    network: Network,
+    tracking: Tracking,
+    playout: Playout,
+    ended_at: Option<Instant>,
+}
+
+impl Viewer {
+    /// Binds, joins the swarm, starts talking to trackers.
+    ///
+    /// # Errors
+    /// When a socket cannot be bound or TLS cannot be set up.
+    pub async fn start(config: ViewerConfig) -> Result<Self, NodeError> {
+        let upload_bps = config.network.upload_limit_bps;
+        let network = Network::start(config.network).await?;
+        let lan = config.trackers.iter().any(AllowedUrl::is_lan);
+        let swarm = SwarmConfig {
+            channel: config.channel,
+            rendition: RenditionId(0),
+            role: Role::Viewer,
+            upload: config.upload,
+            retention: RETENTION,
+            lan,
+            policy: Policy::default(),
+            verifier: Box::new(Ed25519Verifier),
+        };
+        network.handle.input(Input::Open(Box::new(swarm))).await?;
+        let tracking = TrackingConfig {
+            key: network.key.clone(),
+            channel: config.channel,
+            ports: network.ports().await,
+            addresses: network.handle.local_addrs().await,
+            upload_bps: if config.upload { upload_bps } else { Some(0) },
+            source: None,
+        };
+        let tracking = Tracking::start(&config.trackers, &tracking)?;
+        let shared = Arc::new(Shared {
+            channel: config.channel,
+            peer: network.handle.local(),
+            handle: network.handle.clone(),
+            command: config.command,
+            commit: config.commit,
+            inner: Mutex::new(Inner {
+                meter: Meter::new(config.started),
+                state: State::Joining,
+                parts: 0,
+                gaps: 0,
+                dropped: Vec::new(),
+                last_part: None,
+                stats: SwarmStats::default(),
+            }),
+            live: Live::new(RETENTION),
+        });
+        Ok(Self { shared, network, tracking, playout: Playout::new(), ended_at: None })
+    }
+
+    /// What others may look at.
+    pub fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Watches until the broadcast ends, the channel is taken down or `stop` says so.
+    ///
+    /// # Errors
+    /// [`NodeError::TakenDown`].
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), NodeError> {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut turn = 0u32;
+        let result = loop {
+            tokio::select! {
+                event = self.network.events.recv() => match event {
+                    Some(event) => self.event(event),
+                    None => break Ok(()),
+                },
+                news = self.tracking.news.recv() => {
+                    if let Some(reason) = self.news(news).await {
+                        break Err(NodeError::TakenDown(reason));
+                    }
+                }
+                _ = ticks.tick() => {
+                    turn = turn.wrapping_add(1);
+                    if self.tick(turn).await {
+                        break Ok(());
+                    }
+                }
+                _ = stop.wait_for(|stop| *stop) => break Ok(()),
+            }
+        };
+        self.shared.refresh().await;
+        self.shared.live.end();
+        self.tracking.leave().await;
+        self.network.handle.shutdown().await;
+        result
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Chunk(_, chunk) => {
+                let header = chunk.header();
+                let len = u64::from(header.len);
+                self.shared.lock().meter.chunk(header.number, header.signed_unix_us(), len, unix_us());
+                self.playout.chunk(chunk);
+                self.play();
+            }
+            Event::Joined { epoch, number, .. } => {
+                tracing::info!("joined broadcast {epoch} at chunk {number}");
+                self.playout.begin(epoch, number);
+                self.ended_at = None;
+                self.shared.lock().meter.joined(number, unix_us());
+            }
+            Event::Ended(..) => {
+                tracing::info!("the broadcaster ended the broadcast");
+                self.ended_at = Some(Instant::now());
+            }
+            Event::Dropped { peer, reason, .. } => {
+                tracing::warn!("dropped neighbour {}: {reason}", peer.short());
+                let mut inner = self.shared.lock();
+                if inner.dropped.len() < DROPPED_MAX {
+                    inner.dropped.push(format!("{}: {reason}", peer.short()));
+                }
+            }
+            Event::NeedPeers(_) => self.tracking.need_peers(),
+            _ => {}
+        }
+    }
+
+    fn play(&mut self) {
+        while let Some(played) = self.playout.poll() {
+            match played {
+                Played::Part(part) => self.shared.part(part),
+                Played::Gap(parts) => {
+                    tracing::warn!("stepped over {parts} missing parts");
+                    self.shared.lock().gaps += 1;
+                }
+            }
+        }
+    }
+
+    /// A takedown ends watching.
+    async fn news(&mut self, news: Option<News>) -> Option<String> {
+        let channel = self.shared.channel;
+        match news? {
+            News::Peers(peers) => {
+                let _ = self.network.handle.input(Input::Candidates(channel, peers)).await;
+            }
+            News::Broadcast(broadcast) => {
+                let (certificate, note) = *broadcast;
+                let _ = self.network.handle.input(Input::Broadcast(channel, certificate, Some(note))).await;
+            }
+            News::TakenDown(reason) => {
+                self.shared.lock().state = State::TakenDown;
+                return Some(reason);
+            }
+            News::Offline(error) => tracing::warn!("{error}; what plays goes on, and I keep trying"),
+            News::Online => tracing::info!("a tracker answers"),
+            News::Viewers(_) => {}
+        }
+        None
+    }
+
+    /// True when the broadcast is over.
+    async fn tick(&mut self, turn: u32) -> bool {
+        self.playout.tick();
+        self.play();
+        if self.ended_at.is_some_and(|at| at.elapsed() > END_PATIENCE) {
+            self.shared.lock().state = State::Ended;
+            return true;
+        }
+        if turn.is_multiple_of(4) {
+            self.shared.refresh().await;
+            let qos = self.shared.look();
+            self.tracking.set_qos(qos);
+            let playout =
+                io::Playout { buffer_ms: self.shared.buffer_ms(), next_number: self.playout.next_number() };
+            let _ = self.network.handle.input(Input::Playout(self.shared.channel, playout)).await;
+        }
+        false
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn part(&self, part: Part) {
+        let mut inner = self.lock();
+        inner.meter.part(Duration::from_micros(u64::from(part.duration_us)));
+        inner.parts += 1;
+        inner.last_part = Some(Instant::now());
+        inner.state = State::Live;
+        drop(inner);
+        self.live.push(part);
+    }
+
+    fn buffer_ms(&self) -> u32 {
+        u32::try_from(self.lock().meter.buffer_ms()).unwrap_or(0)
+    }
+
+    async fn refresh(&self) {
+        let stats = self.handle.stats(self.channel).await;
+        let mut inner = self.lock();
+        if let Some(stats) = stats {
+            inner.stats = stats;
+        }
+        inner.meter.count(unix_us());
+        let quiet = inner.last_part.is_some_and(|at| at.elapsed() > Duration::from_secs(3));
+        if quiet && inner.state == State::Live {
+            inner.state = State::Waiting;
+        }
+    }
+
+    fn look(&self) -> Qos {
+        let inner = self.lock();
+        let (stats, delay) = (&inner.stats, inner.meter.delay());
+        Qos {
+            uploaded_bytes: Some(stats.bytes_out),
+            downloaded_bytes: None,
+            useful_bytes: Some(stats.useful_bytes),
+            upload_bps: None,
+            continuity: Some(inner.meter.continuity().get(&1500).copied().unwrap_or(1.0)),
+            offload_ratio: Some(offload(stats)),
+            startup_ms: inner.meter.startup_ms(),
+            delay_p50_ms: Some(delay.p50),
+            delay_p95_ms: Some(delay.p95),
+            buffer_ms: Some(inner.meter.buffer_ms().max(0) as f64),
+            stalls: Some(inner.meter.stalls()),
+        }
+    }
+
+    /// For the status line: state, buffer in ms, neighbours that send, chunk delay p50 in ms, offload ratio, rate in bit/s.
+    pub fn glance(&self) -> Glance {
+        let inner = self.lock();
+        Glance {
+            state: inner.state,
+            buffer_ms: inner.meter.buffer_ms(),
+            senders: inner.stats.neighbours.iter().filter(|n| n.parent_in != 0).count(),
+            receivers: inner.stats.neighbours.iter().filter(|n| n.child_in != 0).count(),
+            delay_ms: inner.meter.delay().p50,
+            offload_ratio: offload(&inner.stats),
+            gaps: inner.gaps,
+        }
+    }
+
+    /// How it goes, now.
+    pub async fn report(&self) -> ViewerReport {
+        self.refresh().await;
+        self.last_report()
+    }
+
+    /// How it went at the last look: also after the viewer has left.
+    pub fn last_report(&self) -> ViewerReport {
+        let inner = self.lock();
+        let (meter, stats) = (&inner.meter, &inner.stats);
+        let ratio = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
+        let continuity = meter.continuity();
+        let checks = vec![
+            check("plays", inner.parts > 0, format!("{} parts", inner.parts)),
+            check("no part is missing", inner.gaps == 0, format!("{} gaps", inner.gaps)),
+            check("nothing forged was played", true, format!("{} forged chunks refused", stats.forged)),
+        ];
+        ViewerReport {
+            schema: SCHEMA,
+            commit: self.commit,
+            command: self.command.clone(),
+            role: "viewer",
+            channel: self.channel.to_string(),
+            peer: self.peer.to_string(),
+            state: inner.state.as_str(),
+            duration_ms: meter.age().as_millis() as u64,
+            rate_bps: stats.rate_bps,
+            chunk_delay_ms: meter.delay(),
+            chunk_delay_histogram_ms: meter.histogram(),
+            continuity,
+            startup_ms: meter.startup_ms(),
+            chunks: meter.chunks(stats.duplicates),
+            duplicate_ratio: ratio(stats.duplicates, stats.received),
+            control_ratio: ratio(stats.control_bytes_in + stats.control_bytes_out, stats.useful_bytes),
+            offload_ratio: offload(stats),
+            useful_bytes: stats.useful_bytes,
+            useful_bytes_from_source: stats.useful_bytes_from_source,
+            bytes_out: stats.bytes_out,
+            chunks_received: stats.received,
+            chunks_pulled: stats.pulled,
+            chunks_forged: stats.forged,
+            chunk_payload_bytes: meter.chunk_payload_bytes(),
+            parts: inner.parts,
+            gaps: inner.gaps,
+            buffer_ms: meter.buffer_ms(),
+            stalls: meter.stalls(),
+            dropped: inner.dropped.clone(),
+            peers: peers(stats),
+            ok: checks.iter().all(|check| check.ok),
+            checks,
+        }
+    }
+}
+
+/// What a status line shows.
+#[derive(Debug, Clone, Copy)]
+pub struct Glance {
+    /// How it stands.
+    pub state: State,
+    /// Media ready, ms.
+    pub buffer_ms: i64,
+    /// Neighbours that send to this node.
+    pub senders: usize,
+    /// Neighbours that this node sends to.
+    pub receivers: usize,
+    /// Median chunk delay.
+    pub delay_ms: f64,
+    /// Useful bytes from peers ÷ useful bytes.
+    pub offload_ratio: f64,
+    /// Holes stepped over.
+    pub gaps: u64,
+}
+
+pub(crate) fn check(name: &str, ok: bool, detail: String) -> Check {
+    Check { name: name.to_owned(), ok, detail }
+}
+
+fn offload(stats: &SwarmStats) -> f64 {
+    if stats.useful_bytes == 0 {
+        return 0.0;
+    }
+    (stats.useful_bytes - stats.useful_bytes_from_source) as f64 / stats.useful_bytes as f64
+}
+
+pub(crate) fn peers(stats: &SwarmStats) -> Vec<PeerReport> {
+    let report = |n: &caudal_proto::swarm::NeighbourStats| PeerReport {
+        peer: n.peer.to_string(),
+        source: n.source,
+        useful_bytes_in: n.useful_bytes_in,
+        bytes_out: n.bytes_out,
+        rtt_ms: n.rtt_us as f64 / 1000.0,
+        parent_in: n.parent_in.count_ones(),
+        child_in: n.child_in.count_ones(),
+    };
+    stats.neighbours.iter().map(report).collect()
+}

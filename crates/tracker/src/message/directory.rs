@@ -1,0 +1,129 @@
+//! The directory's messages: entries, pages, and the data of events.
+
+use caudal_proto::id::ChannelId;
+use serde::{Deserialize, Serialize};
+
+use crate::descriptor::SignedDescriptor;
+use crate::message::{LiveBroadcast, Takedown};
+use crate::text::as_text;
+
+/// A channel in the directory, and in the events about it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChannelEntry {
+    /// The channel.
+    #[serde(with = "as_text")]
+    pub channel: ChannelId,
+    /// How it is.
+    pub state: ChannelState,
+    /// Its name, for people who read the JSON; programs take it from the descriptor, whose signature they check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What it says about itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub descriptor: Option<SignedDescriptor>,
+    /// Newest certificate and live note; not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broadcast: Option<LiveBroadcast>,
+    /// Viewers now.
+    #[serde(default)]
+    pub viewers: u32,
+    /// Means over the viewers that reported; not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
+    /// Why the operator took it down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takedown: Option<Takedown>,
+}
+
+/// How a channel is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelState {
+    /// A source is there and has not ended its broadcast.
+    Live,
+    /// Its source said that the broadcast ended.
+    Ended,
+    /// There was a source, and it fell silent.
+    Silent,
+    /// No source has been seen.
+    Waiting,
+    /// Taken down by the operator.
+    TakenDown,
+}
+
+/// Means over the viewers of a channel that reported the value; never about one viewer alone is meant by it, so there
+/// is none below [`QUALITY_REPORTS_MIN`] reports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Quality {
+    /// Viewers that reported anything.
+    pub reports: u32,
+    /// Mean continuity index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continuity: Option<f64>,
+    /// Mean offload ratio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offload_ratio: Option<f64>,
+    /// Mean startup delay, ms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub startup_ms: Option<f64>,
+    /// Mean of the viewers' medians of chunk delay, ms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_p50_ms: Option<f64>,
+    /// Mean of the viewers' 95th percentiles of chunk delay, ms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_p95_ms: Option<f64>,
+    /// Mean buffer, ms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub buffer_ms: Option<f64>,
+    /// Stalls, summed.
+    pub stalls: u64,
+}
+
+/// Fewest reports from which a [`Quality`] is given.
+pub const QUALITY_REPORTS_MIN: u32 = 2;
+
+/// A page of the directory; also the `snapshot` event of `/v1/channels/events`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChannelPage {
+    /// Listed, live channels, by viewers (most first), then by id.
+    pub channels: Vec<ChannelEntry>,
+    /// How many match in all.
+    #[serde(default)]
+    pub total: u64,
+    /// The `offset` of the next page, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
+/// Why a channel left the directory: data of its `gone` event and of a channel's `ended` event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gone {
+    /// The channel.
+    #[serde(with = "as_text")]
+    pub channel: ChannelId,
+    /// How it is now; [`ChannelState::Live`] when it is only no longer listed.
+    pub state: ChannelState,
+}
+
+/// Viewer counts that changed: data of the `viewers` event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Viewers {
+    /// The channel.
+    #[serde(with = "as_text")]
+    pub channel: ChannelId,
+    /// Viewers now.
+    pub viewers: u32,
+}
+
+/// An error outside PPSTP: the body of every refusal of the directory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// A [`crate::message::Code`]'s number.
+    pub error_code: u16,
+    /// What was wrong and what to do.
+    pub error: String,
+    /// Why the operator took the channel down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takedown: Option<Takedown>,
+}

@@ -1,0 +1,301 @@
+//! One channel's soft state: who is in it, its broadcast, its descriptor; and which peers an asker gets.
+//!
+//! Time is handed in, randomness too; nothing here does IO.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use caudal_proto::broadcast::{Certificate, LiveNote};
+use caudal_proto::id::{PeerId, RenditionId};
+
+use crate::address::{Class, classify};
+use crate::descriptor::{Descriptor, SignedDescriptor};
+use crate::message::{ChannelState, PeerInfo, QUALITY_REPORTS_MIN, Qos, Quality};
+
+/// Members looked at to answer one asker: enough to choose among, and a bound on the work.
+const SAMPLE: usize = 128;
+/// Sources in an answer.
+const SOURCES_PER_ANSWER: usize = 4;
+/// How long computed means stay good, ms.
+const QUALITY_AGE_MS: u64 = 1000;
+
+/// A peer in a channel.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    /// Validated: the request's address, or this machine's own in LAN mode.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// The network that it counts against; `None` when exempt.
+    pub(crate) network: Option<u128>,
+    /// Bit n: it is in rendition n.
+    pub(crate) renditions: u64,
+    /// Upload that it offers or has measured, bit/s; its own word.
+    pub(crate) upload_bps: u64,
+    /// What it last reported.
+    pub(crate) qos: Option<Qos>,
+    /// When it is forgotten, monotonic ms.
+    pub(crate) expires_ms: u64,
+    /// Its place in [`Channel::order`].
+    place: usize,
+}
+
+impl Member {
+    pub(crate) fn new(addresses: Vec<SocketAddr>, network: Option<u128>) -> Self {
+        Self { addresses, network, renditions: 0, upload_bps: 0, qos: None, expires_ms: 0, place: 0 }
+    }
+}
+
+/// The bit of a rendition in [`Member::renditions`].
+pub(crate) fn bit(rendition: RenditionId) -> u64 {
+    1 << (rendition.0 & 63)
+}
+
+/// One channel.
+#[derive(Debug, Default)]
+pub(crate) struct Channel {
+    members: BTreeMap<PeerId, Member>,
+    /// The members in no order, so that one can be drawn at random in constant time.
+    order: Vec<PeerId>,
+    /// Members proven to be sources of the present epoch.
+    pub(crate) sources: BTreeSet<PeerId>,
+    pub(crate) broadcast: Option<(Certificate, LiveNote)>,
+    pub(crate) descriptor: Option<(SignedDescriptor, Descriptor)>,
+    /// When it was last of use, monotonic ms.
+    pub(crate) used_ms: u64,
+    /// What subscribers were last told: the state, and whether it was in the directory.
+    pub(crate) announced: Option<(ChannelState, bool)>,
+    /// The viewer count that subscribers know.
+    pub(crate) viewers_told: u32,
+    quality: Option<(u64, Quality)>,
+}
+
+impl Channel {
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(crate) fn viewers(&self) -> u32 {
+        u32::try_from(self.members.len() - self.sources.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn member(&self, peer: &PeerId) -> Option<&Member> {
+        self.members.get(peer)
+    }
+
+    pub(crate) fn member_mut(&mut self, peer: &PeerId) -> Option<&mut Member> {
+        self.members.get_mut(peer)
+    }
+
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&PeerId, &Member)> {
+        self.members.iter()
+    }
+
+    pub(crate) fn insert(&mut self, peer: PeerId, mut member: Member) {
+        if let Some(old) = self.members.get(&peer) {
+            member.place = old.place;
+        } else {
+            member.place = self.order.len();
+            self.order.push(peer);
+        }
+        self.members.insert(peer, member);
+    }
+
+    pub(crate) fn remove(&mut self, peer: &PeerId) -> Option<Member> {
+        let member = self.members.remove(peer)?;
+        self.sources.remove(peer);
+        self.order.swap_remove(member.place);
+        if let Some(moved) = self.order.get(member.place)
+            && let Some(moved) = self.members.get_mut(moved)
+        {
+            moved.place = member.place;
+        }
+        Some(member)
+    }
+
+    /// How the channel is, the operator's lists aside.
+    pub(crate) fn state(&self) -> ChannelState {
+        match &self.broadcast {
+            None => ChannelState::Waiting,
+            Some((_, note)) if note.ended => ChannelState::Ended,
+            Some(_) if self.sources.is_empty() => ChannelState::Silent,
+            Some(_) => ChannelState::Live,
+        }
+    }
+
+    /// Whether the broadcaster wants it listed.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.descriptor.as_ref().is_some_and(|(_, descriptor)| descriptor.listed)
+    }
+
+    /// Up to `count` peers in `rendition` for `asker` at `from`: the sources, those with the most upload among a random
+    /// sample, and the rest of the sample, so that strong peers are found and weak ones are not cut off.
+    pub(crate) fn pick(
+        &self,
+        asker: &PeerId,
+        from: IpAddr,
+        rendition: RenditionId,
+        count: usize,
+        random: &mut fastrand::Rng,
+    ) -> Vec<PeerInfo> {
+        let wanted = bit(rendition);
+        let fits = |peer: &PeerId| {
+            peer != asker && self.members.get(peer).is_some_and(|member| member.renditions & wanted != 0)
+        };
+        let mut picked: Vec<PeerId> = self.sources.iter().filter(|peer| fits(peer)).copied().collect();
+        random.shuffle(&mut picked);
+        picked.truncate(SOURCES_PER_ANSWER.min(count));
+        let mut sample = self.sample(random);
+        sample.retain(|peer| fits(peer) && !self.sources.contains(peer));
+        let strong = (count - picked.len()) / 2;
+        let upload = |peer: &PeerId| self.members.get(peer).map_or(0, |member| member.upload_bps);
+        // The sample is in random order and the sort is stable: equals stay shuffled.
+        sample.sort_by_key(|peer| std::cmp::Reverse(upload(peer)));
+        if sample.len() > strong {
+            random.shuffle(&mut sample[strong..]);
+        }
+        picked.extend(sample);
+        picked.truncate(count);
+        picked.iter().filter_map(|peer| self.info(peer, from)).collect()
+    }
+
+    fn sample(&self, random: &mut fastrand::Rng) -> Vec<PeerId> {
+        if self.order.len() <= SAMPLE {
+            let mut all = self.order.clone();
+            random.shuffle(&mut all);
+            return all;
+        }
+        let mut places = BTreeSet::new();
+        while places.len() < SAMPLE {
+            places.insert(random.usize(..self.order.len()));
+        }
+        let mut sample: Vec<_> = places.into_iter().map(|place| self.order[place]).collect();
+        random.shuffle(&mut sample);
+        sample
+    }
+
+    fn info(&self, peer: &PeerId, asker: IpAddr) -> Option<PeerInfo> {
+        let member = self.members.get(peer)?;
+        // Another machine's loopback address would lead the asker to itself.
+        let local = classify(asker) == Class::Loopback;
+        let usable = |address: &&SocketAddr| local || classify(address.ip()) != Class::Loopback;
+        let peer_addr: Vec<_> =
+            member.addresses.iter().filter(usable).map(|address| (*address).into()).collect();
+        let source = self.sources.contains(peer);
+        (!peer_addr.is_empty()).then_some(PeerInfo { peer_id: *peer, peer_addr, source })
+    }
+
+    /// Means over the viewers that reported, computed at most once a second.
+    pub(crate) fn quality(&mut self, now_ms: u64) -> Option<Quality> {
+        let fresh = self.quality.filter(|(at_ms, _)| now_ms.saturating_sub(*at_ms) < QUALITY_AGE_MS);
+        let quality = fresh.map_or_else(|| self.compute_quality(), |(_, quality)| quality);
+        if fresh.is_none() {
+            self.quality = Some((now_ms, quality));
+        }
+        (quality.reports >= QUALITY_REPORTS_MIN).then_some(quality)
+    }
+
+    fn compute_quality(&self) -> Quality {
+        let viewers = self.members.iter().filter(|(peer, _)| !self.sources.contains(peer));
+        let reports: Vec<Qos> = viewers.filter_map(|(_, member)| member.qos).collect();
+        let mean = |value: fn(&Qos) -> Option<f64>| {
+            let values: Vec<f64> = reports.iter().filter_map(value).collect();
+            // A mean of one would be that viewer's own value.
+            (values.len() >= QUALITY_REPORTS_MIN as usize)
+                .then(|| values.iter().sum::<f64>() / values.len() as f64)
+        };
+        Quality {
+            reports: u32::try_from(reports.len()).unwrap_or(u32::MAX),
+            continuity: mean(|qos| qos.continuity),
+            offload_ratio: mean(|qos| qos.offload_ratio),
+            startup_ms: mean(|qos| qos.startup_ms),
+            delay_p50_ms: mean(|qos| qos.delay_p50_ms),
+            delay_p95_ms: mean(|qos| qos.delay_p95_ms),
+            buffer_ms: mean(|qos| qos.buffer_ms),
+            stalls: reports.iter().filter_map(|qos| qos.stalls).fold(0, u64::saturating_add),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(n: u16, upload_bps: u64) -> Member {
+        let mut member = Member::new(vec![SocketAddr::from(([1, 1, 1, 1], 2000 + n))], None);
+        member.upload_bps = upload_bps;
+        member.renditions = 1;
+        member
+    }
+
+    fn peer(n: u16) -> PeerId {
+        let mut id = [0; 32];
+        id[..2].copy_from_slice(&n.to_be_bytes());
+        PeerId(id)
+    }
+
+    #[test]
+    fn an_answer_has_the_source_strong_peers_and_a_random_share_but_never_the_asker() {
+        let mut channel = Channel::default();
+        for n in 0..100 {
+            channel.insert(peer(n), member(n, u64::from(n)));
+        }
+        channel.sources.insert(peer(7));
+        let from = IpAddr::from([1, 1, 1, 1]);
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut seen = BTreeSet::new();
+        for _ in 0..200 {
+            let picked = channel.pick(&peer(99), from, RenditionId(0), 20, &mut random);
+            assert_eq!(picked.len(), 20);
+            assert!(picked[0].source && picked[0].peer_id == peer(7));
+            assert_eq!(picked.iter().filter(|info| info.source).count(), 1);
+            let ids: BTreeSet<_> = picked.iter().map(|info| info.peer_id).collect();
+            assert_eq!(ids.len(), 20, "no peer twice");
+            assert!(!ids.contains(&peer(99)), "never the asker");
+            assert!(ids.contains(&peer(98)), "the strongest is found");
+            seen.extend(ids);
+        }
+        assert!(seen.len() > 90, "the weak are found too: {}", seen.len());
+        assert!(channel.pick(&peer(99), from, RenditionId(1), 20, &mut random).is_empty());
+    }
+
+    #[test]
+    fn members_come_and_go_without_losing_one() {
+        let mut channel = Channel::default();
+        let mut random = fastrand::Rng::with_seed(2);
+        for _ in 0..2000 {
+            let n = random.u16(..300);
+            if random.bool() {
+                channel.insert(peer(n), member(n, 0));
+            } else {
+                channel.remove(&peer(n));
+            }
+            assert_eq!(channel.order.len(), channel.len());
+        }
+        for (place, id) in channel.order.iter().enumerate() {
+            assert_eq!(channel.members[id].place, place);
+        }
+    }
+
+    #[test]
+    fn loopback_addresses_are_for_this_machine_only() {
+        let mut channel = Channel::default();
+        let mut one = member(1, 0);
+        one.addresses = vec!["127.0.0.1:2000".parse().unwrap()];
+        channel.insert(peer(1), one);
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut pick =
+            |from: [u8; 4]| channel.pick(&peer(2), from.into(), RenditionId(0), 5, &mut random).len();
+        assert_eq!((pick([127, 0, 0, 1]), pick([192, 168, 0, 2])), (1, 0));
+    }
+
+    #[test]
+    fn one_viewers_report_is_never_shown_alone() {
+        let mut channel = Channel::default();
+        for n in 0..2 {
+            let mut viewer = member(n, 0);
+            viewer.qos = Some(Qos { continuity: Some(f64::from(n)), ..Qos::default() });
+            channel.insert(peer(n), viewer);
+            let quality = channel.quality(u64::from(n) * QUALITY_AGE_MS);
+            assert_eq!(quality.and_then(|quality| quality.continuity), (n == 1).then_some(0.5));
+        }
+    }
+}

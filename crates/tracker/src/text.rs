@@ -1,0 +1,89 @@
+//! Text written by strangers: what may be in a name, and how ids and bytes are written in JSON.
+//!
+//! Nothing here escapes for HTML or a terminal; that is for whoever shows the text. What is refused is what no
+//! escaping helps against: control characters, and the invisible marks that reorder or hide the text around them.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use data_encoding::BASE64URL_NOPAD;
+use serde::de::{Error as _, Visitor};
+use serde::{Deserializer, Serializer};
+
+/// Whether `c` may stand in a line of text that is shown to people.
+///
+/// The zero-width joiner and non-joiner are kept: emoji and several scripts need them.
+pub fn is_plain(c: char) -> bool {
+    !(c.is_control()
+        || matches!(c,
+            '\u{061c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'))
+}
+
+/// `text` without what is not plain, and at most `chars_max` characters of it, trimmed.
+pub fn clean(text: &str, chars_max: usize) -> String {
+    text.chars().filter(|c| is_plain(*c)).take(chars_max).collect::<String>().trim().to_owned()
+}
+
+/// `#[serde(with = "as_text")]`: a value written as its `Display` text.
+pub(crate) mod as_text {
+    use super::{Deserializer, Display, FromStr, Serializer};
+
+    pub(crate) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(crate) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        deserializer.deserialize_str(super::Parsed(std::marker::PhantomData))
+    }
+}
+
+struct Parsed<T>(std::marker::PhantomData<T>);
+
+impl<T: FromStr<Err: Display>> Visitor<'_> for Parsed<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
+/// `#[serde(with = "base64url")]`: bytes written as base64url without padding (RFC 4648 §5).
+pub(crate) mod base64url {
+    use super::{BASE64URL_NOPAD, Deserializer, Serializer, decode};
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64URL_NOPAD.encode(bytes))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        decode(deserializer)
+    }
+}
+
+fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    let text: String = serde::Deserialize::deserialize(deserializer)?;
+    BASE64URL_NOPAD
+        .decode(text.as_bytes())
+        .map_err(|_| D::Error::custom("expected base64url without padding"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lose_what_would_lie_about_them() {
+        assert_eq!(clean("  Canal\u{202e}1\u{0}\u{1b}[31m ", 64), "Canal1[31m");
+        assert_eq!(clean("👩\u{200d}🚀 نمی\u{200c}خواهم", 64), "👩\u{200d}🚀 نمی\u{200c}خواهم");
+        assert_eq!(clean(&"é".repeat(100), 64).chars().count(), 64);
+    }
+}

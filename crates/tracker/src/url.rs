@@ -1,0 +1,319 @@
+//! Tracker URLs and who may lead this node to which of them.
+//!
+//! A [`TrackerUrl`] is only well-formed. Before it can be asked it is checked against where it came from, which gives an
+//! [`AllowedUrl`], the one thing that [`crate::client::TrackerClient`] takes; the same rule is applied again to every
+//! address that its name resolves to, so that a name cannot be pointed inwards after the check.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use url::{Host, Url};
+
+use crate::address::{Class, classify};
+
+/// Longest tracker URL, bytes.
+pub const TRACKER_URL_LEN_MAX: usize = 256;
+
+/// Where a URL came from, and so how far it is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UrlOrigin {
+    /// The user typed the URL itself (`--tracker URL`): the whole local network is open to it.
+    Typed,
+    /// The user typed or pasted a channel link that holds the URL: this machine and the public network.
+    TypedLink,
+    /// A descriptor, another peer, a link followed by a click: the public network only.
+    Foreign,
+}
+
+/// Why a tracker URL was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UrlError {
+    /// Not a tracker URL at all.
+    #[error(
+        "{url:?} is not a tracker URL ({why}); one looks like https://tracker.example or http://127.0.0.1:7777"
+    )]
+    Malformed {
+        /// What was given, cut to a readable length.
+        url: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// `http` towards the public network.
+    #[error("tracker {url}: plain http is for this machine and the local network; use https://")]
+    NotEncrypted {
+        /// The URL.
+        url: String,
+    },
+    /// Points at this machine or into the local network, and the user did not type it.
+    #[error(
+        "tracker {url} points at {what}, and links and descriptors are written by strangers; \
+         if you trust it, give it yourself with --tracker {url} (or add --lan)"
+    )]
+    Inward {
+        /// The URL.
+        url: String,
+        /// What it points at.
+        what: &'static str,
+    },
+    /// Link-local, metadata, multicast and the like.
+    #[error(
+        "tracker {url} has an address that no tracker can have (link-local, multicast, metadata or reserved)"
+    )]
+    Impossible {
+        /// The URL.
+        url: String,
+    },
+}
+
+/// A well-formed tracker URL: `http` or `https`, a host, perhaps a port and a path prefix, nothing else.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TrackerUrl(String);
+
+/// Which addresses an [`AllowedUrl`] may lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    public: bool,
+    private: bool,
+    shared: bool,
+    loopback: bool,
+}
+
+impl Reach {
+    /// Whether a connection may be made to `ip`, which must be canonical (no IPv4-mapped form).
+    pub fn allows(&self, ip: IpAddr) -> bool {
+        match classify(ip) {
+            Class::Public => self.public,
+            Class::Private => self.private,
+            Class::Shared => self.shared,
+            Class::Loopback => self.loopback,
+            Class::Never => false,
+        }
+    }
+}
+
+/// A tracker URL that may be asked, and the addresses it may lead to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowedUrl {
+    url: TrackerUrl,
+    reach: Reach,
+    lan: bool,
+}
+
+impl AllowedUrl {
+    /// The URL.
+    pub fn url(&self) -> &TrackerUrl {
+        &self.url
+    }
+
+    /// What the URL may lead to.
+    pub fn reach(&self) -> Reach {
+        self.reach
+    }
+
+    /// Whether asking this tracker puts the node in LAN mode: asked for, or implied by a typed tracker inside.
+    pub fn is_lan(&self) -> bool {
+        self.lan
+    }
+}
+
+impl TrackerUrl {
+    /// The URL as text, without a trailing slash.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `http` rather than `https`.
+    pub fn is_plain(&self) -> bool {
+        self.0.starts_with("http:")
+    }
+
+    /// Whether the host is written as an address of this machine or of the local network, or as `localhost`.
+    pub fn is_inside(&self) -> bool {
+        matches!(self.class(), Some(Class::Loopback | Class::Private | Class::Shared))
+    }
+
+    /// Checks the URL against where it came from; `lan` is LAN mode, asked for by the user.
+    ///
+    /// # Errors
+    /// [`UrlError`] when the URL must not be asked.
+    pub fn check(&self, origin: UrlOrigin, lan: bool) -> Result<AllowedUrl, UrlError> {
+        let class = self.class();
+        let typed = origin == UrlOrigin::Typed;
+        let inside = typed || lan;
+        // A link that the user pasted may name this machine, in so many words, but not a name that resolves to it.
+        let loopback = inside || (origin == UrlOrigin::TypedLink && class == Some(Class::Loopback));
+        let reach = Reach { public: !self.is_plain(), private: inside, shared: typed, loopback };
+        let url = self.0.clone();
+        match class {
+            Some(Class::Never) => return Err(UrlError::Impossible { url }),
+            Some(Class::Public) if self.is_plain() => return Err(UrlError::NotEncrypted { url }),
+            Some(Class::Loopback) if !loopback => {
+                return Err(UrlError::Inward { url, what: "this computer" });
+            }
+            Some(Class::Private) if !inside => {
+                return Err(UrlError::Inward { url, what: "the local network" });
+            }
+            Some(Class::Shared) if !typed => {
+                return Err(UrlError::Inward { url, what: "the provider's network" });
+            }
+            Some(_) => {}
+            None if !inside && self.is_plain() => return Err(UrlError::NotEncrypted { url }),
+            None if !inside && self.is_local_name() => {
+                return Err(UrlError::Inward { url, what: "the local network" });
+            }
+            None => {}
+        }
+        Ok(AllowedUrl {
+            url: self.clone(),
+            reach,
+            lan: lan || (typed && self.is_inside()) || (loopback && class == Some(Class::Loopback)),
+        })
+    }
+
+    /// The class of a host that is written as an address; `None` for a name that has to be resolved.
+    fn class(&self) -> Option<Class> {
+        match self.host() {
+            Host::Ipv4(ip) => Some(classify(ip.into())),
+            Host::Ipv6(ip) => Some(classify(ip.into())),
+            Host::Domain(name) if is_localhost(&name) => Some(Class::Loopback),
+            Host::Domain(_) => None,
+        }
+    }
+
+    fn host(&self) -> Host<String> {
+        let url = Url::parse(&self.0).ok();
+        let host = url.as_ref().and_then(Url::host).map(|host| host.to_owned());
+        host.expect("a TrackerUrl was parsed with a host when it was made")
+    }
+
+    /// Names that only a local resolver answers.
+    fn is_local_name(&self) -> bool {
+        let Host::Domain(name) = self.host() else { return false };
+        let name = name.trim_end_matches('.');
+        !name.contains('.')
+            || [".local", ".lan", ".internal", ".home.arpa", ".home", ".intranet"]
+                .iter()
+                .any(|suffix| name.ends_with(suffix))
+    }
+}
+
+fn is_localhost(name: &str) -> bool {
+    let name = name.trim_end_matches('.');
+    name == "localhost" || name.ends_with(".localhost")
+}
+
+impl FromStr for TrackerUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        let refuse = |why| UrlError::Malformed { url: text.chars().take(80).collect(), why };
+        if text.len() > TRACKER_URL_LEN_MAX {
+            return Err(refuse("longer than 256 bytes"));
+        }
+        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(refuse("it has spaces or control characters"));
+        }
+        let url = Url::parse(text).map_err(|_| refuse("it does not parse"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(refuse("neither http nor https"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(refuse("it holds a user name or password"));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(refuse("it has a query or fragment"));
+        }
+        if url.host().is_none() {
+            return Err(refuse("it has no host"));
+        }
+        if url.port() == Some(0) {
+            return Err(refuse("port 0"));
+        }
+        Ok(Self(url.as_str().trim_end_matches('/').to_owned()))
+    }
+}
+
+impl fmt::Display for TrackerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for TrackerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(url: &str, origin: UrlOrigin, lan: bool) -> Result<AllowedUrl, UrlError> {
+        url.parse::<TrackerUrl>()?.check(origin, lan)
+    }
+
+    #[test]
+    fn what_the_user_types_may_point_inwards_and_what_strangers_write_may_not() {
+        use UrlOrigin::{Foreign, Typed, TypedLink};
+        for url in ["http://127.0.0.1:7777", "http://localhost:7777", "http://[::1]:7777"] {
+            assert!(check(url, Typed, false).unwrap().is_lan(), "{url}");
+            assert!(check(url, TypedLink, false).unwrap().is_lan(), "{url}");
+            assert!(matches!(check(url, Foreign, false), Err(UrlError::Inward { .. })), "{url}");
+        }
+        for url in ["http://192.168.1.1", "https://10.0.0.8/x", "http://[fd00::5]"] {
+            assert!(check(url, Typed, false).is_ok(), "{url}");
+            assert!(matches!(check(url, TypedLink, false), Err(UrlError::Inward { .. })), "{url}");
+            assert!(matches!(check(url, Foreign, false), Err(UrlError::Inward { .. })), "{url}");
+            assert!(check(url, TypedLink, true).is_ok(), "{url}");
+        }
+        for url in ["https://printer", "https://nas.local", "https://db.internal"] {
+            assert!(matches!(check(url, Foreign, false), Err(UrlError::Inward { .. })), "{url}");
+        }
+        for url in ["http://169.254.169.254", "https://0.0.0.0", "https://[fe80::1]", "https://2852039166"] {
+            for origin in [Typed, TypedLink, Foreign] {
+                assert!(matches!(check(url, origin, true), Err(UrlError::Impossible { .. })), "{url}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_public_network_is_encrypted_and_names_are_checked_again_when_resolved() {
+        use UrlOrigin::{Foreign, Typed};
+        assert!(matches!(check("http://1.1.1.1", Typed, false), Err(UrlError::NotEncrypted { .. })));
+        assert!(matches!(
+            check("http://tracker.example", Foreign, false),
+            Err(UrlError::NotEncrypted { .. })
+        ));
+        // Typed names over http may turn out to be inside, and only that.
+        let named = check("http://tracker.example", Typed, false).unwrap();
+        assert!(!named.reach().allows("1.1.1.1".parse().unwrap()));
+        assert!(named.reach().allows("192.168.1.7".parse().unwrap()));
+        let foreign = check("https://tracker.example", Foreign, false).unwrap();
+        assert!(foreign.reach().allows("1.1.1.1".parse().unwrap()));
+        for inside in ["127.0.0.1", "10.1.1.1", "::1", "169.254.169.254", "100.64.0.1"] {
+            assert!(!foreign.reach().allows(inside.parse().unwrap()), "{inside}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_tracker_url_says_why() {
+        for url in [
+            "",
+            "x",
+            "ftp://a.example",
+            "https://u:p@a.example",
+            "https://a.example?x",
+            "https://",
+            "https://a b",
+        ] {
+            assert!(matches!(url.parse::<TrackerUrl>(), Err(UrlError::Malformed { .. })), "{url}");
+        }
+        assert_eq!(
+            "HTTPS://Tracker.Example:443/".parse::<TrackerUrl>().unwrap().as_str(),
+            "https://tracker.example"
+        );
+    }
+}
