@@ -296,10 +296,12 @@ mod tests {
         assert_eq!(reader.join().unwrap().unwrap(), BYTES as u64);
         let sent = world.wire().unwrap()[0];
         let segments = BYTES as u64 / u64::from(MTU - 52);
-        assert!((segments..segments + 20).contains(&sent.out_packets), "{sent:?} for {segments} segments");
+        // TCP may send a segment twice, so there is no exact figure; a super-packet would break every one of these.
+        assert!(sent.out_packets >= segments, "{sent:?} for {segments} segments");
+        assert!(sent.out_bytes >= BYTES as u64 + 52 * segments, "{sent:?}: headers are missing");
         assert!(
-            sent.out_bytes > BYTES as u64 + 52 * segments
-                && sent.out_bytes < BYTES as u64 + 52 * (segments + 20)
+            sent.out_bytes <= u64::from(MTU) * sent.out_packets,
+            "{sent:?}: more than fits into these packets"
         );
         assert_eq!(world.oversize_packets().unwrap(), 0);
         let hub = world.hub().to_owned();
