@@ -39,7 +39,8 @@ pub(super) fn run() -> Result<bool> {
     Ok(ok)
 }
 
-fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+/// Adds the Rust files below `dir`.
+pub(super) fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
         let path = entry?.path();
         if path.is_dir() {

@@ -1,8 +1,10 @@
 //! `cargo xtask check`: what no test sees. Runs every check even when one fails, and ends with the list of those that did.
 
+mod fences;
 mod lengths;
 mod licences;
 mod no_std;
+mod pages;
 mod wasm;
 
 use crate::{sh, system, workspace};
@@ -27,7 +29,9 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         }
     };
     note("format (fix: cargo fmt --all)", cargo_step("checking the format", &["fmt", "--all", "--check"])?);
+    note("who may depend on whom", fences::run()?);
     note("file lengths", lengths::run()?);
+    note("pages", pages::run()?);
     note("licences and bans", licences::run()?);
     note("proto without std", no_std::run()?);
     let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
