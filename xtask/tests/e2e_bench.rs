@@ -1,0 +1,94 @@
+//! `cargo xtask bench relay` as a whole, with a stand-in for `caudal`: namespaces are made and removed, the window is
+//! measured right, and Ctrl-C leaves nothing. Without root it must say that it needs root.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+fn bench(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(["bench", "relay", "--viewers", "3", "--warm-up", "1s", "--runs", "1", "--caudal"]);
+    command.arg(env!("CARGO_BIN_EXE_caudal-stand-in")).args(args);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn scratch(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()))
+}
+
+/// Namespaces that the process with this number has made and not removed.
+fn namespaces_of(pid: u32) -> Vec<String> {
+    let listed = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let names = listed.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with(&format!("caudal-bench-{pid}-"))).collect()
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn a_chain_of_three_is_measured_right() {
+    let file = scratch("report.json");
+    let child = bench(&["--duration", "2s", "--json", file.to_str().unwrap()]).spawn().unwrap();
+    let pid = child.id();
+    let done = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    if !is_root() {
+        assert_eq!(done.status.code(), Some(3), "{said}");
+        assert!(said.contains("root"), "{said}");
+        return;
+    }
+    assert_eq!(namespaces_of(pid), [""; 0]);
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&file).expect(&said)).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    for shape in ["open", "narrow"] {
+        let figures = &report["shapes"][shape];
+        let figure = |path: &str| {
+            figures.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{shape}{path}: {report}"))
+        };
+        // Each chunk of 1,200 bytes has 28 bytes of headers, and crosses the wire once for each of three viewers. The two
+        // ends of the window are not read at the very same moment for everybody, hence the tolerance.
+        let near = |path: &str, expected: f64, tolerance: f64| {
+            assert!(
+                (figure(path) - expected).abs() < tolerance,
+                "{shape}{path}: {}, expected {expected}",
+                figure(path)
+            );
+        };
+        near("/wire_ratio", 1228.0 / 1200.0, 0.05);
+        near("/source_copies", 1228.0 / 1200.0, 0.05);
+        near("/offload_ratio", 2.0 / 3.0, 0.02);
+        near("/rate_bps", 900_000.0, 100_000.0);
+        near("/chunk_delay_ms/p95", 2.0, 1e-9);
+        assert_eq!(figure("/oversize_packets"), 0.0);
+        assert!(figure("/context_switches_per_second") > 50.0);
+    }
+    assert!(report["shapes"]["narrow"]["delay_ratio"]["p95"].as_f64().unwrap() < 1.0);
+    assert_eq!(done.status.code(), Some(if report["ok"] == true { 0 } else { 1 }));
+    assert!(String::from_utf8_lossy(&done.stdout).contains("| wire ÷ useful"));
+}
+
+#[test]
+fn an_interrupt_leaves_nothing() {
+    if !is_root() {
+        let done = bench(&[]).output().unwrap();
+        assert_eq!(done.status.code(), Some(3));
+        return;
+    }
+    let child = bench(&["--duration", "60s", "--shape", "open"]).spawn().unwrap();
+    let pid = child.id();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while namespaces_of(pid).len() < 4 {
+        assert!(Instant::now() < deadline, "no namespaces within ten seconds");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let pid_of_child = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid_of_child, rustix::process::Signal::INT).unwrap();
+    let done = child.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&done.stderr).contains("interrupted"));
+    assert_eq!(namespaces_of(pid), [""; 0]);
+}
