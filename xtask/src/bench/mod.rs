@@ -1,0 +1,34 @@
+//! `cargo xtask bench …`: measurements with real processes on this machine, in network namespaces of their own.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`relay`] | one benchmark: a source, viewers, a measured window |
+//! | [`netns`] | the namespaces, the bridge between them, shaping, and what is counted on the wire |
+//! | [`process`] | `caudal` processes: starting, asking, ending, and what they cost |
+//! | [`figures`] | what nodes report, and what a run comes to |
+//! | [`snowball`] | the reference that delays are held against |
+//! | [`report`] | targets, tables, JSON, and the table in `docs/benchmarks.md` |
+
+mod figures;
+mod netns;
+mod process;
+mod relay;
+mod report;
+mod snowball;
+mod units;
+
+use anyhow::Result;
+
+/// The benchmarks.
+#[derive(clap::Subcommand)]
+pub(crate) enum Bench {
+    /// What relaying costs: 20 viewers, a source that sends two copies; uplinks open, then narrow.
+    Relay(relay::Args),
+}
+
+/// Runs a benchmark; true when every target was met.
+pub(crate) fn run(bench: &Bench) -> Result<bool> {
+    match bench {
+        Bench::Relay(args) => relay::run(args),
+    }
+}
