@@ -71,13 +71,27 @@ impl Swarm {
         neighbour.send(&Message::State(state));
     }
 
+    /// A segment began: those who wait for one are told with the next tick.
+    pub(super) fn tell_newcomers(&mut self, now: Timestamp) {
+        let epoch = self.epoch();
+        for neighbour in self.neighbours.values_mut() {
+            if neighbour.met && (neighbour.epoch != epoch || neighbour.have.end() == 0) {
+                neighbour.state_due = now;
+            }
+        }
+    }
+
     pub(super) fn hear_have(&mut self, now: Timestamp, peer: PeerId, have: &Have) {
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        if neighbour.epoch != have.epoch {
+            neighbour.segment_starts.clear();
+        }
         neighbour.epoch = have.epoch;
         neighbour.have = HaveMap::from_list(&have.chunks);
         neighbour.have_at = now;
         if !have.segment_starts.is_empty() {
             neighbour.segment_starts.clone_from(&have.segment_starts);
+            neighbour.starts_at = now;
         }
     }
 }

@@ -38,6 +38,12 @@ impl Recent {
     }
 }
 
+/// A neighbour may be served this many seconds of the stream on request at once, and half the rate from then on: more
+/// than any joiner needs, and less than a flood wants.
+const SERVED_SECONDS_MAX: u64 = 12;
+/// A claim that was false once counts again after this long.
+const CLAIM_PERIOD: Duration = Duration::from_secs(1);
+
 /// A chunk asked for and not yet answered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {
@@ -52,6 +58,9 @@ pub(crate) struct Probe {
     pub(crate) until: Timestamp,
 }
 
+/// Largest doubt about a neighbour.
+const DOUBT_MAX: Duration = Duration::from_secs(2);
+
 /// A connected peer.
 #[derive(Debug)]
 pub(crate) struct Neighbour {
@@ -65,6 +74,7 @@ pub(crate) struct Neighbour {
     pub(crate) epoch: u64,
     pub(crate) have: HaveMap,
     pub(crate) segment_starts: Vec<SegmentStart>,
+    pub(crate) starts_at: Timestamp,
     pub(crate) have_at: Timestamp,
     pub(crate) state: State,
     pub(crate) connected: Timestamp,
@@ -73,6 +83,21 @@ pub(crate) struct Neighbour {
     /// It did not answer a probe and has not been heard since.
     pub(crate) suspect: bool,
     pub(crate) asked: BTreeMap<u64, Asked>,
+    /// Chunks asked of it lately: however late the answer comes, it is no offence.
+    pub(crate) requested: Recent,
+    /// Each substream: when it last was, or was asked to be, this node's parent there.
+    pub(crate) invited: BTreeMap<u8, Timestamp>,
+    /// When its last chunk came.
+    pub(crate) chunk_at: Timestamp,
+    /// What its broken promises cost lately: unanswered requests, substreams that starved. Fades.
+    doubt_us: u64,
+    /// How much later than it says chunks come through it as a parent, smoothed, µs.
+    bias_us: u64,
+    /// The last time a false claim was counted.
+    claim_strike_at: Timestamp,
+    /// Bytes of requests that it may still be served, and since when they were counted.
+    credit: i64,
+    credit_at: Timestamp,
     /// It said that its uplink is busy.
     pub(crate) busy_until: Timestamp,
     /// Chunks queued for it on the uplink in answer to its requests.
@@ -106,6 +131,7 @@ impl Neighbour {
             epoch: 0,
             have: HaveMap::default(),
             segment_starts: Vec::new(),
+            starts_at: Timestamp::ZERO,
             have_at: Timestamp::ZERO,
             state: State::default(),
             connected: now,
@@ -113,6 +139,14 @@ impl Neighbour {
             probe: None,
             suspect: false,
             asked: BTreeMap::new(),
+            requested: Recent::default(),
+            invited: BTreeMap::new(),
+            chunk_at: now,
+            doubt_us: 0,
+            bias_us: 0,
+            claim_strike_at: Timestamp::ZERO,
+            credit: i64::MAX,
+            credit_at: now,
             busy_until: now,
             serving: 0,
             strikes: 0,
@@ -168,6 +202,55 @@ impl Neighbour {
     /// How long a chunk waits on its uplink.
     pub(crate) fn wait(&self) -> Duration {
         Duration::from_millis(u64::from(self.state.wait_ms))
+    }
+
+    /// It broke a promise that cost this node so much.
+    pub(crate) fn doubt(&mut self, cost: Duration) {
+        self.doubt_us = (self.doubt_us + cost.as_micros() as u64).min(DOUBT_MAX.as_micros() as u64);
+    }
+
+    /// A second has passed, or it kept a promise.
+    pub(crate) fn fade(&mut self) {
+        self.doubt_us -= self.doubt_us / 8;
+    }
+
+    /// What to add to anything it promises, µs.
+    pub(crate) fn doubt_us(&self) -> u64 {
+        self.doubt_us
+    }
+
+    /// A chunk came through it as a parent, `late_us` later than it had promised (sooner: negative).
+    pub(crate) fn learn_bias(&mut self, late_us: i64) {
+        let late_us = late_us.clamp(0, DOUBT_MAX.as_micros() as i64) as u64;
+        self.bias_us = (self.bias_us * 7 + late_us) / 8;
+    }
+
+    /// What to add to the lag it promises as a parent, µs.
+    pub(crate) fn bias_us(&self) -> u64 {
+        self.bias_us
+    }
+
+    /// Whether this false claim counts: what its next HAVE repeats, or what it still claims a second later, is another.
+    pub(crate) fn is_new_claim(&mut self, now: Timestamp) -> bool {
+        let counts = self.have_at > self.claim_strike_at || now.since(self.claim_strike_at) > CLAIM_PERIOD;
+        if counts {
+            self.claim_strike_at = now;
+        }
+        counts
+    }
+
+    /// Takes `bytes` from what it may be served on request; false when there is not so much. `per_second` is the
+    /// stream's rate in bytes.
+    pub(crate) fn charge(&mut self, now: Timestamp, bytes: u64, per_second: u64) -> bool {
+        let earned = now.since(self.credit_at).as_micros() as u64 * per_second / 2_000_000;
+        self.credit_at = now;
+        let most = (per_second * SERVED_SECONDS_MAX) as i64;
+        self.credit = self.credit.saturating_add(earned as i64).min(most);
+        if self.credit < bytes as i64 {
+            return false;
+        }
+        self.credit -= bytes as i64;
+        true
     }
 
     /// One more false step; true when that is one too many.

@@ -76,6 +76,10 @@ pub struct Policy {
     pub serve_wait: Duration,
     /// … and those of joiners while it is shorter than this.
     pub serve_wait_joining: Duration,
+    /// Requested chunks take their turn this much after pushed ones: who relays goes first …
+    pub serve_after: Duration,
+    /// … and those of joiners this much.
+    pub serve_after_joining: Duration,
     /// A pushed chunk that waited this long is dropped.
     pub push_expiry: Duration,
     /// A requested chunk that waited this long is dropped.
@@ -131,6 +135,8 @@ impl Default for Policy {
             pipeline_joining: 48,
             serve_wait: ms(150),
             serve_wait_joining: ms(500),
+            serve_after: ms(30),
+            serve_after_joining: ms(250),
             push_expiry: ms(600),
             pull_expiry: ms(400),
             join_back: ms(900),
@@ -187,14 +193,23 @@ impl Policy {
     }
 
     /// How good a parent would be: the delay expected through it, µs; `None` when it would refuse.
-    pub(crate) fn parent_score(&self, view: &ParentView, own_value: u8, urgent: bool) -> Option<u64> {
+    pub(crate) fn parent_score(
+        &self,
+        view: &ParentView,
+        own_value: u8,
+        urgent: bool,
+        substreams: u8,
+    ) -> Option<u64> {
         let accepts = match view.accept {
             ACCEPT_NOBODY => false,
             ACCEPT_URGENT => urgent,
             threshold => own_value >= threshold,
         };
-        // Many substreams from one parent are many lost at once when it leaves: 10 ms for each.
-        accepts.then(|| view.lag_us + view.wait_us + view.rtt_us / 2 + u64::from(view.already) * 10_000)
+        // Many substreams from one parent are many lost at once when it leaves, or lies: 10 ms for each, and past half
+        // of all so much that only those without a choice do it.
+        let many = if view.already * 2 >= u32::from(substreams) { 200_000 } else { 0 };
+        let eggs = u64::from(view.already) * 10_000 + many;
+        accepts.then(|| view.lag_us + view.wait_us + view.rtt_us / 2 + eggs)
     }
 
     /// Whether a parent with score `new` is worth leaving one that brings `current`, both in µs.

@@ -24,6 +24,8 @@ const REQUESTED_MAX: usize = 64;
 const SERVING_MAX: usize = 64;
 /// A request neither answered nor refused for this long counts against the neighbour, if it is there.
 const UNANSWERED_AFTER: Duration = Duration::from_secs(3);
+/// What it counts against a neighbour that a request was not answered in time.
+const SLOW_COST: Duration = Duration::from_millis(50);
 /// A neighbour that is busy is not asked again for this long.
 const BUSY_FOR: Duration = Duration::from_millis(120);
 
@@ -39,6 +41,7 @@ impl Swarm {
                 self.locks.insert(number, peer);
                 if let Some(neighbour) = self.neighbours.get_mut(&peer) {
                     neighbour.asked.insert(number, Asked { at: now, until });
+                    neighbour.requested.note(number);
                 }
                 requests.entry(peer).or_default().push(number);
             } else if busy {
@@ -61,8 +64,10 @@ impl Swarm {
     fn holes(&self, now: Timestamp, burst_end: u64) -> Vec<(u64, bool)> {
         let policy = &self.config.policy;
         let k = u64::from(self.substream_count()).max(1);
-        let start = self.store.start().max(self.playout.next_number);
         let edge = self.store.edge();
+        // A player that still speaks of another broadcast is not heard.
+        let playing = Some(self.playout.next_number).filter(|next| *next <= edge).unwrap_or(0);
+        let start = self.store.start().max(playing);
         let claimed =
             self.neighbours.values().filter(|n| n.epoch == self.epoch()).map(|n| n.have.end()).max();
         let end = claimed.unwrap_or(0).min(edge.max(burst_end) + self.claim_ahead()).max(edge);
@@ -108,7 +113,7 @@ impl Swarm {
                 let source = if n.source { 60_000 } else { 0 };
                 let queued = n.asked.len() as u64 * interval_us / 4;
                 let cost = (n.rtt + n.wait()).as_micros() as u64 + source + queued;
-                (cost + rng.u64(..5_000), n.peer)
+                (cost + n.doubt_us() + rng.u64(..5_000), n.peer)
             })
             .map(|n| n.peer)
     }
@@ -123,17 +128,20 @@ impl Swarm {
     fn end_locks(&mut self, now: Timestamp) {
         let mut silent = Vec::new();
         for neighbour in self.neighbours.values_mut() {
-            let (peer, heard) = (neighbour.peer, neighbour.heard);
-            let mut unanswered = false;
+            let (peer, heard, chunk_at) = (neighbour.peer, neighbour.heard, neighbour.chunk_at);
+            let (mut unanswered, mut slow) = (false, 0);
             neighbour.asked.retain(|number, asked| {
                 if now >= asked.until && self.locks.get(number) == Some(&peer) {
                     self.locks.remove(number);
+                    slow += 1;
                 }
                 let over = now.since(asked.at) > UNANSWERED_AFTER;
-                unanswered |= over && heard > asked.at;
+                // Who sends other chunks meanwhile has a narrow line, and is no liar.
+                unanswered |= over && heard > asked.at && chunk_at <= asked.at;
                 !over
             });
-            if unanswered {
+            neighbour.doubt(SLOW_COST * slow);
+            if unanswered && neighbour.is_new_claim(now) {
                 silent.push(peer);
             }
         }
@@ -167,7 +175,7 @@ impl Swarm {
         if reason == RefuseReason::Busy {
             neighbour.busy_until = now + BUSY_FOR;
         }
-        if lied {
+        if lied && neighbour.is_new_claim(now) {
             self.strike(now, peer, "it claims chunks that it has not");
         }
     }
@@ -175,19 +183,41 @@ impl Swarm {
     pub(super) fn serve(&mut self, now: Timestamp, peer: PeerId, request: &Request) {
         let spent = self.is_spent(now);
         let policy = &self.config.policy;
-        let limit = if request.joining { policy.serve_wait_joining } else { policy.serve_wait };
-        let busy = !self.config.upload || self.uplink.wait > limit || spent;
+        let (limit, after) = if request.joining {
+            (policy.serve_wait_joining, policy.serve_after_joining)
+        } else {
+            (policy.serve_wait, policy.serve_after)
+        };
+        let per_second = self.rate_bps / 8;
+        let never = !self.config.upload || spent;
+        let mut wait = self.uplink.wait;
         let expires = now + policy.pull_expiry.min(Duration::from_millis(u64::from(request.deadline_ms)));
         let (mut absent, mut refused, mut offers) = (Vec::new(), Vec::new(), Vec::new());
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         for number in request.chunks.numbers(REQUESTED_MAX) {
             match self.store.get(number) {
                 None => absent.push(number),
-                Some(_) if busy || neighbour.serving >= SERVING_MAX => refused.push(number),
+                Some(_) if never || wait > limit || neighbour.serving >= SERVING_MAX => refused.push(number),
+                // It has arrived there: the question and the chunk crossed each other.
+                Some(_) if neighbour.given.contains(number) => refused.push(number),
                 Some(held) => {
+                    let bytes = held.chunk.encoded().len() as u64;
+                    if !neighbour.charge(now, bytes, per_second) {
+                        refused.push(number);
+                        continue;
+                    }
+                    wait += Duration::from_micros(bytes * 8_000_000 / self.uplink.pace_bps.max(1));
                     neighbour.serving += 1;
                     let (chunk, received, lag_us) = (held.chunk.clone(), held.received, held.lag_us);
-                    offers.push(Offer { peer, chunk, due: now, expires, requested: true, received, lag_us });
+                    offers.push(Offer {
+                        peer,
+                        chunk,
+                        due: now + after,
+                        expires,
+                        requested: true,
+                        received,
+                        lag_us,
+                    });
                 }
             }
         }
@@ -196,6 +226,8 @@ impl Swarm {
                 neighbour.send(&Message::Refuse { reason, chunks: RangeList::from_numbers(numbers) });
             }
         }
+        // What is admitted now counts for the next request of the same moment.
+        self.uplink.wait = wait;
         for offer in offers {
             self.spend(now, u64::from(offer.chunk.header().len));
             self.put(SwarmOutput::Offer(offer));
@@ -231,6 +263,10 @@ impl Swarm {
             if let Some(bytes) = done.sent_bytes {
                 neighbour.bytes_out += bytes;
                 neighbour.given.note(done.number);
+            } else if done.requested && !done.merged {
+                // Every request is answered: what expired in the queue may be asked of somebody else.
+                let chunks = RangeList::from_numbers([done.number]);
+                neighbour.send(&Message::Refuse { reason: RefuseReason::Busy, chunks });
             }
         }
     }

@@ -72,7 +72,7 @@ impl Store {
         self.chunks.range(range).map(|(&number, held)| (number, held))
     }
 
-    /// Sets where interest begins; what lies below is discarded.
+    /// Sets where interest begins, above or below where it was; what lies below is discarded.
     pub(crate) fn begin_at(&mut self, number: u64) {
         self.start = number;
         self.drop_below(number);
