@@ -403,6 +403,11 @@ impl Swarm {
         if let Some(neighbour) = self.neighbours.get_mut(&peer) {
             neighbour.refused_until.insert(s, now + REFUSED_FOR);
         }
+        if reject.reason != RejectReason::Displaced {
+            return;
+        }
+        // Whom a displaced child may try has just got room. Other suggestions lift no refusal: two full parents that
+        // name each other would be asked in turn for ever.
         for suggested in &reject.suggestions {
             if let Some(neighbour) = self.neighbours.get_mut(suggested) {
                 neighbour.refused_until.remove(&s);
