@@ -80,6 +80,8 @@ pub(crate) struct Neighbour {
     pub(crate) connected: Timestamp,
     pub(crate) heard: Timestamp,
     pub(crate) probe: Option<Probe>,
+    /// When the last PING was sent.
+    pub(crate) pinged: Timestamp,
     /// It did not answer a probe and has not been heard since.
     pub(crate) suspect: bool,
     pub(crate) asked: BTreeMap<u64, Asked>,
@@ -137,6 +139,7 @@ impl Neighbour {
             connected: now,
             heard: now,
             probe: None,
+            pinged: Timestamp::ZERO,
             suspect: false,
             asked: BTreeMap::new(),
             requested: Recent::default(),

@@ -27,6 +27,8 @@ const FAILURES_MAX: u32 = 6;
 const NEED_PEERS_PERIOD: Duration = Duration::from_millis(1000);
 /// … and, when asking brought no more of them, this often at most while the stream is there.
 const NEED_PEERS_PERIOD_MAX: Duration = Duration::from_secs(16);
+/// A neighbour is asked this often at most: every answer is a reason to look again, and must not be one to ask again.
+const PROBE_PERIOD: Duration = Duration::from_millis(120);
 /// A probed neighbour that stays silent for this long is disconnected.
 const SILENT_FOR: Duration = Duration::from_secs(4);
 
@@ -203,7 +205,11 @@ impl Swarm {
     /// Asks `peer` whether it is there, unless that question is under way.
     pub(super) fn probe(&mut self, now: Timestamp, peer: PeerId) {
         let timeout = self.config.policy.probe_timeout;
-        let Some(neighbour) = self.neighbours.get_mut(&peer).filter(|n| n.probe.is_none()) else { return };
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        if neighbour.probe.is_some() || now.since(neighbour.pinged) < PROBE_PERIOD {
+            return;
+        }
+        neighbour.pinged = now;
         self.next_ping = self.next_ping.wrapping_add(1);
         let number = self.next_ping;
         neighbour.probe = Some(Probe { sent: now, until: now + timeout + neighbour.rtt * 4 });
