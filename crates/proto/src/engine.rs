@@ -24,6 +24,8 @@ pub const CONNECTIONS_MAX: usize = 96;
 pub const MESSAGES_MAX: u64 = 2000;
 /// … and in a second, for as long as it likes; more is a flood.
 pub const MESSAGES_PER_SECOND: u64 = 400;
+/// Peers that acknowledge nothing are looked for this often.
+const STALLS_PERIOD: Duration = Duration::from_millis(50);
 /// A connection that no swarm uses is closed after this long.
 const UNUSED_FOR: Duration = Duration::from_secs(5);
 
@@ -80,6 +82,7 @@ pub struct Engine {
     connections: BTreeMap<PeerId, Connection>,
     uplink: Uplink,
     sweep_at: Timestamp,
+    stalls_at: Timestamp,
     out: VecDeque<Output>,
 }
 
@@ -94,6 +97,7 @@ impl Engine {
             connections: BTreeMap::new(),
             uplink: Uplink::new(config.upload_limit_bps),
             sweep_at: Timestamp::ZERO,
+            stalls_at: Timestamp::ZERO,
             out: VecDeque::new(),
             config,
         }
@@ -108,6 +112,12 @@ impl Engine {
             swarm.set_uplink(view);
         }
         self.dispatch(now, input);
+        if now >= self.stalls_at {
+            self.stalls_at = now + STALLS_PERIOD;
+            for peer in self.uplink.stalled(now) {
+                self.swarms.values_mut().for_each(|(_, swarm)| swarm.stalled(now, peer));
+            }
+        }
         for (_, swarm) in self.swarms.values_mut() {
             swarm.tick(now);
         }

@@ -115,6 +115,8 @@ pub(crate) struct Swarm {
     banned: BTreeSet<PeerId>,
     /// Which neighbour has been asked for a chunk, until the lock ends.
     locks: BTreeMap<u64, PeerId>,
+    /// Chunks that nobody is asked for on a guess until then; as many as there are requests under way.
+    guess_after: BTreeMap<u64, Timestamp>,
     playout: Playout,
     lag: LagClock,
     /// Measured stream rate, bit/s; the certificate's until there is enough.
@@ -160,6 +162,7 @@ impl Swarm {
             known: BTreeMap::new(),
             banned: BTreeSet::new(),
             locks: BTreeMap::new(),
+            guess_after: BTreeMap::new(),
             playout: Playout::default(),
             lag: LagClock::default(),
             rate_bps: 1_000_000,
@@ -391,6 +394,7 @@ impl Swarm {
         }
         self.locks.retain(|_, holder| *holder != peer);
         self.lose_everywhere(now, peer);
+        self.tell_room(now);
         if let Some(known) = self.known.get_mut(&peer) {
             known.lost(now, &self.config.policy);
         }

@@ -41,6 +41,8 @@ impl Recent {
 /// A neighbour may be served this many seconds of the stream on request at once, and half the rate from then on: more
 /// than any joiner needs, and less than a flood wants.
 const SERVED_SECONDS_MAX: u64 = 12;
+/// A neighbour that receives a substream with some lag has a chunk this much later at the latest, as a rule.
+const SETTLED: Duration = Duration::from_millis(200);
 /// A claim that was false once counts again after this long.
 const CLAIM_PERIOD: Duration = Duration::from_secs(1);
 
@@ -100,6 +102,8 @@ pub(crate) struct Neighbour {
     /// Bytes of requests that it may still be served, and since when they were counted.
     credit: i64,
     credit_at: Timestamp,
+    /// Chunks it said it lacks, since its last HAVE.
+    pub(crate) absent: Recent,
     /// It said that its uplink is busy.
     pub(crate) busy_until: Timestamp,
     /// Chunks queued for it on the uplink in answer to its requests.
@@ -111,6 +115,8 @@ pub(crate) struct Neighbour {
     /// Chunks it got from this node lately, before its have map says so.
     pub(crate) given: Recent,
     pub(crate) state_due: Timestamp,
+    /// When it was last told this node's state.
+    pub(crate) told: Timestamp,
     pub(crate) note_sent_us: u64,
     pub(crate) certificate_sent: u64,
     pub(crate) useful_bytes_in: u64,
@@ -150,6 +156,7 @@ impl Neighbour {
             claim_strike_at: Timestamp::ZERO,
             credit: i64::MAX,
             credit_at: now,
+            absent: Recent::default(),
             busy_until: now,
             serving: 0,
             strikes: 0,
@@ -157,6 +164,7 @@ impl Neighbour {
             taken: Recent::default(),
             given: Recent::default(),
             state_due: now,
+            told: now,
             note_sent_us: 0,
             certificate_sent: 0,
             useful_bytes_in: 0,
@@ -194,6 +202,19 @@ impl Neighbour {
     /// It holds the chunk, or is about to, as far as this node knows.
     pub(crate) fn has(&self, number: u64) -> bool {
         self.have.contains(number) || self.given.contains(number)
+    }
+
+    /// It holds the chunk of substream `s`, as it said, or has had all the time to get it since it last said anything.
+    pub(crate) fn has_or_should(&self, now: Timestamp, number: u64, s: u8, since: Option<Timestamp>) -> bool {
+        if self.have.contains(number) {
+            return true;
+        }
+        let Some(lag_us) = self.lag_us(s) else { return false };
+        since.is_some_and(|since| {
+            self.have_at < since + Duration::from_micros(lag_us) + SETTLED
+                && now.since(since) > Duration::from_micros(lag_us) + SETTLED
+        }) && self.have.start().is_some_and(|start| start <= number)
+            && !self.absent.contains(number)
     }
 
     /// How far behind the signature it receives substream `s`, µs; `None` when it does not.

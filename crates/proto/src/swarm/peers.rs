@@ -216,6 +216,13 @@ impl Swarm {
         neighbour.send(&Message::Ping(number));
     }
 
+    /// The uplink has chunks under way to `peer` that it does not acknowledge.
+    pub(crate) fn stalled(&mut self, now: Timestamp, peer: PeerId) {
+        if self.neighbours.get(&peer).is_some_and(|n| now.since(n.heard) > n.rtt * 2) {
+            self.probe(now, peer);
+        }
+    }
+
     /// Notices who no longer answers.
     pub(super) fn watch_neighbours(&mut self, now: Timestamp) {
         let silence = self.config.policy.silence;

@@ -90,7 +90,9 @@ pub struct Policy {
     pub join_back_max: Duration,
     /// A replayed chunk or a false claim counts this many against a peer at most before it is dropped.
     pub strikes_max: u32,
-    /// A source that sends a set number of copies saves up unused ones for this long.
+    /// A source that sends a set number of copies may answer requests with this share of the rate beyond them …
+    pub source_repair_percent: u32,
+    /// … and with what it saved, up to so much of the stream.
     pub source_savings: Duration,
     /// One strike is forgiven this often.
     pub strike_decay: Duration,
@@ -142,7 +144,8 @@ impl Default for Policy {
             join_back: ms(900),
             join_back_max: ms(2600),
             strikes_max: 5,
-            source_savings: Duration::from_secs(10),
+            source_repair_percent: 8,
+            source_savings: Duration::from_secs(4),
             strike_decay: Duration::from_secs(60),
             note_period: Duration::from_secs(3),
             pex_period: Duration::from_secs(20),

@@ -24,6 +24,8 @@ const REQUESTED_MAX: usize = 64;
 const SERVING_MAX: usize = 64;
 /// A request neither answered nor refused for this long counts against the neighbour, if it is there.
 const UNANSWERED_AFTER: Duration = Duration::from_secs(3);
+/// Who should have a chunk by now, but never said so, is asked at this pace.
+const GUESS_PERIOD: Duration = Duration::from_millis(80);
 /// What it counts against a neighbour that a request was not answered in time.
 const SLOW_COST: Duration = Duration::from_millis(50);
 /// A neighbour that is busy is not asked again for this long.
@@ -33,6 +35,7 @@ impl Swarm {
     pub(super) fn pull(&mut self, now: Timestamp) {
         let Phase::Joined { burst_end } = self.phase else { return };
         self.end_locks(now);
+        self.guess_after.retain(|_, after| now < *after);
         let joining = self.store.have().end() < burst_end || self.has_holes(burst_end);
         let mut requests: BTreeMap<PeerId, Vec<u64>> = BTreeMap::new();
         for (number, busy) in self.holes(now, burst_end) {
@@ -64,7 +67,7 @@ impl Swarm {
     fn holes(&self, now: Timestamp, burst_end: u64) -> Vec<(u64, bool)> {
         let policy = &self.config.policy;
         let k = u64::from(self.substream_count()).max(1);
-        let edge = self.store.edge();
+        let edge = self.store.far_edge();
         // A player that still speaks of another broadcast is not heard.
         let playing = Some(self.playout.next_number).filter(|next| *next <= edge).unwrap_or(0);
         let start = self.store.start().max(playing);
@@ -102,18 +105,28 @@ impl Swarm {
         let policy = &self.config.policy;
         let pipeline = if joining { policy.pipeline_joining } else { policy.pipeline };
         let interval_us = 8_000_000 * 8192 / self.rate_bps.max(1);
+        let s = (number % u64::from(self.substream_count()).max(1)) as u8;
+        let since = self.store.known_since(number);
+        let parent = self.substreams.get(usize::from(s)).and_then(super::tree::Substream::parent);
+        let may_guess = !self.guess_after.contains_key(&number);
         let rng = &mut self.rng;
         self.neighbours
             .values()
             .filter(|n| n.met && !n.suspect && n.epoch == self.certificate.map_or(0, |c| c.epoch))
-            .filter(|n| n.have.contains(number) && n.asked.len() < pipeline && !n.asked.contains_key(&number))
+            .filter(|n| n.asked.len() < pipeline && !n.asked.contains_key(&number))
+            // What the parent should have it will push.
+            .filter(|n| {
+                n.have.contains(number)
+                    || (may_guess && parent != Some(n.peer) && n.has_or_should(now, number, s, since))
+            })
             .filter(|n| now >= n.busy_until)
             .min_by_key(|n| {
                 // A source has few copies to give: others first, where they are not much slower.
                 let source = if n.source { 60_000 } else { 0 };
+                let guess = if n.have.contains(number) { 0 } else { 40_000 };
                 let queued = n.asked.len() as u64 * interval_us / 4;
                 let cost = (n.rtt + n.wait()).as_micros() as u64 + source + queued;
-                (cost + n.doubt_us() + rng.u64(..5_000), n.peer)
+                (cost + guess + n.doubt_us() + rng.u64(..5_000), n.peer)
             })
             .map(|n| n.peer)
     }
@@ -165,6 +178,10 @@ impl Swarm {
             }
             if self.locks.get(&number) == Some(&peer) {
                 self.locks.remove(&number);
+            }
+            if reason == RefuseReason::Absent {
+                neighbour.absent.note(number);
+                self.guess_after.insert(number, now + GUESS_PERIOD);
             }
             if reason == RefuseReason::Absent && neighbour.have.contains(number) {
                 // What leaves the other end of its window is no lie.
@@ -243,10 +260,12 @@ impl Swarm {
     /// Books bytes against the copies that a source may send; what it does not send is saved for a while.
     pub(super) fn spend(&mut self, now: Timestamp, bytes: u64) {
         let Role::Source { copies_percent: Some(percent), .. } = self.config.role else { return };
-        let per_second = self.rate_bps * u64::from(percent) / 800;
+        let policy = &self.config.policy;
+        let per_second = self.rate_bps * u64::from(percent + policy.source_repair_percent) / 800;
         let earned = now.since(self.saved_at).as_micros() as u64 * per_second / 1_000_000;
         self.saved_at = now;
-        let most = self.config.policy.source_savings.as_secs() * per_second;
+        // When those who had a chunk first are gone, nobody but the source has it: there must be savings.
+        let most = policy.source_savings.as_millis() as u64 * (self.rate_bps / 8) / 1000;
         self.savings = (self.savings + earned as i64).min(most as i64) - bytes as i64;
     }
 

@@ -21,6 +21,8 @@ const BACKLOG_MAX: usize = 12;
 const FORMER_GRACE: Duration = Duration::from_secs(15);
 /// A parent that refused is asked again after this long.
 const REFUSED_FOR: Duration = Duration::from_millis(800);
+/// State is told again this soon at most.
+const STATE_GAP_MIN: Duration = Duration::from_millis(120);
 /// What it counts against a parent that a substream starved through it.
 const STARVED_COST: Duration = Duration::from_millis(150);
 /// Largest factor by which changes lengthen the hold time, in tenths.
@@ -435,6 +437,13 @@ impl Swarm {
         }
     }
 
+    /// Slots have become free: who seeks a parent is told soon, not with the next turn.
+    pub(super) fn tell_room(&mut self, now: Timestamp) {
+        for neighbour in self.neighbours.values_mut() {
+            neighbour.state_due = neighbour.state_due.min(now.max(neighbour.told + STATE_GAP_MIN));
+        }
+    }
+
     /// A neighbour is silent: it is not relied on, and told so, should it ever hear it.
     pub(super) fn stop_relying_on(&mut self, now: Timestamp, peer: PeerId) {
         for s in 0..self.substream_count() {
@@ -450,6 +459,7 @@ impl Swarm {
         }
         self.lose_everywhere(now, peer);
         self.put(SwarmOutput::WithdrawAll(peer));
+        self.tell_room(now);
     }
 
     /// Looks for parents where there is none or a better one, and asks after late chunks.
@@ -458,6 +468,7 @@ impl Swarm {
             return;
         }
         let ages = self.oldest_missing(now);
+        let stalled = self.store.stalled(now);
         for s in 0..self.substream_count() {
             let sub = &mut self.substreams[usize::from(s)];
             if let Some(pending) = sub.pending {
@@ -469,7 +480,7 @@ impl Swarm {
                     neighbour.refused_until.insert(s, now + REFUSED_FOR);
                 }
             }
-            let age = ages.get(usize::from(s)).copied().unwrap_or_default();
+            let age = ages.get(usize::from(s)).copied().unwrap_or_default().max(stalled);
             match self.substreams[usize::from(s)].parent() {
                 None => self.seek_parent(now, s, None),
                 Some(parent) => self.watch_parent(now, s, parent, age),
@@ -561,12 +572,12 @@ impl Swarm {
     fn oldest_missing(&self, now: Timestamp) -> Vec<Duration> {
         let k = u64::from(self.substream_count());
         let mut ages: Vec<Duration> = alloc::vec![Duration::ZERO; k as usize];
-        let edge = self.store.edge();
+        let edge = self.store.far_edge();
         let burst_end = match self.phase {
             super::join::Phase::Joined { burst_end } => burst_end,
             _ => 0,
         };
-        let low = self.store.start().max(burst_end).max(edge.saturating_sub(k * 24));
+        let low = self.store.start().max(burst_end).max(edge.saturating_sub(k * 24)).min(edge);
         for number in self.store.have().missing(low..edge) {
             let slot = &mut ages[(number % k) as usize];
             if slot.is_zero()

@@ -25,6 +25,8 @@ const ROUND_TRIP_STEP: Duration = Duration::from_millis(25);
 pub const UNDER_WAY_MAX: usize = 16;
 /// Offers looked at for one whose connection has room.
 const SCAN_MAX: usize = 256;
+/// A chunk unacknowledged for this long, beyond four round trips, makes its receiver suspect.
+const STALLED_AFTER: Duration = Duration::from_millis(300);
 /// The pacer forgives this much idleness: what a timer may be late.
 const BURST: Duration = Duration::from_millis(8);
 
@@ -198,6 +200,15 @@ impl Uplink {
         let gone: Vec<_> =
             self.queue.iter().filter(|(_, (_, o))| o.expires <= now).map(|(key, _)| *key).collect();
         gone.iter().filter_map(|key| self.remove(key)).map(|(channel, offer)| done(channel, &offer)).collect()
+    }
+
+    /// Peers that have not acknowledged a chunk for suspiciously long.
+    pub(crate) fn stalled(&self, now: Timestamp) -> impl Iterator<Item = PeerId> {
+        self.connections.iter().filter_map(move |(peer, connection)| {
+            // Tokens ascend: the first flight is the oldest.
+            let (_, oldest) = connection.flights.first_key_value()?;
+            (now.since(oldest.released) > STALLED_AFTER + connection.rtt * 4).then_some(*peer)
+        })
     }
 
     /// The next chunk to hand over, if pacer and connections let one go now.

@@ -22,7 +22,7 @@ use caudal_proto::io::{Candidate, ChunkOutcome, ChunkToken, Connected, Event, In
 use caudal_proto::swarm::policy::Policy;
 use caudal_proto::swarm::{Role, SwarmConfig, SwarmStats};
 use caudal_proto::time::Timestamp;
-use caudal_proto::wire::FrameReader;
+use caudal_proto::wire::{FrameReader, Message};
 
 /// The wall clock at virtual time 0, µs.
 pub const UNIX_START_US: u64 = 1_800_000_000_000_000;
@@ -174,6 +174,8 @@ pub struct World {
     resets: BTreeSet<(usize, ChunkToken)>,
     /// One side of a partition, and until when nothing crosses it.
     partition: Option<(BTreeSet<usize>, Timestamp)>,
+    /// Prints what this node and its peers say to each other, HAVE and STATE left out.
+    pub watch: Option<usize>,
     /// FNV-1a over everything that was transmitted.
     pub trace: u64,
 }
@@ -201,6 +203,7 @@ impl World {
             ordered: BTreeMap::new(),
             resets: BTreeSet::new(),
             partition: None,
+            watch: std::env::var("WATCH").ok().and_then(|node| node.parse().ok()),
             trace: 0xcbf2_9ce4_8422_2325,
         }
     }
@@ -601,6 +604,7 @@ impl World {
 
     fn carry(&mut self, index: usize, transmit: Transmit) {
         self.note_trace(index, &transmit);
+        self.print(index, &transmit);
         match transmit {
             Transmit::Connect { peer, .. } => self.connect(index, peer),
             Transmit::Disconnect { peer, .. } => {
@@ -711,6 +715,51 @@ impl World {
         }
         if bad {
             self.input(to, Input::Violation(from, "it sent a frame that is too long"));
+        }
+    }
+
+    fn print(&self, index: usize, transmit: &Transmit) {
+        let Some(watched) = self.watch else { return };
+        let (Transmit::Connect { peer, .. }
+        | Transmit::Disconnect { peer, .. }
+        | Transmit::Control { peer, .. }
+        | Transmit::Chunk { peer, .. }
+        | Transmit::Reset { peer, .. }) = transmit;
+        let other = self.index(peer).unwrap_or(usize::MAX);
+        if index != watched && other != watched {
+            return;
+        }
+        let at = self.now.as_micros() / 1000;
+        match transmit {
+            Transmit::Control { bytes, .. } => {
+                let mut reader = FrameReader::default();
+                reader.extend(bytes);
+                while let Ok(Some(frame)) = reader.next_frame() {
+                    for message in caudal_proto::wire::Messages::open(frame).expect("a frame").flatten() {
+                        let text = match message {
+                            Message::Have(_) | Message::State(_) | Message::LiveNote(_) => continue,
+                            Message::Request(r) => {
+                                format!("REQUEST {:?}", r.chunks.iter().collect::<Vec<_>>())
+                            }
+                            Message::Refuse { reason, chunks } => {
+                                format!("REFUSE {reason:?} {:?}", chunks.iter().collect::<Vec<_>>())
+                            }
+                            Message::Cancel(chunks) => {
+                                format!("CANCEL {:?}", chunks.iter().collect::<Vec<_>>())
+                            }
+                            other => format!("{other:?}"),
+                        };
+                        println!("{at} {index}->{other} {text}");
+                    }
+                }
+            }
+            Transmit::Chunk { head, body, .. } => {
+                let number = Chunk::decode(body.clone()).map_or(u64::MAX, |chunk| chunk.header().number);
+                println!("{at} {index}->{other} CHUNK {number} requested {} lag {:?}", head[2], &head[3..]);
+            }
+            Transmit::Connect { .. } => println!("{at} {index}->{other} CONNECT"),
+            Transmit::Disconnect { code, .. } => println!("{at} {index}->{other} DISCONNECT {code:?}"),
+            Transmit::Reset { .. } => println!("{at} {index}->{other} RESET"),
         }
     }
 
