@@ -853,6 +853,11 @@ pub fn reads(world: &World, bytes: &[u8]) -> Result<Certificate, BroadcastError>
     Certificate::decode(&world.channel(), bytes)
 }
 
+/// The seeds of a scenario: `usual` of them, or as many as the environment variable SEEDS says.
+pub fn seeds(usual: u64) -> std::ops::Range<u64> {
+    0..std::env::var("SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
 pub fn addr(index: usize) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 1000 + index as u16))
 }
