@@ -43,6 +43,10 @@ impl Recent {
 const SERVED_SECONDS_MAX: u64 = 12;
 /// A neighbour that receives a substream with some lag has a chunk this much later at the latest, as a rule.
 const SETTLED: Duration = Duration::from_millis(200);
+/// Half of how long a parent that let a substream starve is shunned; doubled each time …
+const SHUN_BASE: Duration = Duration::from_millis(1000);
+/// … this often at most.
+const SHUN_DOUBLINGS_MAX: u32 = 6;
 /// A claim that was false once counts again after this long.
 const CLAIM_PERIOD: Duration = Duration::from_secs(1);
 
@@ -91,6 +95,10 @@ pub(crate) struct Neighbour {
     pub(crate) requested: Recent,
     /// Each substream: when it last was, or was asked to be, this node's parent there.
     pub(crate) invited: BTreeMap<u8, Timestamp>,
+    /// Substreams that starved through it since it last pushed anything new.
+    broken: u32,
+    /// It is no parent for those who have a choice until then.
+    pub(crate) shunned_until: Timestamp,
     /// When its last chunk came.
     pub(crate) chunk_at: Timestamp,
     /// What its broken promises cost lately: unanswered requests, substreams that starved. Fades.
@@ -150,6 +158,8 @@ impl Neighbour {
             asked: BTreeMap::new(),
             requested: Recent::default(),
             invited: BTreeMap::new(),
+            broken: 0,
+            shunned_until: now,
             chunk_at: now,
             doubt_us: 0,
             bias_us: 0,
@@ -231,6 +241,18 @@ impl Neighbour {
     /// It broke a promise that cost this node so much.
     pub(crate) fn doubt(&mut self, cost: Duration) {
         self.doubt_us = (self.doubt_us + cost.as_micros() as u64).min(DOUBT_MAX.as_micros() as u64);
+    }
+
+    /// A substream starved through it as a parent.
+    pub(crate) fn shun(&mut self, now: Timestamp) {
+        self.broken = (self.broken + 1).min(SHUN_DOUBLINGS_MAX);
+        self.shunned_until = now + SHUN_BASE * (1 << self.broken);
+    }
+
+    /// It pushed a new chunk.
+    pub(crate) fn trust(&mut self) {
+        self.broken = 0;
+        self.shunned_until = Timestamp::ZERO;
     }
 
     /// A second has passed, or it kept a promise.

@@ -176,6 +176,9 @@ impl Swarm {
         if requested || !sub.is_parent(&peer) {
             return;
         }
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.trust();
+        }
         sub.lag_us = Some(sub.lag_us.map_or(lag_us, |old| (old * 3 + lag_us) / 4));
         if let Some(neighbour) = self.neighbours.get_mut(&peer)
             && let Some(promised) = neighbour.lag_us(s)
@@ -497,6 +500,7 @@ impl Swarm {
             let replaced = self.substreams[usize::from(s)].pending.is_some();
             if let Some(neighbour) = self.neighbours.get_mut(&parent).filter(|_| replaced) {
                 neighbour.doubt(STARVED_COST);
+                neighbour.shun(now);
             }
         } else if age > policy.probe_after + usual * 2 {
             self.probe(now, parent);
@@ -527,6 +531,7 @@ impl Swarm {
                     && !sub.is_child(&n.peer)
                     && !sub.is_parent(&n.peer)
             })
+            .filter(|n| urgent || now >= n.shunned_until)
             .filter(|n| n.refused_until.get(&s).is_none_or(|until| now >= *until))
             .filter_map(|n| {
                 let view = ParentView {

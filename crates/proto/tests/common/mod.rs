@@ -174,6 +174,8 @@ pub struct World {
     resets: BTreeSet<(usize, ChunkToken)>,
     /// One side of a partition, and until when nothing crosses it.
     partition: Option<(BTreeSet<usize>, Timestamp)>,
+    /// A millisecond and what happened in it: engines must not spin.
+    spin: (Timestamp, u32),
     /// Prints what this node and its peers say to each other, HAVE and STATE left out.
     pub watch: Option<usize>,
     /// FNV-1a over everything that was transmitted.
@@ -203,6 +205,7 @@ impl World {
             ordered: BTreeMap::new(),
             resets: BTreeSet::new(),
             partition: None,
+            spin: (Timestamp::ZERO, 0),
             watch: std::env::var("WATCH").ok().and_then(|node| node.parse().ok()),
             trace: 0xcbf2_9ce4_8422_2325,
         }
@@ -406,6 +409,11 @@ impl World {
                 break;
             }
             let Some(happening) = self.queue.remove(&(at, seq)) else { break };
+            if at.since(self.spin.0) > MS(1) {
+                self.spin = (at, 0);
+            }
+            self.spin.1 += 1;
+            assert!(self.spin.1 < 50_000, "the world spins at {at:?}");
             self.now = self.now.max(at);
             self.happen(happening);
         }
@@ -607,6 +615,8 @@ impl World {
         self.print(index, &transmit);
         match transmit {
             Transmit::Connect { peer, .. } => self.connect(index, peer),
+            // Who wants to be listened to does not hang up.
+            Transmit::Disconnect { .. } if self.nodes[index].hostile => {}
             Transmit::Disconnect { peer, .. } => {
                 let Some(other) = self.index(&peer) else { return };
                 if self.links.remove(&(index.min(other), index.max(other))).is_some() {
