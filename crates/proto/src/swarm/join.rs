@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::{Swarm, SwarmOutput};
+use crate::broadcast::LiveNote;
 use crate::chunk::{Flags, VerifiedChunk};
 use crate::id::PeerId;
 use crate::io::Event;
@@ -28,6 +29,10 @@ pub(crate) enum Phase {
 
 /// A start whose first chunk has not come after this long is given up for another, if there is one.
 const PROOF_MAX: Duration = Duration::from_millis(1200);
+/// A newcomer that has heard one neighbour waits for a second one for so long.
+const SECOND_VOICE: Duration = Duration::from_millis(40);
+/// A claim beyond the signed edge is asked for at once for so long.
+const CLAIM_TRUSTED: Duration = Duration::from_millis(600);
 /// Starts remembered as false or fruitless.
 const REFUSED_MAX: usize = 32;
 /// How far beyond the signed edge a neighbour's claim is believed enough to ask for it, chunks.
@@ -48,6 +53,9 @@ pub(super) struct Unproven {
 #[derive(Debug, Default)]
 pub(super) struct Joining {
     unproven: Option<Unproven>,
+    joined_at: Timestamp,
+    /// When the first neighbour named a start.
+    first_named: Option<Timestamp>,
     /// Starts that proved false, or that nobody delivered (`false`).
     refused: BTreeMap<u64, bool>,
 }
@@ -69,6 +77,12 @@ impl Swarm {
             }
             self.refuse_start(unproven.number, false);
         }
+        if let Phase::Joined { burst_end } = self.phase {
+            // What nobody has shown by now did not exist, whoever claimed it.
+            if now.since(self.joining.joined_at) > CLAIM_TRUSTED && burst_end > self.store.edge() {
+                self.phase = Phase::Joined { burst_end: self.store.edge() };
+            }
+        }
         if self.phase != Phase::Waiting {
             return;
         }
@@ -77,14 +91,19 @@ impl Swarm {
             return;
         }
         // A claim beyond what the note and the rate make possible is not believed.
-        let believable = note.next_number + CLAIM_AHEAD;
+        let believable = note.next_number + self.plausible_ahead(now, &note);
         let Some((start, named_by)) = self.choose_start(now, certificate.epoch, believable) else { return };
+        let mut claims: Vec<u64> =
+            self.neighbours.values().filter(|n| n.epoch == certificate.epoch).map(|n| n.have.end()).collect();
+        claims.sort_unstable();
+        // Of two claims the smaller has two voices.
         let claimed =
-            self.neighbours.values().filter(|n| n.epoch == certificate.epoch).map(|n| n.have.end()).max();
-        let burst_end = claimed.unwrap_or(0).clamp(start, believable);
+            if let [.., second, _] = claims[..] { second } else { claims.first().copied().unwrap_or(0) };
+        let burst_end = claimed.clamp(start, believable.max(start));
         self.store.begin_at(start);
         self.store.raise_edge(note.next_number, now);
         self.phase = Phase::Joined { burst_end };
+        self.joining.joined_at = now;
         self.joining.unproven = Some(Unproven { since: now, number: start, named_by });
         for substream in &mut self.substreams {
             substream.seek(now);
@@ -109,6 +128,13 @@ impl Swarm {
                     let entry = starts.entry(start.number).or_insert((0, age, neighbour.peer));
                     *entry = (entry.0 + 1, entry.1.max(age), entry.2);
                 }
+            }
+        }
+        let others = self.neighbours.len() + self.dials_under_way(now);
+        if voters == 1 && others > 1 {
+            let since = *self.joining.first_named.get_or_insert(now);
+            if now.since(since) < SECOND_VOICE {
+                return None;
             }
         }
         starts.retain(|number, _| self.joining.refused.get(number) != Some(&true));
@@ -164,6 +190,17 @@ impl Swarm {
             // What lay below the old start was thrown away and may come again.
             neighbour.taken = super::neighbour::Recent::default();
         }
+    }
+
+    /// How many chunks may have followed a live note: the broadcast's mean rate since it began, and some.
+    fn plausible_ahead(&self, now: Timestamp, note: &LiveNote) -> u64 {
+        let lasted_ms = (note.unix_us / 1000).saturating_sub(note.epoch).max(1);
+        let age_ms = self.unix_us(now).saturating_sub(note.unix_us) / 1000 + 1_000;
+        if lasted_ms < 3_000 {
+            return CLAIM_AHEAD;
+        }
+        let chunks = u128::from(note.next_number) * u128::from(age_ms) * 3 / 2 / u128::from(lasted_ms);
+        u64::try_from(chunks).unwrap_or(u64::MAX).clamp(16, CLAIM_AHEAD)
     }
 
     /// How far beyond the signed edge a neighbour's claim is believed enough to ask for it.

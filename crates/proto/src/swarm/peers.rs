@@ -114,6 +114,10 @@ impl Swarm {
         }
     }
 
+    pub(super) fn dials_under_way(&self, now: Timestamp) -> usize {
+        self.known.values().filter(|known| known.dialling.is_some_and(|until| now < until)).count()
+    }
+
     fn dial(&mut self, now: Timestamp) {
         let dialling =
             self.known.values().filter(|known| known.dialling.is_some_and(|until| now < until)).count();

@@ -38,7 +38,7 @@ impl Swarm {
         self.guess_after.retain(|_, after| now < *after);
         let joining = self.store.have().end() < burst_end || self.has_holes(burst_end);
         let mut requests: BTreeMap<PeerId, Vec<u64>> = BTreeMap::new();
-        for (number, busy) in self.holes(now, burst_end) {
+        for number in self.holes(now, burst_end) {
             if let Some(peer) = self.choose_holder(now, number, joining) {
                 let until = now + self.lock_time(&peer);
                 self.locks.insert(number, peer);
@@ -47,8 +47,6 @@ impl Swarm {
                     neighbour.requested.note(number);
                 }
                 requests.entry(peer).or_default().push(number);
-            } else if busy {
-                break;
             }
         }
         let deadline_ms = self.config.policy.pull_expiry.as_millis() as u16;
@@ -63,8 +61,8 @@ impl Swarm {
         start < burst_end && self.store.have().missing(start..burst_end).next().is_some()
     }
 
-    /// What may be asked for now, earliest first; the flag says that it belongs to the joining burst.
-    fn holes(&self, now: Timestamp, burst_end: u64) -> Vec<(u64, bool)> {
+    /// What may be asked for now, earliest first.
+    fn holes(&self, now: Timestamp, burst_end: u64) -> Vec<u64> {
         let policy = &self.config.policy;
         let k = u64::from(self.substream_count()).max(1);
         let edge = self.store.far_edge();
@@ -80,7 +78,7 @@ impl Swarm {
                 continue;
             }
             if number < burst_end {
-                holes.push((number, true));
+                holes.push(number);
                 continue;
             }
             let sub = &self.substreams[(number % k) as usize];
@@ -94,7 +92,7 @@ impl Swarm {
                 None => policy.pull_orphan_after,
             };
             if age >= policy.pull_age(parent_has, sub.lateness()) {
-                holes.push((number, false));
+                holes.push(number);
             }
         }
         holes

@@ -63,6 +63,8 @@ enum Room {
 #[derive(Debug)]
 pub(super) struct Substream {
     parent: Option<Parent>,
+    /// Since when there is this parent.
+    parent_since: Timestamp,
     pending: Option<Pending>,
     orphan_since: Timestamp,
     consider_at: Timestamp,
@@ -79,6 +81,7 @@ impl Substream {
     pub(super) fn new(now: Timestamp) -> Self {
         Self {
             parent: None,
+            parent_since: now,
             pending: None,
             orphan_since: now,
             consider_at: now,
@@ -100,6 +103,11 @@ impl Substream {
 
     pub(super) fn is_parent(&self, peer: &PeerId) -> bool {
         self.parent.as_ref().is_some_and(|parent| parent.peer == *peer)
+    }
+
+    /// `peer` is, or was asked to be, the parent.
+    fn relies_on(&self, peer: &PeerId) -> bool {
+        self.is_parent(peer) || self.pending.is_some_and(|pending| pending.peer == *peer)
     }
 
     pub(super) fn parent(&self) -> Option<PeerId> {
@@ -359,6 +367,7 @@ impl Swarm {
         }
         let old = self.leave_parent(now, s);
         let sub = &mut self.substreams[usize::from(s)];
+        sub.parent_since = now;
         sub.parent = Some(Parent { peer, path: accept.path });
         sub.lag_us = None;
         sub.hold = (sub.hold * 8 / 5).min(HOLD_MAX);
@@ -495,12 +504,21 @@ impl Swarm {
         let policy = &self.config.policy;
         let sub = &self.substreams[usize::from(s)];
         let usual = sub.lateness();
+        // What was late before it came is not its fault.
+        let age = age.min(now.since(sub.parent_since));
+        let hopeless = (policy.starve_after + usual) * 3 / 2;
         if age > policy.starve_after + usual {
             self.seek_parent(now, s, Some(u64::MAX));
             let replaced = self.substreams[usize::from(s)].pending.is_some();
-            if let Some(neighbour) = self.neighbours.get_mut(&parent).filter(|_| replaced) {
-                neighbour.doubt(STARVED_COST);
-                neighbour.shun(now);
+            if replaced || age > hopeless {
+                if let Some(neighbour) = self.neighbours.get_mut(&parent) {
+                    neighbour.doubt(STARVED_COST);
+                    neighbour.shun(now);
+                }
+                // Without a parent it may ask more urgently, and pulls sooner.
+                if !replaced && self.leave_parent(now, s).is_some() {
+                    self.send(parent, &Message::Detach { substream: s });
+                }
             }
         } else if age > policy.probe_after + usual * 2 {
             self.probe(now, parent);
@@ -539,7 +557,7 @@ impl Swarm {
                     wait_us: n.wait().as_micros() as u64,
                     rtt_us: n.rtt.as_micros() as u64,
                     accept: n.state.substreams.get(usize::from(s))?.accept,
-                    already: self.substreams.iter().filter(|other| other.is_parent(&n.peer)).count() as u32,
+                    already: self.substreams.iter().filter(|other| other.relies_on(&n.peer)).count() as u32,
                 };
                 policy
                     .parent_score(&view, value, urgent, self.substream_count())
