@@ -1,1 +1,53 @@
-fn main() {}
+//! The `caudal` command: what a person types, and what they read.
+//!
+//! Owns arguments, messages, exit codes and where state lives on disk. Everything that happens on a network is
+//! `node`'s and `tracker`'s.
+
+mod args;
+mod commands;
+mod run;
+mod state;
+mod units;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser as _;
+
+use args::{Args, Command};
+use run::Failure;
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    let args = Args::parse();
+    init_log(args.verbose);
+    let typed = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+    let context = run::Context { started, typed: format!("caudal {typed}") };
+    let result = match args.command {
+        Command::Tracker(args) => run::on_threads(commands::tracker::run(args)),
+        Command::Publish(args) => run::on_one_thread(commands::publish::run(*args, context)),
+        Command::Watch(args) => run::on_one_thread(commands::watch::run(args, context)),
+        Command::Channels(args) => run::on_one_thread(commands::channels::run(args)),
+        Command::Key(args) => commands::key::run(args),
+        Command::Demo(args) => run::on_one_thread(commands::demo::run(args)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::NotOk) => ExitCode::from(1),
+        Err(Failure::CouldNot(error)) => {
+            eprintln!("caudal: {error:#}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn init_log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn,iroh=error,noq=error,noq_proto=error,iroh_relay=error,netwatch=error",
+        1 => "info,iroh=warn,noq=warn,noq_proto=warn,netwatch=warn",
+        _ => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CAUDAL_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}

@@ -20,6 +20,12 @@ use crate::wire::{ChunkHead, LAG_UNKNOWN_MS, Message, Messages};
 pub const SWARMS_MAX: usize = 8;
 /// Most connections of one node, whoever dialled.
 pub const CONNECTIONS_MAX: usize = 96;
+/// Control messages of one peer that are heard at once …
+pub const MESSAGES_MAX: u64 = 2000;
+/// … and in a second, for as long as it likes; more is a flood.
+pub const MESSAGES_PER_SECOND: u64 = 400;
+/// Peers that acknowledge nothing are looked for this often.
+const STALLS_PERIOD: Duration = Duration::from_millis(50);
 /// A connection that no swarm uses is closed after this long.
 const UNUSED_FOR: Duration = Duration::from_secs(5);
 
@@ -40,6 +46,26 @@ struct Connection {
     /// The peer's handles, and what they stand for.
     handles: BTreeMap<u8, ChannelId>,
     used: Timestamp,
+    /// Control messages that it may still send, and since when they were counted.
+    messages_left: u64,
+    messages_at: Timestamp,
+}
+
+impl Connection {
+    fn new(now: Timestamp, connected: Connected) -> Self {
+        Self { connected, handles: BTreeMap::new(), used: now, messages_left: MESSAGES_MAX, messages_at: now }
+    }
+
+    /// One more message; false when they are a flood.
+    fn hear_message(&mut self, now: Timestamp) -> bool {
+        let earned = now.since(self.messages_at).as_micros() as u64 * MESSAGES_PER_SECOND / 1_000_000;
+        if earned > 0 {
+            self.messages_left = (self.messages_left + earned).min(MESSAGES_MAX);
+            self.messages_at = now;
+        }
+        self.messages_left = self.messages_left.saturating_sub(1);
+        self.messages_left > 0
+    }
 }
 
 /// A node's whole protocol state.
@@ -56,6 +82,7 @@ pub struct Engine {
     connections: BTreeMap<PeerId, Connection>,
     uplink: Uplink,
     sweep_at: Timestamp,
+    stalls_at: Timestamp,
     out: VecDeque<Output>,
 }
 
@@ -70,6 +97,7 @@ impl Engine {
             connections: BTreeMap::new(),
             uplink: Uplink::new(config.upload_limit_bps),
             sweep_at: Timestamp::ZERO,
+            stalls_at: Timestamp::ZERO,
             out: VecDeque::new(),
             config,
         }
@@ -84,6 +112,12 @@ impl Engine {
             swarm.set_uplink(view);
         }
         self.dispatch(now, input);
+        if now >= self.stalls_at {
+            self.stalls_at = now + STALLS_PERIOD;
+            for peer in self.uplink.stalled(now) {
+                self.swarms.values_mut().for_each(|(_, swarm)| swarm.stalled(now, peer));
+            }
+        }
         for (_, swarm) in self.swarms.values_mut() {
             swarm.tick(now);
         }
@@ -116,10 +150,10 @@ impl Engine {
             }
             Input::Open(config) => self.open(now, *config),
             Input::Leave(channel) => {
-                if let Some((handle, mut swarm)) = self.swarms.remove(&channel) {
+                if let Some((_, mut swarm)) = self.swarms.remove(&channel) {
                     swarm.leave();
                     self.drain(now, channel, &mut swarm);
-                    let _ = handle;
+                    self.uplink.forget(&channel);
                 }
             }
             Input::Candidates(channel, candidates) => {
@@ -173,11 +207,13 @@ impl Engine {
 
     fn connected(&mut self, now: Timestamp, connected: Connected) {
         let peer = connected.peer;
+        // A peer that restarted is back before its old connection has ended.
+        self.disconnected(now, peer);
         if self.connections.len() >= CONNECTIONS_MAX {
             self.transmit(Transmit::Disconnect { peer, code: CloseCode::Full });
             return;
         }
-        self.connections.insert(peer, Connection { connected, handles: BTreeMap::new(), used: now });
+        self.connections.insert(peer, Connection::new(now, connected));
         self.uplink.connected(peer, connected.rtt);
         for (_, swarm) in self.swarms.values_mut() {
             // A channel is named first by the one who knows that the other watches it.
@@ -203,6 +239,10 @@ impl Engine {
         let mut touched = None;
         for message in messages {
             let Some(connection) = self.connections.get_mut(&peer) else { return };
+            if !connection.hear_message(now) {
+                self.violation(now, peer, "it floods this node with control messages");
+                return;
+            }
             match message {
                 Ok(Message::Handshake(handshake)) => {
                     let Some((_, swarm)) = self.swarms.get_mut(&handshake.channel) else { continue };
@@ -340,6 +380,11 @@ impl Engine {
                     }
                     if let Some(token) = token {
                         self.transmit(Transmit::Reset { peer, token });
+                    }
+                }
+                SwarmOutput::WithdrawAll(peer) => {
+                    for done in self.uplink.withdraw_all(&channel, &peer) {
+                        swarm.offer_done(&done);
                     }
                 }
                 SwarmOutput::Event(event) => self.out.push_back(Output::Event(event)),

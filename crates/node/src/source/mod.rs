@@ -19,7 +19,7 @@ use caudal_proto::id::{BroadcastId, ChannelId, PeerId, RenditionId, SecretKey};
 use caudal_proto::io::{Event, Input};
 use caudal_proto::swarm::policy::Policy;
 use caudal_proto::swarm::{Role, SwarmConfig, SwarmStats};
-use caudal_tracker::descriptor::{Descriptor, Rendition, Tracker};
+use caudal_tracker::descriptor::{Descriptor, Tracker};
 use caudal_tracker::message::Qos;
 use caudal_tracker::url::AllowedUrl;
 use tokio::sync::{mpsc, watch};
@@ -331,14 +331,6 @@ fn descriptor(config: &SourceConfig, channel: ChannelId) -> Descriptor {
         language: config.language.clone(),
         listed: config.listed,
         trackers: config.trackers.iter().map(|url| Tracker(url.url().clone())).collect(),
-        renditions: vec![Rendition {
-            id: 0,
-            codecs: String::new(),
-            width: None,
-            height: None,
-            fps: None,
-            bandwidth_bps: u64::from(config.rate_bps),
-        }],
         ..Descriptor::new(channel, &config.name, unix_ms())
     }
 }

@@ -65,19 +65,46 @@ impl Swarm {
         };
         let epoch = self.epoch();
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        neighbour.told = now;
         let newcomer = neighbour.epoch != epoch || neighbour.have.end() == 0;
         let segment_starts = if newcomer { self.store.segment_starts(now).collect() } else { Vec::new() };
         neighbour.send(&Message::Have(Have { epoch, chunks: self.store.have().to_list(), segment_starts }));
         neighbour.send(&Message::State(state));
     }
 
+    /// A segment began: those who wait for one are told with the next tick.
+    pub(super) fn tell_newcomers(&mut self, now: Timestamp) {
+        let epoch = self.epoch();
+        for neighbour in self.neighbours.values_mut() {
+            if neighbour.met && (neighbour.epoch != epoch || neighbour.have.end() == 0) {
+                neighbour.state_due = now;
+            }
+        }
+    }
+
     pub(super) fn hear_have(&mut self, now: Timestamp, peer: PeerId, have: &Have) {
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        if neighbour.epoch != have.epoch {
+            neighbour.segment_starts.clear();
+        }
         neighbour.epoch = have.epoch;
         neighbour.have = HaveMap::from_list(&have.chunks);
         neighbour.have_at = now;
+        neighbour.absent = super::neighbour::Recent::default();
         if !have.segment_starts.is_empty() {
             neighbour.segment_starts.clone_from(&have.segment_starts);
+            neighbour.starts_at = now;
+        }
+        if self.phase.is_joined() && !self.store.stalled(now).is_zero() {
+            let mut ends: Vec<u64> =
+                self.neighbours.values().filter(|n| n.epoch == have.epoch).map(|n| n.have.end()).collect();
+            ends.sort_unstable();
+            // One neighbour may lie; two that agree are worth asking.
+            if let [.., second, _] = ends[..]
+                && have.epoch == self.epoch()
+            {
+                self.store.raise_rumour(second.min(self.store.edge() + self.claim_ahead()), now);
+            }
         }
     }
 }

@@ -1,6 +1,15 @@
-//! Where a newcomer starts: the newest segment that it can complete in time.
+//! Where a newcomer starts: the newest segment that it can complete in time, and the proof that it is one.
+//!
+//! Where segments start is hearsay until a signed chunk says so: until then nothing is delivered.
 
-use super::Swarm;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::{Swarm, SwarmOutput};
+use crate::broadcast::LiveNote;
+use crate::chunk::{Flags, VerifiedChunk};
+use crate::id::PeerId;
 use crate::io::Event;
 use crate::time::Timestamp;
 
@@ -18,6 +27,39 @@ pub(crate) enum Phase {
     },
 }
 
+/// A start whose first chunk has not come after this long is given up for another, if there is one.
+const PROOF_MAX: Duration = Duration::from_millis(1200);
+/// A newcomer that has heard one neighbour waits for a second one for so long.
+const SECOND_VOICE: Duration = Duration::from_millis(40);
+/// A claim beyond the signed edge is asked for at once for so long.
+const CLAIM_TRUSTED: Duration = Duration::from_millis(600);
+/// Starts remembered as false or fruitless.
+const REFUSED_MAX: usize = 32;
+/// How far beyond the signed edge a neighbour's claim is believed enough to ask for it, chunks.
+const CLAIM_AHEAD: u64 = 256;
+/// With so many neighbours heard, a start that only one of them names is not chosen if there is another.
+const VOTERS_MIN: usize = 3;
+
+/// The start that was chosen and not yet proven.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unproven {
+    since: Timestamp,
+    number: u64,
+    /// Who named it; nobody else is to blame if it is false.
+    named_by: PeerId,
+}
+
+/// What joining remembers of one broadcast.
+#[derive(Debug, Default)]
+pub(super) struct Joining {
+    unproven: Option<Unproven>,
+    joined_at: Timestamp,
+    /// When the first neighbour named a start.
+    first_named: Option<Timestamp>,
+    /// Starts that proved false, or that nobody delivered (`false`).
+    refused: BTreeMap<u64, bool>,
+}
+
 impl Phase {
     pub(crate) fn is_joined(self) -> bool {
         !matches!(self, Self::Waiting)
@@ -26,6 +68,21 @@ impl Phase {
 
 impl Swarm {
     pub(super) fn try_join(&mut self, now: Timestamp) {
+        if let Some(unproven) = self.joining.unproven
+            && now.since(unproven.since) > PROOF_MAX
+        {
+            // Nobody delivered it. That may be a narrow line or a lie: elsewhere, if there is an elsewhere.
+            if let Some(neighbour) = self.neighbours.get_mut(&unproven.named_by) {
+                neighbour.doubt(PROOF_MAX);
+            }
+            self.refuse_start(unproven.number, false);
+        }
+        if let Phase::Joined { burst_end } = self.phase {
+            // What nobody has shown by now did not exist, whoever claimed it.
+            if now.since(self.joining.joined_at) > CLAIM_TRUSTED && burst_end > self.store.edge() {
+                self.phase = Phase::Joined { burst_end: self.store.edge() };
+            }
+        }
         if self.phase != Phase::Waiting {
             return;
         }
@@ -33,44 +90,121 @@ impl Swarm {
         if !note.is_fresh(self.unix_us(now)) {
             return;
         }
-        let Some(start) = self.choose_start(now, certificate.epoch) else { return };
         // A claim beyond what the note and the rate make possible is not believed.
+        let believable = note.next_number + self.plausible_ahead(now, &note);
+        let Some((start, named_by)) = self.choose_start(now, certificate.epoch, believable) else { return };
+        let mut claims: Vec<u64> =
+            self.neighbours.values().filter(|n| n.epoch == certificate.epoch).map(|n| n.have.end()).collect();
+        claims.sort_unstable();
+        // Of two claims the smaller has two voices.
         let claimed =
-            self.neighbours.values().filter(|n| n.epoch == certificate.epoch).map(|n| n.have.end()).max();
-        let believable = note.next_number.max(start) + self.claim_ahead();
-        let burst_end = claimed.unwrap_or(0).clamp(start, believable);
-        self.store = super::store::Store::default();
+            if let [.., second, _] = claims[..] { second } else { claims.first().copied().unwrap_or(0) };
+        let burst_end = claimed.clamp(start, believable.max(start));
         self.store.begin_at(start);
-        self.store.raise_edge(note.next_number.max(start), now);
+        self.store.raise_edge(note.next_number, now);
         self.phase = Phase::Joined { burst_end };
+        self.joining.joined_at = now;
+        self.joining.unproven = Some(Unproven { since: now, number: start, named_by });
         for substream in &mut self.substreams {
             substream.seek(now);
         }
-        self.event(Event::Joined { channel: self.config.channel, epoch: certificate.epoch, number: start });
+        self.prove_start(now);
     }
 
-    /// The newest segment start that is old enough to fill a buffer and not too old to fetch, else the newest.
-    fn choose_start(&self, now: Timestamp, epoch: u64) -> Option<u64> {
+    /// The newest segment start that is old enough to fill a buffer and not too old to fetch, else the newest; and who
+    /// named it.
+    fn choose_start(&mut self, now: Timestamp, epoch: u64, believable: u64) -> Option<(u64, PeerId)> {
         let policy = &self.config.policy;
         let (back, back_max) = (policy.join_back.as_millis() as u64, policy.join_back_max.as_millis() as u64);
-        let mut newest: Option<u64> = None;
-        let mut filled: Option<u64> = None;
+        // Each start: how many name it, its age as the one who names it first puts it, and who that is.
+        let mut starts: BTreeMap<u64, (usize, u64, PeerId)> = BTreeMap::new();
+        let mut voters = 0;
         for neighbour in self.neighbours.values().filter(|n| n.met && n.epoch == epoch) {
-            let elapsed = now.since(neighbour.have_at).as_millis() as u64;
-            for start in neighbour.segment_starts.iter().filter(|start| neighbour.have.contains(start.number))
-            {
-                let age = u64::from(start.age_ms) + elapsed;
-                newest = newest.max(Some(start.number));
-                if (back..=back_max).contains(&age) {
-                    filled = filled.max(Some(start.number));
+            voters += usize::from(!neighbour.segment_starts.is_empty());
+            let elapsed = now.since(neighbour.starts_at).as_millis() as u64;
+            for start in &neighbour.segment_starts {
+                if neighbour.have.contains(start.number) && start.number < believable {
+                    let age = u64::from(start.age_ms) + elapsed;
+                    let entry = starts.entry(start.number).or_insert((0, age, neighbour.peer));
+                    *entry = (entry.0 + 1, entry.1.max(age), entry.2);
                 }
             }
         }
-        filled.or(newest)
+        let others = self.neighbours.len() + self.dials_under_way(now);
+        if voters == 1 && others > 1 {
+            let since = *self.joining.first_named.get_or_insert(now);
+            if now.since(since) < SECOND_VOICE {
+                return None;
+            }
+        }
+        starts.retain(|number, _| self.joining.refused.get(number) != Some(&true));
+        let fruitless = |number: &u64| self.joining.refused.contains_key(number);
+        if starts.keys().any(|number| !fruitless(number)) {
+            starts.retain(|number, _| !fruitless(number));
+        }
+        if voters >= VOTERS_MIN && starts.values().any(|(votes, ..)| *votes > 1) {
+            starts.retain(|_, (votes, ..)| *votes > 1);
+        }
+        let filled = starts.iter().rev().find(|(_, (_, age, _))| (back..=back_max).contains(age));
+        filled.or(starts.last_key_value()).map(|(number, (.., peer))| (*number, *peer))
+    }
+
+    /// A chunk is in the store: it is told, or proves where this node started.
+    pub(super) fn deliver(&mut self, now: Timestamp, chunk: VerifiedChunk) {
+        match self.joining.unproven {
+            None => self.put(SwarmOutput::Event(Event::Chunk(self.config.channel, chunk))),
+            Some(unproven) if unproven.number == chunk.header().number => self.prove_start(now),
+            Some(_) => {}
+        }
+    }
+
+    /// If the start's first chunk is there, it decides whether joining succeeded.
+    fn prove_start(&mut self, now: Timestamp) {
+        let Some(unproven) = self.joining.unproven else { return };
+        let Some(held) = self.store.get(unproven.number) else { return };
+        let header = held.chunk.header();
+        if header.index != 0 || !header.flags.has(Flags::SEGMENT_START) {
+            self.refuse_start(unproven.number, true);
+            self.drop_peer(now, unproven.named_by, "it named a segment start that is none");
+            return;
+        }
+        self.joining.unproven = None;
+        let (channel, epoch) = (self.config.channel, self.epoch());
+        self.event(Event::Joined { channel, epoch, number: unproven.number });
+        let held: Vec<VerifiedChunk> =
+            self.store.range(unproven.number..u64::MAX).map(|(_, held)| held.chunk.clone()).collect();
+        for chunk in held {
+            self.event(Event::Chunk(channel, chunk));
+        }
+    }
+
+    /// Back to looking for a start, but not this one.
+    fn refuse_start(&mut self, number: u64, is_false: bool) {
+        self.joining.unproven = None;
+        if self.joining.refused.len() >= REFUSED_MAX {
+            self.joining.refused.pop_first();
+        }
+        self.joining.refused.insert(number, is_false);
+        self.phase = Phase::Waiting;
+        for neighbour in self.neighbours.values_mut() {
+            // What lay below the old start was thrown away and may come again.
+            neighbour.taken = super::neighbour::Recent::default();
+        }
+    }
+
+    /// How many chunks may have followed a live note: the broadcast's mean rate since it began, and some.
+    fn plausible_ahead(&self, now: Timestamp, note: &LiveNote) -> u64 {
+        let lasted_ms = (note.unix_us / 1000).saturating_sub(note.epoch).max(1);
+        let age_ms = self.unix_us(now).saturating_sub(note.unix_us) / 1000 + 1_000;
+        if lasted_ms < 3_000 {
+            return CLAIM_AHEAD;
+        }
+        let chunks = u128::from(note.next_number) * u128::from(age_ms) * 3 / 2 / u128::from(lasted_ms);
+        u64::try_from(chunks).unwrap_or(u64::MAX).clamp(16, CLAIM_AHEAD)
     }
 
     /// How far beyond the signed edge a neighbour's claim is believed enough to ask for it.
     pub(super) fn claim_ahead(&self) -> u64 {
-        256
+        CLAIM_AHEAD
     }
 }

@@ -42,6 +42,7 @@ impl Swarm {
         self.rate_bps = u64::from(certificate.rate_bps);
         self.store = Store::default();
         self.locks.clear();
+        self.joining = super::join::Joining::default();
         self.playout = crate::io::Playout::default();
         self.phase = Phase::Waiting;
         self.substreams = (0..certificate.substreams).map(|_| Substream::new(now)).collect();

@@ -39,7 +39,7 @@ use crate::time::Timestamp;
 use crate::wire::{ChunkHead, Handshake, Message};
 
 pub use config::{NeighbourStats, Role, SwarmConfig, SwarmStats};
-use join::Phase;
+use join::{Joining, Phase};
 use neighbour::Neighbour;
 use peers::Known;
 use receive::LagClock;
@@ -62,6 +62,8 @@ pub(crate) enum SwarmOutput {
     Offer(Offer),
     /// The peer no longer needs this chunk.
     Withdraw(PeerId, u64),
+    /// The peer is silent: nothing that waits for it is sent.
+    WithdrawAll(PeerId),
     Event(Event),
 }
 
@@ -86,6 +88,8 @@ pub(crate) struct UplinkView {
     pub(crate) upload_bps: Option<u64>,
     /// The most that ever got through, bit/s.
     pub(crate) proven_bps: u64,
+    /// The rate at which chunks are let go, or one that means: as they come.
+    pub(crate) pace_bps: u64,
     /// How long a chunk offered now would wait.
     pub(crate) wait: Duration,
     /// How long pushed chunks waited lately.
@@ -103,6 +107,7 @@ pub(crate) struct Swarm {
     note: Option<LiveNote>,
     epoch_since: Timestamp,
     phase: Phase,
+    joining: Joining,
     store: Store,
     substreams: Vec<Substream>,
     neighbours: BTreeMap<PeerId, Neighbour>,
@@ -110,6 +115,8 @@ pub(crate) struct Swarm {
     banned: BTreeSet<PeerId>,
     /// Which neighbour has been asked for a chunk, until the lock ends.
     locks: BTreeMap<u64, PeerId>,
+    /// Chunks that nobody is asked for on a guess until then; as many as there are requests under way.
+    guess_after: BTreeMap<u64, Timestamp>,
     playout: Playout,
     lag: LagClock,
     /// Measured stream rate, bit/s; the certificate's until there is enough.
@@ -122,6 +129,7 @@ pub(crate) struct Swarm {
     tick_at: Timestamp,
     second_at: Timestamp,
     need_peers_at: Timestamp,
+    need_peers_after: Duration,
     pex_at: Timestamp,
     stats: SwarmStats,
     out: VecDeque<SwarmOutput>,
@@ -147,12 +155,14 @@ impl Swarm {
             note: None,
             epoch_since: now,
             phase: Phase::Waiting,
+            joining: Joining::default(),
             store: Store::default(),
             substreams: Vec::new(),
             neighbours: BTreeMap::new(),
             known: BTreeMap::new(),
             banned: BTreeSet::new(),
             locks: BTreeMap::new(),
+            guess_after: BTreeMap::new(),
             playout: Playout::default(),
             lag: LagClock::default(),
             rate_bps: 1_000_000,
@@ -163,6 +173,7 @@ impl Swarm {
             tick_at: now,
             second_at: now,
             need_peers_at: now,
+            need_peers_after: Duration::from_millis(500),
             pex_at: now + config.policy.pex_period,
             stats: SwarmStats::default(),
             out: VecDeque::new(),
@@ -250,6 +261,9 @@ impl Swarm {
             self.config.policy.neighbours_max
         };
         if self.neighbours.len() >= max {
+            if let Some(known) = self.known.get_mut(&connected.peer) {
+                known.lost(now, &self.config.policy);
+            }
             self.out.push_back(SwarmOutput::Disconnect(connected.peer, CloseCode::Full));
             return;
         }
@@ -292,6 +306,7 @@ impl Swarm {
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         neighbour.hear(now);
         match message {
+            Message::Handshake(handshake) if handshake.rendition != self.config.rendition => {}
             Message::Handshake(handshake) => {
                 neighbour.met = true;
                 neighbour.source = handshake.source;
@@ -316,6 +331,7 @@ impl Swarm {
             Message::Pong(_) => {}
             Message::Pex(peers) => self.hear_pex(now, peer, &peers),
             Message::Bye => {
+                self.known.remove(&peer);
                 self.disconnected(now, peer);
             }
         }
@@ -357,9 +373,10 @@ impl Swarm {
 
     /// Refuses `peer` from now on; its connection is closed elsewhere.
     pub(crate) fn ban(&mut self, peer: PeerId) {
-        if self.banned.len() < BANNED_MAX {
-            self.banned.insert(peer);
+        if self.banned.len() >= BANNED_MAX {
+            self.banned.pop_first();
         }
+        self.banned.insert(peer);
         self.known.remove(&peer);
     }
 
@@ -377,9 +394,12 @@ impl Swarm {
         }
         self.locks.retain(|_, holder| *holder != peer);
         self.lose_everywhere(now, peer);
+        self.tell_room(now);
         if let Some(known) = self.known.get_mut(&peer) {
             known.lost(now, &self.config.policy);
         }
+        self.need_peers_after = Duration::from_millis(500);
+        self.need_peers_at = self.need_peers_at.min(now + Duration::from_secs(1));
         self.event(Event::NeighbourDown(self.config.channel, peer));
         true
     }

@@ -38,6 +38,18 @@ impl Recent {
     }
 }
 
+/// A neighbour may be served this many seconds of the stream on request at once, and half the rate from then on: more
+/// than any joiner needs, and less than a flood wants.
+const SERVED_SECONDS_MAX: u64 = 12;
+/// A neighbour that receives a substream with some lag has a chunk this much later at the latest, as a rule.
+const SETTLED: Duration = Duration::from_millis(200);
+/// Half of how long a parent that let a substream starve is shunned; doubled each time …
+const SHUN_BASE: Duration = Duration::from_millis(1000);
+/// … this often at most.
+const SHUN_DOUBLINGS_MAX: u32 = 6;
+/// A claim that was false once counts again after this long.
+const CLAIM_PERIOD: Duration = Duration::from_secs(1);
+
 /// A chunk asked for and not yet answered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {
@@ -52,6 +64,9 @@ pub(crate) struct Probe {
     pub(crate) until: Timestamp,
 }
 
+/// Largest doubt about a neighbour.
+const DOUBT_MAX: Duration = Duration::from_secs(2);
+
 /// A connected peer.
 #[derive(Debug)]
 pub(crate) struct Neighbour {
@@ -65,14 +80,38 @@ pub(crate) struct Neighbour {
     pub(crate) epoch: u64,
     pub(crate) have: HaveMap,
     pub(crate) segment_starts: Vec<SegmentStart>,
+    pub(crate) starts_at: Timestamp,
     pub(crate) have_at: Timestamp,
     pub(crate) state: State,
     pub(crate) connected: Timestamp,
     pub(crate) heard: Timestamp,
     pub(crate) probe: Option<Probe>,
+    /// When the last PING was sent.
+    pub(crate) pinged: Timestamp,
     /// It did not answer a probe and has not been heard since.
     pub(crate) suspect: bool,
     pub(crate) asked: BTreeMap<u64, Asked>,
+    /// Chunks asked of it lately: however late the answer comes, it is no offence.
+    pub(crate) requested: Recent,
+    /// Each substream: when it last was, or was asked to be, this node's parent there.
+    pub(crate) invited: BTreeMap<u8, Timestamp>,
+    /// Substreams that starved through it since it last pushed anything new.
+    broken: u32,
+    /// It is no parent for those who have a choice until then.
+    pub(crate) shunned_until: Timestamp,
+    /// When its last chunk came.
+    pub(crate) chunk_at: Timestamp,
+    /// What its broken promises cost lately: unanswered requests, substreams that starved. Fades.
+    doubt_us: u64,
+    /// How much later than it says chunks come through it as a parent, smoothed, µs.
+    bias_us: u64,
+    /// The last time a false claim was counted.
+    claim_strike_at: Timestamp,
+    /// Bytes of requests that it may still be served, and since when they were counted.
+    credit: i64,
+    credit_at: Timestamp,
+    /// Chunks it said it lacks, since its last HAVE.
+    pub(crate) absent: Recent,
     /// It said that its uplink is busy.
     pub(crate) busy_until: Timestamp,
     /// Chunks queued for it on the uplink in answer to its requests.
@@ -84,6 +123,8 @@ pub(crate) struct Neighbour {
     /// Chunks it got from this node lately, before its have map says so.
     pub(crate) given: Recent,
     pub(crate) state_due: Timestamp,
+    /// When it was last told this node's state.
+    pub(crate) told: Timestamp,
     pub(crate) note_sent_us: u64,
     pub(crate) certificate_sent: u64,
     pub(crate) useful_bytes_in: u64,
@@ -106,13 +147,26 @@ impl Neighbour {
             epoch: 0,
             have: HaveMap::default(),
             segment_starts: Vec::new(),
+            starts_at: Timestamp::ZERO,
             have_at: Timestamp::ZERO,
             state: State::default(),
             connected: now,
             heard: now,
             probe: None,
+            pinged: Timestamp::ZERO,
             suspect: false,
             asked: BTreeMap::new(),
+            requested: Recent::default(),
+            invited: BTreeMap::new(),
+            broken: 0,
+            shunned_until: now,
+            chunk_at: now,
+            doubt_us: 0,
+            bias_us: 0,
+            claim_strike_at: Timestamp::ZERO,
+            credit: i64::MAX,
+            credit_at: now,
+            absent: Recent::default(),
             busy_until: now,
             serving: 0,
             strikes: 0,
@@ -120,6 +174,7 @@ impl Neighbour {
             taken: Recent::default(),
             given: Recent::default(),
             state_due: now,
+            told: now,
             note_sent_us: 0,
             certificate_sent: 0,
             useful_bytes_in: 0,
@@ -159,6 +214,19 @@ impl Neighbour {
         self.have.contains(number) || self.given.contains(number)
     }
 
+    /// It holds the chunk of substream `s`, as it said, or has had all the time to get it since it last said anything.
+    pub(crate) fn has_or_should(&self, now: Timestamp, number: u64, s: u8, since: Option<Timestamp>) -> bool {
+        if self.have.contains(number) {
+            return true;
+        }
+        let Some(lag_us) = self.lag_us(s) else { return false };
+        since.is_some_and(|since| {
+            self.have_at < since + Duration::from_micros(lag_us) + SETTLED
+                && now.since(since) > Duration::from_micros(lag_us) + SETTLED
+        }) && self.have.start().is_some_and(|start| start <= number)
+            && !self.absent.contains(number)
+    }
+
     /// How far behind the signature it receives substream `s`, µs; `None` when it does not.
     pub(crate) fn lag_us(&self, s: u8) -> Option<u64> {
         let substream = self.state.substreams.get(usize::from(s))?;
@@ -168,6 +236,67 @@ impl Neighbour {
     /// How long a chunk waits on its uplink.
     pub(crate) fn wait(&self) -> Duration {
         Duration::from_millis(u64::from(self.state.wait_ms))
+    }
+
+    /// It broke a promise that cost this node so much.
+    pub(crate) fn doubt(&mut self, cost: Duration) {
+        self.doubt_us = (self.doubt_us + cost.as_micros() as u64).min(DOUBT_MAX.as_micros() as u64);
+    }
+
+    /// A substream starved through it as a parent.
+    pub(crate) fn shun(&mut self, now: Timestamp) {
+        self.broken = (self.broken + 1).min(SHUN_DOUBLINGS_MAX);
+        self.shunned_until = now + SHUN_BASE * (1 << self.broken);
+    }
+
+    /// It pushed a new chunk.
+    pub(crate) fn trust(&mut self) {
+        self.broken = 0;
+        self.shunned_until = Timestamp::ZERO;
+    }
+
+    /// A second has passed, or it kept a promise.
+    pub(crate) fn fade(&mut self) {
+        self.doubt_us -= self.doubt_us / 8;
+    }
+
+    /// What to add to anything it promises, µs.
+    pub(crate) fn doubt_us(&self) -> u64 {
+        self.doubt_us
+    }
+
+    /// A chunk came through it as a parent, `late_us` later than it had promised (sooner: negative).
+    pub(crate) fn learn_bias(&mut self, late_us: i64) {
+        let late_us = late_us.clamp(0, DOUBT_MAX.as_micros() as i64) as u64;
+        self.bias_us = (self.bias_us * 7 + late_us) / 8;
+    }
+
+    /// What to add to the lag it promises as a parent, µs.
+    pub(crate) fn bias_us(&self) -> u64 {
+        self.bias_us
+    }
+
+    /// Whether this false claim counts: what its next HAVE repeats, or what it still claims a second later, is another.
+    pub(crate) fn is_new_claim(&mut self, now: Timestamp) -> bool {
+        let counts = self.have_at > self.claim_strike_at || now.since(self.claim_strike_at) > CLAIM_PERIOD;
+        if counts {
+            self.claim_strike_at = now;
+        }
+        counts
+    }
+
+    /// Takes `bytes` from what it may be served on request; false when there is not so much. `per_second` is the
+    /// stream's rate in bytes.
+    pub(crate) fn charge(&mut self, now: Timestamp, bytes: u64, per_second: u64) -> bool {
+        let earned = now.since(self.credit_at).as_micros() as u64 * per_second / 2_000_000;
+        self.credit_at = now;
+        let most = (per_second * SERVED_SECONDS_MAX) as i64;
+        self.credit = self.credit.saturating_add(earned as i64).min(most);
+        if self.credit < bytes as i64 {
+            return false;
+        }
+        self.credit -= bytes as i64;
+        true
     }
 
     /// One more false step; true when that is one too many.

@@ -19,10 +19,16 @@ const KNOWN_MAX: usize = 256;
 const ADDRS_MAX: usize = 8;
 /// Most dials under way.
 const DIALS_MAX: usize = 8;
+/// A dial that was neither answered nor refused for this long has failed.
+const DIAL_MAX: Duration = Duration::from_secs(15);
 /// A peer that fails this often in a row is forgotten.
 const FAILURES_MAX: u32 = 6;
-/// The tracker is asked for peers this often at most.
+/// The tracker is asked for peers this often at most while nothing arrives …
 const NEED_PEERS_PERIOD: Duration = Duration::from_millis(1000);
+/// … and, when asking brought no more of them, this often at most while the stream is there.
+const NEED_PEERS_PERIOD_MAX: Duration = Duration::from_secs(16);
+/// A neighbour is asked this often at most: every answer is a reason to look again, and must not be one to ask again.
+const PROBE_PERIOD: Duration = Duration::from_millis(120);
 /// A probed neighbour that stays silent for this long is disconnected.
 const SILENT_FOR: Duration = Duration::from_secs(4);
 
@@ -32,20 +38,21 @@ pub(super) struct Known {
     addrs: Vec<SocketAddr>,
     source: bool,
     cost: u32,
-    dialling: bool,
+    /// A dial is under way until then, whatever the driver says of it.
+    dialling: Option<Timestamp>,
     failures: u32,
     next_dial: Timestamp,
 }
 
 impl Known {
     pub(super) fn connected(&mut self) {
-        self.dialling = false;
+        self.dialling = None;
         self.failures = 0;
     }
 
     /// The connection, or the attempt at one, ended.
     pub(super) fn lost(&mut self, now: Timestamp, policy: &Policy) {
-        self.dialling = false;
+        self.dialling = None;
         self.failures += 1;
         self.next_dial = now + policy.redial_after * (1 << self.failures.min(7));
     }
@@ -84,7 +91,7 @@ impl Swarm {
             addrs: Vec::new(),
             source,
             cost,
-            dialling: false,
+            dialling: None,
             failures: 0,
             next_dial: now,
         });
@@ -107,8 +114,13 @@ impl Swarm {
         }
     }
 
+    pub(super) fn dials_under_way(&self, now: Timestamp) -> usize {
+        self.known.values().filter(|known| known.dialling.is_some_and(|until| now < until)).count()
+    }
+
     fn dial(&mut self, now: Timestamp) {
-        let dialling = self.known.values().filter(|known| known.dialling).count();
+        let dialling =
+            self.known.values().filter(|known| known.dialling.is_some_and(|until| now < until)).count();
         let wanted = self.config.policy.neighbours_wanted;
         let room =
             wanted.saturating_sub(self.neighbours.len() + dialling).min(DIALS_MAX.saturating_sub(dialling));
@@ -120,25 +132,33 @@ impl Swarm {
             .known
             .iter()
             .filter(|(peer, known)| {
-                !known.dialling && now >= known.next_dial && !self.neighbours.contains_key(peer)
+                known.dialling.is_none_or(|until| now >= until)
+                    && now >= known.next_dial
+                    && !self.neighbours.contains_key(peer)
             })
             .map(|(peer, known)| (!known.source, known.failures, rng.u64(..), *peer))
             .collect();
         ready.sort_unstable();
         for (.., peer) in ready.into_iter().take(room) {
             let Some(known) = self.known.get_mut(&peer) else { continue };
-            known.dialling = true;
+            known.dialling = Some(now + DIAL_MAX);
             self.out.push_back(SwarmOutput::Connect(peer, known.addrs.clone()));
         }
     }
 
     /// Once a second: dial, ask for more, tell neighbours of each other.
     pub(super) fn tend_peers(&mut self, now: Timestamp) {
+        self.neighbours.values_mut().for_each(super::neighbour::Neighbour::fade);
         self.dial(now);
         let few = self.neighbours.len() < self.config.policy.neighbours_wanted / 2;
         let silent = !self.is_source() && now.since(self.last_chunk()) > Duration::from_secs(2);
         if (few || silent) && now >= self.need_peers_at {
-            self.need_peers_at = now + NEED_PEERS_PERIOD;
+            self.need_peers_after = if silent {
+                NEED_PEERS_PERIOD
+            } else {
+                (self.need_peers_after * 2).min(NEED_PEERS_PERIOD_MAX)
+            };
+            self.need_peers_at = now + self.need_peers_after;
             self.event(Event::NeedPeers(self.config.channel));
         }
         if now >= self.pex_at {
@@ -189,11 +209,22 @@ impl Swarm {
     /// Asks `peer` whether it is there, unless that question is under way.
     pub(super) fn probe(&mut self, now: Timestamp, peer: PeerId) {
         let timeout = self.config.policy.probe_timeout;
-        let Some(neighbour) = self.neighbours.get_mut(&peer).filter(|n| n.probe.is_none()) else { return };
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        if neighbour.probe.is_some() || now.since(neighbour.pinged) < PROBE_PERIOD {
+            return;
+        }
+        neighbour.pinged = now;
         self.next_ping = self.next_ping.wrapping_add(1);
         let number = self.next_ping;
         neighbour.probe = Some(Probe { sent: now, until: now + timeout + neighbour.rtt * 4 });
         neighbour.send(&Message::Ping(number));
+    }
+
+    /// The uplink has chunks under way to `peer` that it does not acknowledge.
+    pub(crate) fn stalled(&mut self, now: Timestamp, peer: PeerId) {
+        if self.neighbours.get(&peer).is_some_and(|n| now.since(n.heard) > n.rtt * 2) {
+            self.probe(now, peer);
+        }
     }
 
     /// Notices who no longer answers.
@@ -221,7 +252,7 @@ impl Swarm {
         }
         for peer in silent {
             self.locks.retain(|_, holder| *holder != peer);
-            self.lose_everywhere(now, peer);
+            self.stop_relying_on(now, peer);
         }
         for (peer, code) in gone {
             if self.forget(now, peer) {

@@ -76,6 +76,10 @@ pub struct Policy {
     pub serve_wait: Duration,
     /// … and those of joiners while it is shorter than this.
     pub serve_wait_joining: Duration,
+    /// Requested chunks take their turn this much after pushed ones: who relays goes first …
+    pub serve_after: Duration,
+    /// … and those of joiners this much.
+    pub serve_after_joining: Duration,
     /// A pushed chunk that waited this long is dropped.
     pub push_expiry: Duration,
     /// A requested chunk that waited this long is dropped.
@@ -86,7 +90,9 @@ pub struct Policy {
     pub join_back_max: Duration,
     /// A replayed chunk or a false claim counts this many against a peer at most before it is dropped.
     pub strikes_max: u32,
-    /// A source that sends a set number of copies saves up unused ones for this long.
+    /// A source that sends a set number of copies may answer requests with this share of the rate beyond them …
+    pub source_repair_percent: u32,
+    /// … and with what it saved, up to so much of the stream.
     pub source_savings: Duration,
     /// One strike is forgiven this often.
     pub strike_decay: Duration,
@@ -131,12 +137,15 @@ impl Default for Policy {
             pipeline_joining: 48,
             serve_wait: ms(150),
             serve_wait_joining: ms(500),
+            serve_after: ms(30),
+            serve_after_joining: ms(250),
             push_expiry: ms(600),
             pull_expiry: ms(400),
             join_back: ms(900),
             join_back_max: ms(2600),
             strikes_max: 5,
-            source_savings: Duration::from_secs(10),
+            source_repair_percent: 8,
+            source_savings: Duration::from_secs(4),
             strike_decay: Duration::from_secs(60),
             note_period: Duration::from_secs(3),
             pex_period: Duration::from_secs(20),
@@ -187,14 +196,23 @@ impl Policy {
     }
 
     /// How good a parent would be: the delay expected through it, µs; `None` when it would refuse.
-    pub(crate) fn parent_score(&self, view: &ParentView, own_value: u8, urgent: bool) -> Option<u64> {
+    pub(crate) fn parent_score(
+        &self,
+        view: &ParentView,
+        own_value: u8,
+        urgent: bool,
+        substreams: u8,
+    ) -> Option<u64> {
         let accepts = match view.accept {
             ACCEPT_NOBODY => false,
             ACCEPT_URGENT => urgent,
             threshold => own_value >= threshold,
         };
-        // Many substreams from one parent are many lost at once when it leaves: 10 ms for each.
-        accepts.then(|| view.lag_us + view.wait_us + view.rtt_us / 2 + u64::from(view.already) * 10_000)
+        // Many substreams from one parent are many lost at once when it leaves, or lies: 10 ms for each, and past half
+        // of all so much that only those without a choice do it.
+        let many = if view.already * 2 >= u32::from(substreams) { 200_000 } else { 0 };
+        let eggs = u64::from(view.already) * 10_000 + many;
+        accepts.then(|| view.lag_us + view.wait_us + view.rtt_us / 2 + eggs)
     }
 
     /// Whether a parent with score `new` is worth leaving one that brings `current`, both in µs.

@@ -24,6 +24,10 @@ const REQUESTED_MAX: usize = 64;
 const SERVING_MAX: usize = 64;
 /// A request neither answered nor refused for this long counts against the neighbour, if it is there.
 const UNANSWERED_AFTER: Duration = Duration::from_secs(3);
+/// Who should have a chunk by now, but never said so, is asked at this pace.
+const GUESS_PERIOD: Duration = Duration::from_millis(80);
+/// What it counts against a neighbour that a request was not answered in time.
+const SLOW_COST: Duration = Duration::from_millis(50);
 /// A neighbour that is busy is not asked again for this long.
 const BUSY_FOR: Duration = Duration::from_millis(120);
 
@@ -31,18 +35,18 @@ impl Swarm {
     pub(super) fn pull(&mut self, now: Timestamp) {
         let Phase::Joined { burst_end } = self.phase else { return };
         self.end_locks(now);
+        self.guess_after.retain(|_, after| now < *after);
         let joining = self.store.have().end() < burst_end || self.has_holes(burst_end);
         let mut requests: BTreeMap<PeerId, Vec<u64>> = BTreeMap::new();
-        for (number, busy) in self.holes(now, burst_end) {
+        for number in self.holes(now, burst_end) {
             if let Some(peer) = self.choose_holder(now, number, joining) {
                 let until = now + self.lock_time(&peer);
                 self.locks.insert(number, peer);
                 if let Some(neighbour) = self.neighbours.get_mut(&peer) {
                     neighbour.asked.insert(number, Asked { at: now, until });
+                    neighbour.requested.note(number);
                 }
                 requests.entry(peer).or_default().push(number);
-            } else if busy {
-                break;
             }
         }
         let deadline_ms = self.config.policy.pull_expiry.as_millis() as u16;
@@ -57,12 +61,14 @@ impl Swarm {
         start < burst_end && self.store.have().missing(start..burst_end).next().is_some()
     }
 
-    /// What may be asked for now, earliest first; the flag says that it belongs to the joining burst.
-    fn holes(&self, now: Timestamp, burst_end: u64) -> Vec<(u64, bool)> {
+    /// What may be asked for now, earliest first.
+    fn holes(&self, now: Timestamp, burst_end: u64) -> Vec<u64> {
         let policy = &self.config.policy;
         let k = u64::from(self.substream_count()).max(1);
-        let start = self.store.start().max(self.playout.next_number);
-        let edge = self.store.edge();
+        let edge = self.store.far_edge();
+        // A player that still speaks of another broadcast is not heard.
+        let playing = Some(self.playout.next_number).filter(|next| *next <= edge).unwrap_or(0);
+        let start = self.store.start().max(playing);
         let claimed =
             self.neighbours.values().filter(|n| n.epoch == self.epoch()).map(|n| n.have.end()).max();
         let end = claimed.unwrap_or(0).min(edge.max(burst_end) + self.claim_ahead()).max(edge);
@@ -72,7 +78,7 @@ impl Swarm {
                 continue;
             }
             if number < burst_end {
-                holes.push((number, true));
+                holes.push(number);
                 continue;
             }
             let sub = &self.substreams[(number % k) as usize];
@@ -86,7 +92,7 @@ impl Swarm {
                 None => policy.pull_orphan_after,
             };
             if age >= policy.pull_age(parent_has, sub.lateness()) {
-                holes.push((number, false));
+                holes.push(number);
             }
         }
         holes
@@ -97,18 +103,28 @@ impl Swarm {
         let policy = &self.config.policy;
         let pipeline = if joining { policy.pipeline_joining } else { policy.pipeline };
         let interval_us = 8_000_000 * 8192 / self.rate_bps.max(1);
+        let s = (number % u64::from(self.substream_count()).max(1)) as u8;
+        let since = self.store.known_since(number);
+        let parent = self.substreams.get(usize::from(s)).and_then(super::tree::Substream::parent);
+        let may_guess = !self.guess_after.contains_key(&number);
         let rng = &mut self.rng;
         self.neighbours
             .values()
             .filter(|n| n.met && !n.suspect && n.epoch == self.certificate.map_or(0, |c| c.epoch))
-            .filter(|n| n.have.contains(number) && n.asked.len() < pipeline && !n.asked.contains_key(&number))
+            .filter(|n| n.asked.len() < pipeline && !n.asked.contains_key(&number))
+            // What the parent should have it will push.
+            .filter(|n| {
+                n.have.contains(number)
+                    || (may_guess && parent != Some(n.peer) && n.has_or_should(now, number, s, since))
+            })
             .filter(|n| now >= n.busy_until)
             .min_by_key(|n| {
                 // A source has few copies to give: others first, where they are not much slower.
                 let source = if n.source { 60_000 } else { 0 };
+                let guess = if n.have.contains(number) { 0 } else { 40_000 };
                 let queued = n.asked.len() as u64 * interval_us / 4;
                 let cost = (n.rtt + n.wait()).as_micros() as u64 + source + queued;
-                (cost + rng.u64(..5_000), n.peer)
+                (cost + guess + n.doubt_us() + rng.u64(..5_000), n.peer)
             })
             .map(|n| n.peer)
     }
@@ -123,17 +139,20 @@ impl Swarm {
     fn end_locks(&mut self, now: Timestamp) {
         let mut silent = Vec::new();
         for neighbour in self.neighbours.values_mut() {
-            let (peer, heard) = (neighbour.peer, neighbour.heard);
-            let mut unanswered = false;
+            let (peer, heard, chunk_at) = (neighbour.peer, neighbour.heard, neighbour.chunk_at);
+            let (mut unanswered, mut slow) = (false, 0);
             neighbour.asked.retain(|number, asked| {
                 if now >= asked.until && self.locks.get(number) == Some(&peer) {
                     self.locks.remove(number);
+                    slow += 1;
                 }
                 let over = now.since(asked.at) > UNANSWERED_AFTER;
-                unanswered |= over && heard > asked.at;
+                // Who sends other chunks meanwhile has a narrow line, and is no liar.
+                unanswered |= over && heard > asked.at && chunk_at <= asked.at;
                 !over
             });
-            if unanswered {
+            neighbour.doubt(SLOW_COST * slow);
+            if unanswered && neighbour.is_new_claim(now) {
                 silent.push(peer);
             }
         }
@@ -158,6 +177,10 @@ impl Swarm {
             if self.locks.get(&number) == Some(&peer) {
                 self.locks.remove(&number);
             }
+            if reason == RefuseReason::Absent {
+                neighbour.absent.note(number);
+                self.guess_after.insert(number, now + GUESS_PERIOD);
+            }
             if reason == RefuseReason::Absent && neighbour.have.contains(number) {
                 // What leaves the other end of its window is no lie.
                 lied |= neighbour.have.start().is_some_and(|start| number > start + 64);
@@ -167,7 +190,7 @@ impl Swarm {
         if reason == RefuseReason::Busy {
             neighbour.busy_until = now + BUSY_FOR;
         }
-        if lied {
+        if lied && neighbour.is_new_claim(now) {
             self.strike(now, peer, "it claims chunks that it has not");
         }
     }
@@ -175,19 +198,41 @@ impl Swarm {
     pub(super) fn serve(&mut self, now: Timestamp, peer: PeerId, request: &Request) {
         let spent = self.is_spent(now);
         let policy = &self.config.policy;
-        let limit = if request.joining { policy.serve_wait_joining } else { policy.serve_wait };
-        let busy = !self.config.upload || self.uplink.wait > limit || spent;
+        let (limit, after) = if request.joining {
+            (policy.serve_wait_joining, policy.serve_after_joining)
+        } else {
+            (policy.serve_wait, policy.serve_after)
+        };
+        let per_second = self.rate_bps / 8;
+        let never = !self.config.upload || spent;
+        let mut wait = self.uplink.wait;
         let expires = now + policy.pull_expiry.min(Duration::from_millis(u64::from(request.deadline_ms)));
         let (mut absent, mut refused, mut offers) = (Vec::new(), Vec::new(), Vec::new());
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         for number in request.chunks.numbers(REQUESTED_MAX) {
             match self.store.get(number) {
                 None => absent.push(number),
-                Some(_) if busy || neighbour.serving >= SERVING_MAX => refused.push(number),
+                Some(_) if never || wait > limit || neighbour.serving >= SERVING_MAX => refused.push(number),
+                // It has arrived there: the question and the chunk crossed each other.
+                Some(_) if neighbour.given.contains(number) => refused.push(number),
                 Some(held) => {
+                    let bytes = held.chunk.encoded().len() as u64;
+                    if !neighbour.charge(now, bytes, per_second) {
+                        refused.push(number);
+                        continue;
+                    }
+                    wait += Duration::from_micros(bytes * 8_000_000 / self.uplink.pace_bps.max(1));
                     neighbour.serving += 1;
                     let (chunk, received, lag_us) = (held.chunk.clone(), held.received, held.lag_us);
-                    offers.push(Offer { peer, chunk, due: now, expires, requested: true, received, lag_us });
+                    offers.push(Offer {
+                        peer,
+                        chunk,
+                        due: now + after,
+                        expires,
+                        requested: true,
+                        received,
+                        lag_us,
+                    });
                 }
             }
         }
@@ -196,6 +241,8 @@ impl Swarm {
                 neighbour.send(&Message::Refuse { reason, chunks: RangeList::from_numbers(numbers) });
             }
         }
+        // What is admitted now counts for the next request of the same moment.
+        self.uplink.wait = wait;
         for offer in offers {
             self.spend(now, u64::from(offer.chunk.header().len));
             self.put(SwarmOutput::Offer(offer));
@@ -211,10 +258,12 @@ impl Swarm {
     /// Books bytes against the copies that a source may send; what it does not send is saved for a while.
     pub(super) fn spend(&mut self, now: Timestamp, bytes: u64) {
         let Role::Source { copies_percent: Some(percent), .. } = self.config.role else { return };
-        let per_second = self.rate_bps * u64::from(percent) / 800;
+        let policy = &self.config.policy;
+        let per_second = self.rate_bps * u64::from(percent + policy.source_repair_percent) / 800;
         let earned = now.since(self.saved_at).as_micros() as u64 * per_second / 1_000_000;
         self.saved_at = now;
-        let most = self.config.policy.source_savings.as_secs() * per_second;
+        // When those who had a chunk first are gone, nobody but the source has it: there must be savings.
+        let most = policy.source_savings.as_millis() as u64 * (self.rate_bps / 8) / 1000;
         self.savings = (self.savings + earned as i64).min(most as i64) - bytes as i64;
     }
 
@@ -232,6 +281,10 @@ impl Swarm {
                 neighbour.bytes_out += bytes;
                 self.stats.bytes_out += bytes;
                 neighbour.given.note(done.number);
+            } else if done.requested && !done.merged {
+                // Every request is answered: what expired in the queue may be asked of somebody else.
+                let chunks = RangeList::from_numbers([done.number]);
+                neighbour.send(&Message::Refuse { reason: RefuseReason::Busy, chunks });
             }
         }
     }

@@ -2,11 +2,10 @@
 
 use core::time::Duration;
 
+use super::Swarm;
 use super::store::Held;
-use super::{Swarm, SwarmOutput};
-use crate::chunk::{Chunk, VerifiedChunk};
+use crate::chunk::{Chunk, Flags, VerifiedChunk};
 use crate::id::PeerId;
-use crate::io::Event;
 use crate::time::Timestamp;
 use crate::wire::{ChunkHead, LAG_UNKNOWN_MS, Message, RangeList};
 
@@ -54,7 +53,8 @@ impl Swarm {
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         neighbour.hear(now);
         let header = *chunk.header();
-        let asked = neighbour.asked.remove(&header.number).is_some();
+        let asked =
+            neighbour.asked.remove(&header.number).is_some() || neighbour.requested.contains(header.number);
         if header.rendition != self.config.rendition {
             self.drop_peer(now, peer, "it sent a chunk of another rendition");
             return;
@@ -67,26 +67,30 @@ impl Swarm {
             }
             return;
         };
+        neighbour.chunk_at = now;
         let repeat = neighbour.taken.note(header.number);
+        let s = (header.number % u64::from(certificate.substreams)) as u8;
+        let welcome = asked || self.was_parent(now, &peer, s);
         if let Some(held) = self.store.get(header.number) {
             if held.chunk.encoded() != chunk.encoded() {
                 self.stats.forged += 1;
                 self.drop_peer(now, peer, "it sent a forged chunk");
             } else if repeat {
                 self.strike(now, peer, "it replayed chunks");
-            } else {
+            } else if welcome {
                 self.stats.duplicates += 1;
+            } else {
+                self.strike(now, peer, "it sent chunks that nobody asked it for");
             }
             return;
         }
-        let s = (header.number % u64::from(certificate.substreams)) as u8;
         if header.number < self.store.start() {
-            if repeat || header.number + LATE_MAX < self.store.start() {
+            if repeat || !welcome || header.number + LATE_MAX < self.store.start() {
                 self.strike(now, peer, "it replayed chunks from before the window");
             }
             return;
         }
-        if !asked && !self.was_parent(now, &peer, s) {
+        if !welcome {
             self.strike(now, peer, "it sent chunks that nobody asked it for");
             return;
         }
@@ -108,6 +112,7 @@ impl Swarm {
         let header = *chunk.header();
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         neighbour.have.insert(header.number);
+        neighbour.fade();
         let hops = (head.lag_ms < LAG_UNKNOWN_MS && !head.requested)
             .then(|| u64::from(head.lag_ms) * 1000 + neighbour.rtt.as_micros() as u64 / 2);
         let unix_us = now.as_micros().saturating_add_signed(self.unix_offset_us);
@@ -133,7 +138,10 @@ impl Swarm {
         }
         self.note_arrival(now, peer, s, lag_us, since, head.requested);
         self.push(now, &chunk, lag_us, Some(peer));
-        self.put(SwarmOutput::Event(Event::Chunk(self.config.channel, chunk)));
+        if header.index == 0 && header.flags.has(Flags::SEGMENT_START) {
+            self.tell_newcomers(now);
+        }
+        self.deliver(now, chunk);
     }
 
     /// This node signed these itself.
@@ -143,6 +151,9 @@ impl Swarm {
                 && self.store.insert(Held { chunk: chunk.clone(), received: now, lag_us: 0 })
             {
                 self.push(now, &chunk, 0, None);
+                if chunk.header().index == 0 && chunk.header().flags.has(Flags::SEGMENT_START) {
+                    self.tell_newcomers(now);
+                }
             }
         }
         self.flush();

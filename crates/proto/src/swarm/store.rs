@@ -18,6 +18,8 @@ pub(crate) const CHUNKS_HELD_MAX: usize = 32_768;
 pub(crate) const BYTES_HELD_MAX: usize = 256 << 20;
 /// Steps of the edge that are remembered; older ones count as known for long.
 const EDGE_STEPS_MAX: usize = 512;
+/// A longer pause of the broadcast than this is no measure for the next.
+const STEP_GAP_MAX: Duration = Duration::from_millis(600);
 /// Steps closer than this are told as one.
 const EDGE_STEP_MIN: Duration = Duration::from_millis(5);
 
@@ -42,6 +44,10 @@ pub(crate) struct Store {
     edge: u64,
     /// When the edge passed each number: (edge, since).
     edge_steps: VecDeque<(u64, Timestamp)>,
+    /// The longest time between steps lately, fading.
+    step_gap: Duration,
+    /// One past what two neighbours say exists while the edge stands still, and since when.
+    rumour: (u64, Timestamp),
     /// First chunks of segments, ascending, with the time they came.
     segment_starts: VecDeque<(u64, Timestamp)>,
 }
@@ -72,7 +78,7 @@ impl Store {
         self.chunks.range(range).map(|(&number, held)| (number, held))
     }
 
-    /// Sets where interest begins; what lies below is discarded.
+    /// Sets where interest begins, above or below where it was; what lies below is discarded.
     pub(crate) fn begin_at(&mut self, number: u64) {
         self.start = number;
         self.drop_below(number);
@@ -103,6 +109,10 @@ impl Store {
         if edge <= self.edge {
             return;
         }
+        if let Some(last) = self.edge_steps.back() {
+            let gap = now.since(last.1).min(STEP_GAP_MAX);
+            self.step_gap = gap.max(self.step_gap - self.step_gap / 64);
+        }
         self.edge = edge;
         match self.edge_steps.back_mut() {
             Some(last) if now.since(last.1) < EDGE_STEP_MIN => last.0 = edge,
@@ -113,8 +123,29 @@ impl Store {
         }
     }
 
+    /// How long the edge has stood still beyond what is usual: nothing comes from anybody.
+    pub(crate) fn stalled(&self, now: Timestamp) -> Duration {
+        let Some(last) = self.edge_steps.back() else { return Duration::ZERO };
+        now.since(last.1).saturating_sub(self.step_gap + self.step_gap / 4)
+    }
+
+    /// Two neighbours hold chunks up to `edge`, which stands still here.
+    pub(crate) fn raise_rumour(&mut self, edge: u64, now: Timestamp) {
+        if edge > self.rumour.0.max(self.edge) {
+            self.rumour = (edge, now);
+        }
+    }
+
+    /// One past the newest number that is worth asking for.
+    pub(crate) fn far_edge(&self) -> u64 {
+        self.edge.max(self.rumour.0)
+    }
+
     /// Since when `number` is known to exist; `None` when it is not, or has been for longer than remembered.
     pub(crate) fn known_since(&self, number: u64) -> Option<Timestamp> {
+        if number >= self.edge {
+            return (number < self.rumour.0).then_some(self.rumour.1);
+        }
         let at = self.edge_steps.partition_point(|&(edge, _)| edge <= number);
         self.edge_steps.get(at).map(|&(_, since)| since)
     }

@@ -17,12 +17,14 @@ use crate::wire::{
 
 /// Chunks that a new child is pushed from before it came.
 const BACKLOG_MAX: usize = 12;
-/// A former parent's chunks are welcome for this long.
-const FORMER_GRACE: Duration = Duration::from_secs(5);
-/// Former parents remembered for each substream.
-const FORMER_MAX: usize = 8;
+/// Chunks of somebody who was, or was asked to be, a parent are welcome for this long.
+const FORMER_GRACE: Duration = Duration::from_secs(15);
 /// A parent that refused is asked again after this long.
 const REFUSED_FOR: Duration = Duration::from_millis(800);
+/// State is told again this soon at most.
+const STATE_GAP_MIN: Duration = Duration::from_millis(120);
+/// What it counts against a parent that a substream starved through it.
+const STARVED_COST: Duration = Duration::from_millis(150);
 /// Largest factor by which changes lengthen the hold time, in tenths.
 const HOLD_MAX: u32 = 100;
 
@@ -61,12 +63,13 @@ enum Room {
 #[derive(Debug)]
 pub(super) struct Substream {
     parent: Option<Parent>,
+    /// Since when there is this parent.
+    parent_since: Timestamp,
     pending: Option<Pending>,
     orphan_since: Timestamp,
     consider_at: Timestamp,
     /// Factor on the hold time, in tenths; grows with every change.
     hold: u32,
-    former: Vec<(PeerId, Timestamp)>,
     children: Vec<Child>,
     /// How far behind the signature it arrives, smoothed, µs.
     lag_us: Option<u64>,
@@ -78,11 +81,11 @@ impl Substream {
     pub(super) fn new(now: Timestamp) -> Self {
         Self {
             parent: None,
+            parent_since: now,
             pending: None,
             orphan_since: now,
             consider_at: now,
             hold: 10,
-            former: Vec::new(),
             children: Vec::new(),
             lag_us: None,
             lateness_us: 0,
@@ -100,6 +103,11 @@ impl Substream {
 
     pub(super) fn is_parent(&self, peer: &PeerId) -> bool {
         self.parent.as_ref().is_some_and(|parent| parent.peer == *peer)
+    }
+
+    /// `peer` is, or was asked to be, the parent.
+    fn relies_on(&self, peer: &PeerId) -> bool {
+        self.is_parent(peer) || self.pending.is_some_and(|pending| pending.peer == *peer)
     }
 
     pub(super) fn parent(&self) -> Option<PeerId> {
@@ -127,17 +135,8 @@ impl Substream {
     /// The parent is gone; its last chunks may still arrive.
     fn lose_parent(&mut self, now: Timestamp) -> Option<PeerId> {
         let parent = self.parent.take()?.peer;
-        self.remember(now, parent);
         self.orphan_since = now;
         Some(parent)
-    }
-
-    /// What `peer` may still push is no offence.
-    fn remember(&mut self, now: Timestamp, peer: PeerId) {
-        if self.former.len() == FORMER_MAX {
-            self.former.remove(0);
-        }
-        self.former.push((peer, now));
     }
 
     fn remove_child(&mut self, peer: &PeerId) {
@@ -149,10 +148,26 @@ impl Swarm {
     /// Whether chunks of substream `s` may come from `peer` unasked.
     pub(super) fn was_parent(&self, now: Timestamp, peer: &PeerId, s: u8) -> bool {
         self.substreams.get(usize::from(s)).is_some_and(|sub| {
-            sub.is_parent(peer)
-                || sub.pending.is_some_and(|pending| pending.peer == *peer)
-                || sub.former.iter().any(|(former, at)| former == peer && now.since(*at) < FORMER_GRACE)
-        })
+            sub.is_parent(peer) || sub.pending.is_some_and(|pending| pending.peer == *peer)
+        }) || self
+            .neighbours
+            .get(peer)
+            .and_then(|neighbour| neighbour.invited.get(&s))
+            .is_some_and(|at| now.since(*at) < FORMER_GRACE)
+    }
+
+    /// The parent of `s`, if any, is one no longer; what it still pushes is no offence.
+    fn leave_parent(&mut self, now: Timestamp, s: u8) -> Option<PeerId> {
+        let parent = self.substreams.get_mut(usize::from(s))?.lose_parent(now)?;
+        self.invite(now, parent, s);
+        Some(parent)
+    }
+
+    /// What `peer` pushes of `s` from now on, for a while, is no offence.
+    fn invite(&mut self, now: Timestamp, peer: PeerId, s: u8) {
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.invited.insert(s, now);
+        }
     }
 
     /// Books the arrival of a chunk of substream `s`, known to exist `since`.
@@ -169,7 +184,17 @@ impl Swarm {
         if requested || !sub.is_parent(&peer) {
             return;
         }
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.trust();
+        }
         sub.lag_us = Some(sub.lag_us.map_or(lag_us, |old| (old * 3 + lag_us) / 4));
+        if let Some(neighbour) = self.neighbours.get_mut(&peer)
+            && let Some(promised) = neighbour.lag_us(s)
+        {
+            let promised =
+                promised + neighbour.wait().as_micros() as u64 + neighbour.rtt.as_micros() as u64 / 2;
+            neighbour.learn_bias(lag_us as i64 - promised as i64);
+        }
         let late = since.map_or(0, |since| now.since(since).as_micros() as u64);
         sub.lateness_us = (sub.lateness_us * 7 + late) / 8;
     }
@@ -226,6 +251,10 @@ impl Swarm {
         }
     }
 
+    fn substreams_of_child(&self, peer: &PeerId) -> usize {
+        self.substreams.iter().filter(|sub| sub.is_child(peer)).count()
+    }
+
     fn weakest_child(&self, s: u8) -> Option<Child> {
         self.substreams[usize::from(s)].children.iter().copied().min_by_key(|child| (child.value, child.peer))
     }
@@ -248,7 +277,12 @@ impl Swarm {
                 ACCEPT_URGENT if attach.urgent => Ok(None),
                 ACCEPT_NOBODY | ACCEPT_URGENT => Err(RejectReason::Full),
                 _ if self.room(s) == Room::Ease => Ok(None),
-                threshold if value >= threshold => Ok(self.weakest_child(s)),
+                // Who has half of everything already displaces nobody: one peer must not become everybody's parent.
+                threshold
+                    if value >= threshold && self.substreams_of_child(&peer) * 2 < self.substreams.len() =>
+                {
+                    Ok(self.weakest_child(s))
+                }
                 _ => Err(RejectReason::Full),
             }
         };
@@ -318,6 +352,10 @@ impl Swarm {
         if sub.pending.is_none_or(|pending| pending.peer != peer) {
             // Too late: this node looked elsewhere. A confirmation by the parent it has is harmless.
             if !sub.is_parent(&peer) {
+                // Who was never asked earns nothing by accepting.
+                if self.neighbours.get(&peer).is_some_and(|n| n.invited.contains_key(&s)) {
+                    self.invite(now, peer, s);
+                }
                 self.send(peer, &Message::Detach { substream: s });
             }
             return;
@@ -327,7 +365,9 @@ impl Swarm {
             self.send(peer, &Message::Detach { substream: s });
             return;
         }
-        let old = sub.lose_parent(now);
+        let old = self.leave_parent(now, s);
+        let sub = &mut self.substreams[usize::from(s)];
+        sub.parent_since = now;
         sub.parent = Some(Parent { peer, path: accept.path });
         sub.lag_us = None;
         sub.hold = (sub.hold * 8 / 5).min(HOLD_MAX);
@@ -345,7 +385,7 @@ impl Swarm {
         let Some(parent) = sub.parent.as_mut().filter(|parent| parent.peer == peer) else { return };
         if path.path.contains(&local) {
             // The two attached to each other at the same time.
-            sub.lose_parent(now);
+            self.leave_parent(now, s);
             self.send(peer, &Message::Detach { substream: s });
         } else if parent.path != path.path {
             parent.path = path.path;
@@ -370,13 +410,18 @@ impl Swarm {
         if sub.pending.is_some_and(|pending| pending.peer == peer) {
             sub.pending = None;
         } else if sub.is_parent(&peer) {
-            sub.lose_parent(now);
+            self.leave_parent(now, s);
         } else {
             return;
         }
         if let Some(neighbour) = self.neighbours.get_mut(&peer) {
             neighbour.refused_until.insert(s, now + REFUSED_FOR);
         }
+        if reject.reason != RejectReason::Displaced {
+            return;
+        }
+        // Whom a displaced child may try has just got room. Other suggestions lift no refusal: two full parents that
+        // name each other would be asked in turn for ever.
         for suggested in &reject.suggestions {
             if let Some(neighbour) = self.neighbours.get_mut(suggested) {
                 neighbour.refused_until.remove(&s);
@@ -390,17 +435,43 @@ impl Swarm {
         }
     }
 
-    /// A neighbour is gone or silent.
+    /// A neighbour is gone.
     pub(super) fn lose_everywhere(&mut self, now: Timestamp, peer: PeerId) {
-        for sub in &mut self.substreams {
+        for s in 0..self.substream_count() {
+            let sub = &mut self.substreams[usize::from(s)];
             sub.remove_child(&peer);
-            if sub.is_parent(&peer) {
-                sub.lose_parent(now);
-            }
             if sub.pending.is_some_and(|pending| pending.peer == peer) {
                 sub.pending = None;
             }
+            if sub.is_parent(&peer) {
+                self.leave_parent(now, s);
+            }
         }
+    }
+
+    /// Slots have become free: who seeks a parent is told soon, not with the next turn.
+    pub(super) fn tell_room(&mut self, now: Timestamp) {
+        for neighbour in self.neighbours.values_mut() {
+            neighbour.state_due = neighbour.state_due.min(now.max(neighbour.told + STATE_GAP_MIN));
+        }
+    }
+
+    /// A neighbour is silent: it is not relied on, and told so, should it ever hear it.
+    pub(super) fn stop_relying_on(&mut self, now: Timestamp, peer: PeerId) {
+        for s in 0..self.substream_count() {
+            let sub = &self.substreams[usize::from(s)];
+            let pending = sub.pending.is_some_and(|pending| pending.peer == peer);
+            if sub.is_child(&peer) {
+                let reject = Reject { substream: s, reason: RejectReason::Starving, suggestions: Vec::new() };
+                self.send(peer, &Message::Reject(reject));
+            }
+            if self.substreams[usize::from(s)].is_parent(&peer) || pending {
+                self.send(peer, &Message::Detach { substream: s });
+            }
+        }
+        self.lose_everywhere(now, peer);
+        self.put(SwarmOutput::WithdrawAll(peer));
+        self.tell_room(now);
     }
 
     /// Looks for parents where there is none or a better one, and asks after late chunks.
@@ -409,6 +480,7 @@ impl Swarm {
             return;
         }
         let ages = self.oldest_missing(now);
+        let stalled = self.store.stalled(now);
         for s in 0..self.substream_count() {
             let sub = &mut self.substreams[usize::from(s)];
             if let Some(pending) = sub.pending {
@@ -416,12 +488,11 @@ impl Swarm {
                     continue;
                 }
                 sub.pending = None;
-                sub.remember(now, pending.peer);
                 if let Some(neighbour) = self.neighbours.get_mut(&pending.peer) {
                     neighbour.refused_until.insert(s, now + REFUSED_FOR);
                 }
             }
-            let age = ages.get(usize::from(s)).copied().unwrap_or_default();
+            let age = ages.get(usize::from(s)).copied().unwrap_or_default().max(stalled);
             match self.substreams[usize::from(s)].parent() {
                 None => self.seek_parent(now, s, None),
                 Some(parent) => self.watch_parent(now, s, parent, age),
@@ -433,8 +504,22 @@ impl Swarm {
         let policy = &self.config.policy;
         let sub = &self.substreams[usize::from(s)];
         let usual = sub.lateness();
+        // What was late before it came is not its fault.
+        let age = age.min(now.since(sub.parent_since));
+        let hopeless = (policy.starve_after + usual) * 3 / 2;
         if age > policy.starve_after + usual {
             self.seek_parent(now, s, Some(u64::MAX));
+            let replaced = self.substreams[usize::from(s)].pending.is_some();
+            if replaced || age > hopeless {
+                if let Some(neighbour) = self.neighbours.get_mut(&parent) {
+                    neighbour.doubt(STARVED_COST);
+                    neighbour.shun(now);
+                }
+                // Without a parent it may ask more urgently, and pulls sooner.
+                if !replaced && self.leave_parent(now, s).is_some() {
+                    self.send(parent, &Message::Detach { substream: s });
+                }
+            }
         } else if age > policy.probe_after + usual * 2 {
             self.probe(now, parent);
         } else if now >= sub.consider_at {
@@ -464,16 +549,19 @@ impl Swarm {
                     && !sub.is_child(&n.peer)
                     && !sub.is_parent(&n.peer)
             })
+            .filter(|n| urgent || now >= n.shunned_until)
             .filter(|n| n.refused_until.get(&s).is_none_or(|until| now >= *until))
             .filter_map(|n| {
                 let view = ParentView {
-                    lag_us: n.lag_us(s)?,
+                    lag_us: n.lag_us(s)? + n.bias_us() + n.doubt_us(),
                     wait_us: n.wait().as_micros() as u64,
                     rtt_us: n.rtt.as_micros() as u64,
                     accept: n.state.substreams.get(usize::from(s))?.accept,
-                    already: self.substreams.iter().filter(|other| other.is_parent(&n.peer)).count() as u32,
+                    already: self.substreams.iter().filter(|other| other.relies_on(&n.peer)).count() as u32,
                 };
-                policy.parent_score(&view, value, urgent).map(|score| (score, n.peer, n.rtt))
+                policy
+                    .parent_score(&view, value, urgent, self.substream_count())
+                    .map(|score| (score, n.peer, n.rtt))
             })
             .min();
         let Some((score, peer, rtt)) = best else { return };
@@ -481,9 +569,12 @@ impl Swarm {
             return;
         }
         let until = now + policy.attach_timeout + rtt * 2;
-        let from = self.first_wanted(s);
+        // The parent that is left still brings what exists already; a starving substream needs it from the new one.
+        let starving = current.is_none_or(|current| current == u64::MAX);
+        let from = if starving { self.first_wanted(s) } else { self.store.edge() };
         let upload_kbps = self.upload_kbps();
         self.substreams[usize::from(s)].pending = Some(Pending { peer, until });
+        self.invite(now, peer, s);
         self.send(peer, &Message::Attach(Attach { substream: s, interior, urgent, upload_kbps, from }));
     }
 
@@ -504,12 +595,12 @@ impl Swarm {
     fn oldest_missing(&self, now: Timestamp) -> Vec<Duration> {
         let k = u64::from(self.substream_count());
         let mut ages: Vec<Duration> = alloc::vec![Duration::ZERO; k as usize];
-        let edge = self.store.edge();
+        let edge = self.store.far_edge();
         let burst_end = match self.phase {
             super::join::Phase::Joined { burst_end } => burst_end,
             _ => 0,
         };
-        let low = self.store.start().max(burst_end).max(edge.saturating_sub(k * 24));
+        let low = self.store.start().max(burst_end).max(edge.saturating_sub(k * 24)).min(edge);
         for number in self.store.have().missing(low..edge) {
             let slot = &mut ages[(number % k) as usize];
             if slot.is_zero()

@@ -25,6 +25,8 @@ const ROUND_TRIP_STEP: Duration = Duration::from_millis(25);
 pub const UNDER_WAY_MAX: usize = 16;
 /// Offers looked at for one whose connection has room.
 const SCAN_MAX: usize = 256;
+/// A chunk unacknowledged for this long, beyond four round trips, makes its receiver suspect.
+const STALLED_AFTER: Duration = Duration::from_millis(300);
 /// The pacer forgives this much idleness: what a timer may be late.
 const BURST: Duration = Duration::from_millis(8);
 
@@ -68,6 +70,8 @@ pub(crate) struct Done {
     pub(crate) peer: PeerId,
     pub(crate) number: u64,
     pub(crate) requested: bool,
+    /// The same chunk is on its way to the same peer already.
+    pub(crate) merged: bool,
     pub(crate) sent_bytes: Option<u64>,
 }
 
@@ -121,18 +125,22 @@ impl Uplink {
             return Some(done(channel, &offer));
         }
         if self.is_under_way(&channel, &offer) {
-            return Some(done(channel, &offer));
+            return Some(Done { merged: true, ..done(channel, &offer) });
         }
         let key = (channel, offer.peer, offer.chunk.header().number);
         if let Some(at) = self.waiting.get(&key).copied() {
-            // Pushed and requested at once: it goes once, at the earlier turn.
-            if at.0 <= offer.due {
-                return Some(done(channel, &offer));
-            }
-            let displaced = self.remove(&at);
-            let given_back = displaced.map(|(channel, offer)| done(channel, &offer));
-            self.insert(channel, offer);
-            return given_back;
+            // Pushed and requested at once: it goes once, at the earlier turn, and until the later expiry.
+            let (_, old) = self.remove(&at)?;
+            let given_back =
+                Done { merged: true, requested: old.requested && offer.requested, ..done(channel, &old) };
+            let merged = Offer {
+                due: old.due.min(offer.due),
+                expires: old.expires.max(offer.expires),
+                requested: old.requested || offer.requested,
+                ..offer
+            };
+            self.insert(channel, merged);
+            return Some(given_back);
         }
         self.insert(channel, offer);
         if self.queue.len() <= QUEUE_LEN_MAX {
@@ -171,11 +179,36 @@ impl Uplink {
         (None, token.map(|(token, _)| *token))
     }
 
+    /// The peer is silent: what waits for it goes, what is under way stays.
+    pub(crate) fn withdraw_all(&mut self, channel: &ChannelId, peer: &PeerId) -> Vec<Done> {
+        let range = (*channel, *peer, 0)..=(*channel, *peer, u64::MAX);
+        let gone: Vec<_> = self.waiting.range(range).map(|(_, at)| *at).collect();
+        gone.iter().filter_map(|at| self.remove(at)).map(|(channel, offer)| done(channel, &offer)).collect()
+    }
+
+    /// The node leaves a swarm.
+    pub(crate) fn forget(&mut self, channel: &ChannelId) {
+        let gone: Vec<_> =
+            self.queue.iter().filter(|(_, (c, _))| c == channel).map(|(key, _)| *key).collect();
+        for key in gone {
+            self.remove(&key);
+        }
+    }
+
     /// What expired in the queue.
     pub(crate) fn expire(&mut self, now: Timestamp) -> Vec<Done> {
         let gone: Vec<_> =
             self.queue.iter().filter(|(_, (_, o))| o.expires <= now).map(|(key, _)| *key).collect();
         gone.iter().filter_map(|key| self.remove(key)).map(|(channel, offer)| done(channel, &offer)).collect()
+    }
+
+    /// Peers that have not acknowledged a chunk for suspiciously long.
+    pub(crate) fn stalled(&self, now: Timestamp) -> impl Iterator<Item = PeerId> {
+        self.connections.iter().filter_map(move |(peer, connection)| {
+            // Tokens ascend: the first flight is the oldest.
+            let (_, oldest) = connection.flights.first_key_value()?;
+            (now.since(oldest.released) > STALLED_AFTER + connection.rtt * 4).then_some(*peer)
+        })
     }
 
     /// The next chunk to hand over, if pacer and connections let one go now.
@@ -232,6 +265,7 @@ impl Uplink {
             peer: *peer,
             number: flight.number,
             requested: flight.requested,
+            merged: false,
             sent_bytes,
         })
     }
@@ -254,6 +288,7 @@ impl Uplink {
         UplinkView {
             upload_bps: self.budget.upload_bps(),
             proven_bps: self.budget.proven_bps(),
+            pace_bps: paced,
             wait: queued + self.free_at.since(now),
             usual_wait: Duration::from_micros(self.usual_wait_us),
         }
@@ -269,5 +304,5 @@ impl Uplink {
 
 fn done(channel: ChannelId, offer: &Offer) -> Done {
     let number = offer.chunk.header().number;
-    Done { channel, peer: offer.peer, number, requested: offer.requested, sent_bytes: None }
+    Done { channel, peer: offer.peer, number, requested: offer.requested, merged: false, sent_bytes: None }
 }

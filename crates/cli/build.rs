@@ -1,0 +1,14 @@
+//! Tells the binary which commit it was built from.
+
+use std::process::Command;
+
+fn main() {
+    let git = |args: &[&str]| Command::new("git").args(args).output().ok().filter(|out| out.status.success());
+    let commit = git(&["rev-parse", "--short=12", "HEAD"]);
+    let commit =
+        commit.map_or_else(|| "unknown".into(), |out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
+    println!("cargo:rustc-env=CAUDAL_COMMIT={commit}");
+    if let Some(head) = git(&["rev-parse", "--git-path", "HEAD"]) {
+        println!("cargo:rerun-if-changed={}", String::from_utf8_lossy(&head.stdout).trim());
+    }
+}

@@ -1,0 +1,258 @@
+//! What may be typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+use crate::units::{parse_duration, parse_rate, parse_size};
+
+/// Live television without a CDN bill: viewers carry the stream to each other.
+#[derive(Debug, Parser)]
+#[command(
+    name = "caudal",
+    version,
+    propagate_version = true,
+    after_help = "Exit codes: 0 done, 1 the report is not ok, 2 wrong usage, 3 could not do it (and says what).\n\
+                  Try it on this machine: caudal demo"
+)]
+pub(crate) struct Args {
+    /// Say more on stderr (-v, -vv); CAUDAL_LOG takes a tracing filter.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a tracker: it knows who watches what, and lists channels.
+    Tracker(TrackerArgs),
+    /// Publish a channel from OBS, ffmpeg, a file or the test card.
+    Publish(Box<PublishArgs>),
+    /// Watch a channel: play it here, record it, relay it.
+    Watch(WatchArgs),
+    /// List the channels of a tracker.
+    Channels(ChannelsArgs),
+    /// Make, show and back up channel keys.
+    Key(KeyArgs),
+    /// Tracker, source and viewers on this machine, as separate processes.
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:\n  caudal tracker --listen 127.0.0.1:7777\n  \
+                        caudal tracker --listen 0.0.0.0:7777 --lan          (a home or office)\n  \
+                        caudal tracker --listen 127.0.0.1:7777 --deny taken-down.txt\n\n\
+                        On the internet put an HTTPS proxy before it and name it with --trusted-proxy.")]
+pub(crate) struct TrackerArgs {
+    /// TCP address to listen on.
+    #[arg(long, default_value = "127.0.0.1:7777", value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+    /// Private addresses are registered and handed out: everybody is on one LAN.
+    #[arg(long)]
+    pub(crate) lan: bool,
+    /// Only the channels in this file are served: one id per line, # comments; read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) allow: Option<PathBuf>,
+    /// The channels in this file are taken down: one id per line, then perhaps the reason; read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) deny: Option<PathBuf>,
+    /// An HTTPS proxy before this tracker, whose X-Forwarded-For is believed.
+    #[arg(long, value_name = "IP")]
+    pub(crate) trusted_proxy: Vec<std::net::IpAddr>,
+    /// Print a ready line as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:\n  caudal publish --name \"Canal 1\" --tracker http://127.0.0.1:7777\n  \
+                        caudal publish --name \"Canal 1\" --tracker https://tracker.example --listed\n  \
+                        caudal publish --name Loop --tracker http://127.0.0.1:7777 --input film.mp4\n  \
+                        caudal publish --name Test --tracker http://127.0.0.1:7777 --input test\n\n\
+                        OBS: Settings → Stream → Custom: paste server and stream key as printed; Output → Keyframe interval: 1 s.")]
+pub(crate) struct PublishArgs {
+    /// The channel's name.
+    #[arg(long)]
+    pub(crate) name: String,
+    /// More about the channel.
+    #[arg(long, default_value = "")]
+    pub(crate) description: String,
+    /// Its language, such as es or en-GB.
+    #[arg(long, default_value = "")]
+    pub(crate) language: String,
+    /// Tracker to announce the channel to (up to 4 times).
+    #[arg(long, value_name = "URL", required = true)]
+    pub(crate) tracker: Vec<String>,
+    /// rtmp://HOST:PORT/APP to listen for an encoder, an MP4 or FLV file to loop, or `test` for the test card.
+    #[arg(long, default_value = "rtmp://127.0.0.1:1935/live")]
+    pub(crate) input: String,
+    /// The channel's key; made on first use. Without it each name has a key of its own.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// The stream key that the encoder must give; random unless set.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) stream_key: Option<String>,
+    /// List the channel in the tracker's directory.
+    #[arg(long)]
+    pub(crate) listed: bool,
+    /// Send no more than this (bit/s: 20M, 800k).
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    pub(crate) upload_limit: Option<u64>,
+    /// Send the stream this many times at most; viewers do the rest.
+    #[arg(long, value_name = "N", value_parser = parse_copies)]
+    pub(crate) source_copies: Option<f64>,
+    /// UDP address to listen on (once for IPv4, once for IPv6).
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) bind: Vec<SocketAddr>,
+    /// TCP address for preview, stats and metrics.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+    /// A relay for peers that cannot be reached directly.
+    #[arg(long, value_name = "URL")]
+    pub(crate) relay: Option<String>,
+    /// Peers on private addresses are dialled although the tracker is not on the LAN.
+    #[arg(long)]
+    pub(crate) lan: bool,
+    /// Test card: bit rate.
+    #[arg(long, default_value = "3M", value_name = "RATE", value_parser = parse_rate, help_heading = "Test card")]
+    pub(crate) card_rate: u64,
+    /// Test card: time between key frames.
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_duration, help_heading = "Test card")]
+    pub(crate) card_keyframe: Duration,
+    /// Test card: picture size.
+    #[arg(long, default_value = "1280x720", value_name = "WxH", value_parser = parse_size, help_heading = "Test card")]
+    pub(crate) card_size: (u32, u32),
+    /// Stop after this long (30s, 5m).
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// Print a ready line and a report as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:\n  caudal watch 'caudal:…?tracker=…' --player mpv\n  \
+                        caudal watch LINK --listen 127.0.0.1:8080     then open http://127.0.0.1:8080/hls/index.m3u8 in any player\n  \
+                        caudal watch LINK --output recording.mp4 --duration 1h\n  \
+                        caudal watch LINK --output - | ffplay -")]
+pub(crate) struct WatchArgs {
+    /// The channel link.
+    #[arg(value_name = "LINK")]
+    pub(crate) link: String,
+    /// TCP address for players, stats and metrics.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+    /// UDP address to listen on (once for IPv4, once for IPv6).
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) bind: Vec<SocketAddr>,
+    /// Open this player (mpv, vlc, ffplay, or a command that takes a URL).
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) player: Option<String>,
+    /// Record fragmented MP4 to a file, or - for standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Watch without sending to others.
+    #[arg(long)]
+    pub(crate) no_upload: bool,
+    /// Send no more than this (bit/s: 5M, 800k).
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    pub(crate) upload_limit: Option<u64>,
+    /// A relay for peers that cannot be reached directly.
+    #[arg(long, value_name = "URL")]
+    pub(crate) relay: Option<String>,
+    /// Trackers and peers on private addresses are used.
+    #[arg(long)]
+    pub(crate) lan: bool,
+    /// Stop after this long (30s, 5m).
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// Print a ready line and a report as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:\n  caudal channels --tracker http://127.0.0.1:7777")]
+pub(crate) struct ChannelsArgs {
+    /// The tracker.
+    #[arg(long, value_name = "URL")]
+    pub(crate) tracker: String,
+    /// Only names with this in them.
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub(crate) search: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Examples:\n  caudal key new --file canal1.key\n  caudal key show --file canal1.key\n  \
+                        caudal key backup --file canal1.key --to /media/usb/canal1.key"
+)]
+pub(crate) struct KeyArgs {
+    #[command(subcommand)]
+    pub(crate) action: KeyAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyAction {
+    /// Make a key; whoever has it owns the channel.
+    New {
+        /// Where to write it; must not exist.
+        #[arg(long)]
+        file: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the channel of a key, never the key.
+    Show {
+        /// The key.
+        #[arg(long)]
+        file: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Copy a key to a safe place, readable by its owner only.
+    Backup {
+        /// The key.
+        #[arg(long)]
+        file: PathBuf,
+        /// The copy; must not exist.
+        #[arg(long)]
+        to: PathBuf,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:\n  caudal demo\n  caudal demo --peers 12 --headless --duration 30s")]
+pub(crate) struct DemoArgs {
+    /// Viewers.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=60))]
+    pub(crate) peers: u32,
+    /// Check that the stream arrives whole, print the result and exit.
+    #[arg(long)]
+    pub(crate) headless: bool,
+    /// How long to run; until Ctrl-C unless --headless, then 20s.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// Copies of the stream that the source sends at most.
+    #[arg(long, default_value = "2", value_name = "N", value_parser = parse_copies)]
+    pub(crate) source_copies: f64,
+    /// Bit rate of the test card.
+    #[arg(long, default_value = "2M", value_name = "RATE", value_parser = parse_rate)]
+    pub(crate) rate: u64,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn parse_copies(text: &str) -> Result<f64, String> {
+    let copies: f64 = text.parse().map_err(|_| "a number such as 2 or 1.5 is expected".to_owned())?;
+    if (0.1..=10_000.0).contains(&copies) { Ok(copies) } else { Err("0.1 to 10000 copies".to_owned()) }
+}

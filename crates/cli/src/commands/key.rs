@@ -1,0 +1,37 @@
+//! `caudal key`
+
+use caudal_node::network::random_key;
+use serde_json::json;
+
+use crate::args::{KeyAction, KeyArgs};
+use crate::run::{Failure, print_json};
+use crate::state::{read_key, write_key};
+
+pub(crate) fn run(args: KeyArgs) -> Result<(), Failure> {
+    match args.action {
+        KeyAction::New { file, json } => {
+            let key = random_key()?;
+            write_key(&file, &key)?;
+            if json {
+                print_json(&json!({ "channel": key.channel().to_string(), "file": file }))?;
+            } else {
+                println!("Channel: {}\nKey: {}", key.channel(), file.display());
+                println!("Back it up: who has it owns the channel, and nobody can make it again.");
+            }
+        }
+        KeyAction::Show { file, json } => {
+            let channel = read_key(&file)?.channel();
+            if json {
+                print_json(&json!({ "channel": channel.to_string(), "file": file }))?;
+            } else {
+                println!("Channel: {channel}");
+            }
+        }
+        KeyAction::Backup { file, to } => {
+            let key = read_key(&file)?;
+            write_key(&to, &key)?;
+            println!("Copied the key of channel {} to {}", key.channel(), to.display());
+        }
+    }
+    Ok(())
+}

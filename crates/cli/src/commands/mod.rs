@@ -1,0 +1,8 @@
+//! One module for each command.
+
+pub(crate) mod channels;
+pub(crate) mod demo;
+pub(crate) mod key;
+pub(crate) mod publish;
+pub(crate) mod tracker;
+pub(crate) mod watch;

@@ -1,0 +1,153 @@
+//! `caudal publish`
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use caudal_node::http::{HttpServer, Shown};
+use caudal_node::network::{NetworkConfig, random};
+use caudal_node::source::{CardSettings, InputConfig, RtmpServer, RtmpSettings, Source, SourceConfig};
+use caudal_tracker::link::Link;
+use caudal_tracker::url::AllowedUrl;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::args::PublishArgs;
+use crate::run::{COMMIT, Context, Failure, print_json, typed_trackers, until_stopped};
+use crate::state::{channel_key, last_epoch, store_epoch};
+
+/// The rate that a stream is taken to have until it was measured, bit/s.
+const RATE_UNKNOWN_BPS: u32 = 3_000_000;
+
+pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failure> {
+    let stop = until_stopped(args.duration)?;
+    let trackers = typed_trackers(&args.tracker, args.lan)?;
+    let (input, rtmp) = open_input(&args).await?;
+    let http = HttpServer::bind(args.listen).await?;
+    let key = channel_key(args.key.as_deref(), &args.name)?;
+    let channel = key.channel();
+    let trackers_of_link = trackers.iter().map(|url: &AllowedUrl| url.url().clone()).collect();
+    let link = Link { channel, trackers: trackers_of_link, name: Some(args.name.clone()) }.to_string();
+    let card = matches!(input, InputConfig::Card(_));
+    let mut source = Source::start(SourceConfig {
+        last_epoch: last_epoch(&channel),
+        channel_key: key,
+        name: args.name.clone(),
+        description: args.description.clone(),
+        language: args.language.clone(),
+        listed: args.listed,
+        trackers,
+        input,
+        network: NetworkConfig {
+            bind: args.bind.clone(),
+            upload_limit_bps: args.upload_limit,
+            relay: args.relay.clone(),
+        },
+        copies: args.source_copies,
+        rate_bps: if card { u32::try_from(args.card_rate).unwrap_or(u32::MAX) } else { RATE_UNKNOWN_BPS },
+        started: context.started,
+        command: context.typed,
+        commit: COMMIT,
+    })
+    .await?;
+    let shared = source.shared();
+    if let Err(error) = store_epoch(&channel, shared.epoch()) {
+        tracing::warn!("cannot remember this broadcast's epoch: {error:#}");
+    }
+    let url = http.url();
+    let looked = Arc::clone(&shared);
+    http.serve(Shown {
+        live: Arc::clone(&shared.live),
+        title: format!("Preview of {}", args.name),
+        report: Arc::new(move || {
+            let shared = Arc::clone(&looked);
+            Box::pin(async move { serde_json::to_value(shared.report().await).unwrap_or_default() })
+        }),
+    });
+    if args.json {
+        print_json(&json!({
+            "ready": true, "role": "source", "channel": channel.to_string(), "link": link, "http": url,
+            "rtmp_url": rtmp.as_ref().map(|rtmp| &rtmp.0), "stream_key": rtmp.as_ref().map(|rtmp| &rtmp.1),
+        }))?;
+    } else {
+        greet(&args, &link, &url, rtmp.as_ref());
+    }
+    if let Some(advice) = source.advice.take() {
+        tokio::spawn(tell(advice));
+    }
+    let result = source.run(stop).await;
+    let report = shared.last_report();
+    if args.json {
+        print_json(&report)?;
+    } else {
+        let sent = report.bytes_out as f64 / 1e6;
+        eprintln!("The broadcast ended: {sent:.1} MB sent, {:.2} times the stream.", report.source_copies);
+    }
+    result?;
+    if report.ok { Ok(()) } else { Err(Failure::NotOk) }
+}
+
+fn greet(args: &PublishArgs, link: &str, http: &str, rtmp: Option<&(String, String)>) {
+    println!("Channel link (give it to viewers):\n  {link}\n");
+    if let Some((url, key)) = rtmp {
+        println!("OBS → Settings → Stream → Custom\n  Server:     {url}\n  Stream key: {key}\n");
+        println!(
+            "ffmpeg\n  ffmpeg -re -i FILE -c:v libx264 -g 30 -tune zerolatency -c:a aac -f flv {url}/{key}\n"
+        );
+    }
+    let listed = if args.listed {
+        "listed in the tracker's directory"
+    } else {
+        "not listed: only who has the link finds it"
+    };
+    println!("{} is {listed}.\nPreview and stats: {http}\nCtrl-C ends the broadcast.", args.name);
+}
+
+async fn tell(mut advice: mpsc::UnboundedReceiver<String>) {
+    while let Some(text) = advice.recv().await {
+        eprintln!("• {text}");
+    }
+}
+
+/// The input, and for RTMP its URL and stream key.
+async fn open_input(args: &PublishArgs) -> Result<(InputConfig, Option<(String, String)>), Failure> {
+    if args.input == "test" {
+        let settings = CardSettings {
+            rate_bps: u32::try_from(args.card_rate).unwrap_or(u32::MAX),
+            keyframe_interval: args.card_keyframe,
+            size: args.card_size,
+        };
+        return Ok((InputConfig::Card(settings), None));
+    }
+    let Some(rest) = args.input.strip_prefix("rtmp://") else {
+        if args.input.contains("://") {
+            let input = &args.input;
+            return Err(anyhow::anyhow!(
+                "--input {input}: rtmp://HOST:PORT/APP, a file, or test is expected"
+            )
+            .into());
+        }
+        return Ok((InputConfig::File(PathBuf::from(&args.input)), None));
+    };
+    let (host, app) = rest.split_once('/').unwrap_or((rest, "live"));
+    let app = app.trim_matches('/');
+    let listen = resolve(host).with_context(|| format!("--input {}", args.input))?;
+    let key = match &args.stream_key {
+        Some(key) => key.clone(),
+        None => random::<12>()?.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    let settings = RtmpSettings { listen, app: if app.is_empty() { "live" } else { app }.to_owned(), key };
+    let server = RtmpServer::bind(settings).await?;
+    let told = (server.url(), server.key().to_owned());
+    Ok((InputConfig::Rtmp(server), Some(told)))
+}
+
+fn resolve(host: &str) -> anyhow::Result<SocketAddr> {
+    let with_port = if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+        host.to_owned()
+    } else {
+        format!("{host}:1935")
+    };
+    with_port.to_socket_addrs()?.next().context("that host has no address")
+}

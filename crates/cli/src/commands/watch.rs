@@ -1,0 +1,255 @@
+//! `caudal watch`
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use caudal_node::http::{HttpServer, Shown};
+use caudal_node::network::NetworkConfig;
+use caudal_node::record::{Output, Recorded, Recording};
+use caudal_node::viewer::{Shared, State, Viewer, ViewerConfig};
+use caudal_tracker::link::Link;
+use caudal_tracker::url::{AllowedUrl, UrlOrigin};
+use serde_json::json;
+use tokio::sync::watch;
+
+use crate::args::WatchArgs;
+use crate::run::{COMMIT, Context, Failure, print_json, until_stopped};
+use crate::state;
+
+/// The status line is renewed this often.
+const STATUS_PERIOD: Duration = Duration::from_millis(500);
+/// Cells of the buffer gauge.
+const GAUGE_CELLS: usize = 10;
+/// A full gauge, ms.
+const GAUGE_MS: i64 = 1500;
+
+pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure> {
+    let stop = until_stopped(args.duration)?;
+    let link: Link = args.link.parse()?;
+    let trackers = trackers(&link, args.lan)?;
+    let http = HttpServer::bind(args.listen).await?;
+    let output = args.output.as_deref().map(|path| match path {
+        path if path == Path::new("-") => Output::Stdout,
+        path => Output::File(path.to_owned()),
+    });
+    let recording = match &output {
+        Some(output) => Some(Recording::open(output).await?),
+        None => None,
+    };
+    say_once_about_addresses();
+    let viewer = Viewer::start(ViewerConfig {
+        channel: link.channel,
+        trackers,
+        network: NetworkConfig {
+            bind: args.bind.clone(),
+            upload_limit_bps: args.upload_limit,
+            relay: args.relay.clone(),
+        },
+        upload: !args.no_upload,
+        started: context.started,
+        command: context.typed,
+        commit: COMMIT,
+    })
+    .await?;
+    let shared = viewer.shared();
+    let url = http.url();
+    let looked = Arc::clone(&shared);
+    http.serve(Shown {
+        live: Arc::clone(&shared.live),
+        title: link.name.clone().unwrap_or_else(|| format!("Channel {}", link.channel.short())),
+        report: Arc::new(move || {
+            let shared = Arc::clone(&looked);
+            Box::pin(async move { serde_json::to_value(shared.report().await).unwrap_or_default() })
+        }),
+    });
+    // With --output - standard output belongs to the stream.
+    let json = args.json && output != Some(Output::Stdout);
+    if json {
+        print_json(&json!({
+            "ready": true, "role": "viewer", "channel": link.channel.to_string(), "link": args.link, "http": url,
+        }))?;
+    } else {
+        eprintln!(
+            "Play it: {url}/live.mp4 (least delay) or {url}/hls/index.m3u8 (any player). Ctrl-C ends it."
+        );
+    }
+    let (finish, finished) = watch::channel(false);
+    let recorder = recording.map(|recording| {
+        let reader = shared.live.reader_from_start();
+        let path = recording.path().to_owned();
+        (path, tokio::spawn(recording.run(reader, finished.clone())))
+    });
+    if let Some(player) = &args.player {
+        tokio::spawn(play(player.clone(), url, Arc::clone(&shared)));
+    }
+    if !args.json && std::io::stderr().is_terminal() {
+        tokio::spawn(status(Arc::clone(&shared)));
+    }
+    let result = viewer.run(stop).await;
+    // The window has ended: the recorder drains it and stops by itself.
+    let recorded = match recorder {
+        Some((path, task)) => {
+            let drained = tokio::time::timeout(Duration::from_secs(10), task).await;
+            finish.send_replace(true);
+            drained.map(|done| (path, done)).ok()
+        }
+        None => None,
+    };
+    conclude(&args, &shared, json, recorded, result)
+}
+
+type Drained = (
+    std::path::PathBuf,
+    Result<Result<Recorded, (caudal_node::NodeError, Recorded)>, tokio::task::JoinError>,
+);
+
+fn conclude(
+    args: &WatchArgs,
+    shared: &Shared,
+    json: bool,
+    recorded: Option<Drained>,
+    result: Result<(), caudal_node::NodeError>,
+) -> Result<(), Failure> {
+    let report = shared.last_report();
+    let mut failed = None;
+    if let Some((path, Ok(done))) = recorded {
+        let (recorded, error) = match done {
+            Ok(recorded) => (recorded, None),
+            Err((error, recorded)) => (recorded, Some(error)),
+        };
+        let megabytes = recorded.bytes as f64 / 1e6;
+        eprintln!("{}: {megabytes:.1} MB, {} parts", path.display(), recorded.parts);
+        failed = error;
+    }
+    if json {
+        print_json(&report)?;
+    } else if !args.json {
+        eprintln!("\n{}", summary(&report));
+    } else {
+        eprintln!("{}", serde_json::to_string(&report)?);
+    }
+    result?;
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    if report.ok {
+        return Ok(());
+    }
+    if !args.json && report.parts == 0 {
+        eprintln!("Nothing arrived. Is the channel on the air, and does your network let UDP through?");
+    }
+    Err(Failure::NotOk)
+}
+
+fn summary(report: &caudal_node::report::ViewerReport) -> String {
+    let percent = |ratio: f64| (ratio * 1000.0).round() / 10.0;
+    let startup = report.startup_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms"));
+    format!(
+        "Received {:.1} MB ({} % from other viewers), sent {:.1} MB. Start {startup}, chunk delay {:.0} ms (median), \
+         continuity {} %, {} gaps.",
+        report.useful_bytes as f64 / 1e6,
+        percent(report.offload_ratio),
+        report.bytes_out as f64 / 1e6,
+        report.chunk_delay_ms.p50,
+        percent(report.continuity.get(&1500).copied().unwrap_or(0.0)),
+        report.gaps,
+    )
+}
+
+/// The link was typed, so loopback is meant; what else points inwards needs --lan.
+fn trackers(link: &Link, lan: bool) -> Result<Vec<AllowedUrl>, Failure> {
+    if link.trackers.is_empty() {
+        return Err(anyhow::anyhow!(
+            "this link names no tracker; a link looks like caudal:CHANNEL?tracker=https://…"
+        )
+        .into());
+    }
+    let checked: Vec<_> = link.trackers.iter().map(|url| url.check(UrlOrigin::TypedLink, lan)).collect();
+    if let Some(Err(error)) = checked.iter().find(|_| checked.iter().all(Result::is_err)) {
+        return Err(anyhow::anyhow!("{error}").into());
+    }
+    for error in checked.iter().filter_map(|url| url.as_ref().err()) {
+        eprintln!("caudal: {error}; going on with the link's other trackers");
+    }
+    Ok(checked.into_iter().filter_map(Result::ok).collect())
+}
+
+/// The first time, plainly: peers see one another.
+fn say_once_about_addresses() {
+    let Ok(mark) = state::state_dir().map(|dir| dir.join("told-about-addresses")) else { return };
+    if mark.exists() {
+        return;
+    }
+    eprintln!(
+        "Other viewers will see your network address, as you see theirs, and you upload to them what you watch.\n\
+         --no-upload watches without sending. (This is said once.)"
+    );
+    if let Some(dir) = mark.parent() {
+        let _ = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&mark, ""));
+    }
+}
+
+async fn play(player: String, url: String, shared: Arc<Shared>) {
+    let mut changes = shared.live.changes();
+    // A player that finds nothing gives up.
+    let _ = changes.wait_for(|version| *version > 0).await;
+    let mut words = player.split_whitespace();
+    let Some(program) = words.next() else { return };
+    let name = Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or(program);
+    let quick: &[&str] = match name {
+        "mpv" => &["--profile=low-latency", "--cache=no", "--untimed=no"],
+        "ffplay" => &["-fflags", "nobuffer", "-loglevel", "warning"],
+        _ => &[],
+    };
+    let source = if name == "vlc" || name == "cvlc" {
+        format!("{url}/hls/index.m3u8")
+    } else {
+        format!("{url}/live.mp4")
+    };
+    let spawned = tokio::process::Command::new(program)
+        .args(words)
+        .args(quick)
+        .arg(source)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| {
+            format!("cannot start the player {program}; is it installed? Or open {url} in another")
+        });
+    match spawned {
+        Ok(mut child) => {
+            let _ = child.wait().await;
+            eprintln!("\nThe player was closed; still watching. Ctrl-C ends it.");
+        }
+        Err(error) => eprintln!("caudal: {error:#}"),
+    }
+}
+
+async fn status(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(STATUS_PERIOD);
+    loop {
+        ticks.tick().await;
+        let look = shared.glance();
+        let filled = (look.buffer_ms.clamp(0, GAUGE_MS) * GAUGE_CELLS as i64 / GAUGE_MS) as usize;
+        let gauge: String = (0..GAUGE_CELLS).map(|cell| if cell < filled { '▓' } else { '░' }).collect();
+        let words = match look.state {
+            State::Joining => "looking for viewers who have it",
+            State::Live => "live",
+            State::Waiting => "the source is silent, waiting",
+            State::Ended => "ended",
+            State::TakenDown => "taken down",
+        };
+        let seconds = look.buffer_ms.max(0) as f64 / 1000.0;
+        let (from, to) = (look.senders, look.receivers);
+        let (percent, delay) = ((look.offload_ratio * 100.0).round(), look.delay_ms);
+        eprint!(
+            "\r\x1b[K{gauge} {seconds:.1} s  {words}  you ← {from}  you → {to}  {percent} % from viewers  {delay:.0} ms"
+        );
+        let _ = std::io::stderr().flush();
+    }
+}

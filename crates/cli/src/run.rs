@@ -1,0 +1,94 @@
+//! How a command runs: its runtime, its signals, its output.
+
+use std::time::{Duration, Instant};
+
+use caudal_tracker::url::{AllowedUrl, TrackerUrl, UrlOrigin};
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// The build's commit.
+pub(crate) const COMMIT: &str = env!("CAUDAL_COMMIT");
+
+/// What every command knows.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// When the process started.
+    pub(crate) started: Instant,
+    /// What was typed.
+    pub(crate) typed: String,
+}
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The report says so.
+    NotOk,
+    /// It could not be done.
+    CouldNot(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::CouldNot(error.into())
+    }
+}
+
+/// Runs a node: one thread, because a thread more is a context switch more for every packet.
+pub(crate) fn on_one_thread(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(command);
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    result
+}
+
+/// Runs a server of many.
+pub(crate) fn on_threads(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(command);
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    result
+}
+
+/// Becomes true on Ctrl-C, SIGTERM, or after `duration`. A second Ctrl-C ends the process at once.
+pub(crate) fn until_stopped(duration: Option<Duration>) -> Result<watch::Receiver<bool>, Failure> {
+    let (stop, stopped) = watch::channel(false);
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut terminations = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        let over = async {
+            match duration {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = interrupts.recv() => {}
+            _ = terminations.recv() => {}
+            () = over => {}
+        }
+        stop.send_replace(true);
+        interrupts.recv().await;
+        std::process::exit(130);
+    });
+    Ok(stopped)
+}
+
+/// One line of JSON on standard output.
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    let mut out = std::io::stdout().lock();
+    out.write_all(&line)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Trackers that somebody typed.
+pub(crate) fn typed_trackers(urls: &[String], lan: bool) -> Result<Vec<AllowedUrl>, Failure> {
+    let check = |url: &String| -> Result<AllowedUrl, Failure> {
+        Ok(url.parse::<TrackerUrl>()?.check(UrlOrigin::Typed, lan)?)
+    };
+    urls.iter().map(check).collect()
+}

@@ -1,0 +1,111 @@
+//! Where a node keeps what must survive it: channel keys and the last epoch of each channel, under the XDG directories.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use caudal_node::network::random_key;
+use caudal_proto::id::{ChannelId, SecretKey};
+
+/// First line of a key file; the second is 64 hexadecimal digits.
+const KEY_HEADER: &str = "caudal channel key v1 - whoever has this file owns the channel";
+/// No key file is longer.
+const KEY_FILE_LEN_MAX: u64 = 4096;
+
+/// `$XDG_DATA_HOME/caudal`, or `~/.local/share/caudal`.
+pub(crate) fn data_dir() -> Result<PathBuf> {
+    dir("XDG_DATA_HOME", ".local/share")
+}
+
+/// `$XDG_STATE_HOME/caudal`, or `~/.local/state/caudal`.
+pub(crate) fn state_dir() -> Result<PathBuf> {
+    dir("XDG_STATE_HOME", ".local/state")
+}
+
+fn dir(variable: &str, fallback: &str) -> Result<PathBuf> {
+    let absolute = |path: PathBuf| path.is_absolute().then_some(path);
+    let base = std::env::var_os(variable).map(PathBuf::from).and_then(absolute);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(fallback));
+    let base = base.or_else(home).with_context(|| format!("neither {variable} nor HOME is set"))?;
+    Ok(base.join("caudal"))
+}
+
+/// The key in `file`.
+pub(crate) fn read_key(file: &Path) -> Result<SecretKey> {
+    let name = file.display();
+    let meta = fs::metadata(file).with_context(|| format!("cannot read the key {name}"))?;
+    if meta.len() > KEY_FILE_LEN_MAX {
+        bail!("{name} is not a channel key: too long");
+    }
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read the key {name}"))?;
+    let digits = text.lines().nth(1).unwrap_or_default().trim();
+    let wrong = "not a channel key: make one with: caudal key new --file FILE";
+    if text.lines().next() != Some(KEY_HEADER) || digits.len() != 64 || !digits.is_ascii() {
+        bail!("{name} is {wrong}");
+    }
+    let mut key = [0; 32];
+    for (i, byte) in key.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[2 * i..2 * i + 2], 16)
+            .with_context(|| format!("{name} is {wrong}"))?;
+    }
+    Ok(SecretKey::from_bytes(&key))
+}
+
+/// Writes `key` to `file`, which must not exist; only its owner may read it.
+pub(crate) fn write_key(file: &Path, key: &SecretKey) -> Result<()> {
+    use std::fmt::Write as _;
+    let mut text = format!("{KEY_HEADER}\n");
+    for byte in key.to_bytes() {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.push('\n');
+    let name = file.display();
+    if let Some(parent) = file.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
+        made.with_context(|| format!("cannot make the folder {}", parent.display()))?;
+    }
+    let open = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    let mut open = open.with_context(|| format!("cannot write the key {name}; does it exist already?"))?;
+    let written = open.write_all(text.as_bytes()).and_then(|()| open.sync_all());
+    if written.is_err() {
+        let _ = fs::remove_file(file);
+    }
+    written.with_context(|| format!("cannot write the key {name}"))
+}
+
+/// The key in `file`, or of the channel called `name`; made when there is none.
+pub(crate) fn channel_key(file: Option<&Path>, name: &str) -> Result<SecretKey> {
+    let path = match file {
+        Some(file) => file.to_owned(),
+        None => {
+            let plain: String =
+                name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).take(60).collect();
+            data_dir()?.join("keys").join(format!("{plain}.key"))
+        }
+    };
+    if path.exists() {
+        return read_key(&path);
+    }
+    let key = random_key()?;
+    write_key(&path, &key)?;
+    eprintln!("Made a key for this channel: {}. Back it up: who has it owns the channel.", path.display());
+    Ok(key)
+}
+
+/// The last epoch of a channel; 0 when unknown.
+pub(crate) fn last_epoch(channel: &ChannelId) -> u64 {
+    let text = state_dir().ok().and_then(|dir| fs::read_to_string(dir.join(format!("{channel}.epoch"))).ok());
+    text.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Remembers it, so that a clock set back cannot make a new broadcast look older than the last.
+pub(crate) fn store_epoch(channel: &ChannelId, epoch: u64) -> Result<()> {
+    let dir = state_dir()?;
+    fs::create_dir_all(&dir)?;
+    let (path, new) = (dir.join(format!("{channel}.epoch")), dir.join(format!("{channel}.epoch.new")));
+    fs::write(&new, format!("{epoch}\n"))?;
+    fs::rename(new, path)?;
+    Ok(())
+}

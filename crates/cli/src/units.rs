@@ -1,0 +1,64 @@
+//! Durations, rates and sizes as people write them.
+
+use std::time::Duration;
+
+/// `200ms`, `30s`, `1.5m`, `2h`; a number alone is refused, because nobody knows what it means.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a time; write 500ms, 30s, 5m or 1h");
+    let unit = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(wrong)?;
+    let seconds = match &text[unit..] {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(wrong()),
+    };
+    let number: f64 = text[..unit].trim().parse().map_err(|_| wrong())?;
+    Duration::try_from_secs_f64(number * seconds)
+        .ok()
+        .filter(|d| d.as_secs() < 366 * 86_400)
+        .ok_or_else(wrong)
+}
+
+/// Bit/s: `800k`, `20M`, `1.5M`, `1G`, or plain `1000000`.
+pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not a rate in bit/s; write 800k, 20M or 1.5M");
+    let text = text.trim_end_matches("bit/s").trim_end_matches("bps").trim();
+    let (number, factor) = match text.chars().last() {
+        Some('k' | 'K') => (&text[..text.len() - 1], 1e3),
+        Some('M' | 'm') => (&text[..text.len() - 1], 1e6),
+        Some('G' | 'g') => (&text[..text.len() - 1], 1e9),
+        _ => (text, 1.0),
+    };
+    let rate = number.trim().parse::<f64>().map_err(|_| wrong())? * factor;
+    if (1_000.0..=1e12).contains(&rate) { Ok(rate as u64) } else { Err(wrong()) }
+}
+
+/// `1280x720`.
+pub(crate) fn parse_size(text: &str) -> Result<(u32, u32), String> {
+    let size = text.split_once(['x', 'X']).and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    size.ok_or_else(|| format!("{text:?} is not a picture size; write 1280x720"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_write_units() {
+        assert_eq!(parse_duration("8.3s"), Ok(Duration::from_millis(8300)));
+        assert_eq!(parse_duration("200ms"), Ok(Duration::from_millis(200)));
+        assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7200)));
+        assert_eq!(parse_rate("1.5M"), Ok(1_500_000));
+        assert_eq!(parse_rate("800k"), Ok(800_000));
+        assert_eq!(parse_rate("20Mbit/s"), Ok(20_000_000));
+        assert_eq!(parse_size("1280x720"), Ok((1280, 720)));
+        for bad in ["", "10", "s", "-1s", "1e300h", "nans", "1 week"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+        for bad in ["", "M", "-5M", "NaNM", "1e30", "5"] {
+            assert!(parse_rate(bad).is_err(), "{bad}");
+        }
+        assert!(parse_size("1280").is_err());
+    }
+}

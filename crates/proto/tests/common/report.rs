@@ -1,0 +1,94 @@
+//! What a run looked like, for people and for sweeps.
+
+use std::time::Duration;
+
+use caudal_proto::time::Timestamp;
+
+use super::{World, percentile};
+
+/// One run in figures.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Figures {
+    pub p50: Duration,
+    pub p95: Duration,
+    pub p99: Duration,
+    pub max: Duration,
+    pub late: usize,
+    pub duplicates: f64,
+    pub pulled: f64,
+    pub copies: f64,
+    pub control: f64,
+}
+
+/// The counters that only grow, taken before what is measured begins.
+pub struct Before {
+    from: Timestamp,
+    received: u64,
+    duplicates: u64,
+    pulled: u64,
+    control: u64,
+    source: u64,
+}
+
+impl World {
+    pub fn before(&self) -> Before {
+        let sum = |f: fn(&caudal_proto::swarm::SwarmStats) -> u64| -> u64 {
+            self.viewers().iter().map(|&i| f(&self.stats(i))).sum()
+        };
+        Before {
+            from: self.now,
+            received: sum(|s| s.received),
+            duplicates: sum(|s| s.duplicates),
+            pulled: sum(|s| s.pulled),
+            control: sum(|s| s.control_bytes_out),
+            source: self.nodes[0].sent_bytes,
+        }
+    }
+
+    /// Figures of everything published since `before` and at least 2 s ago.
+    pub fn figures(&self, before: &Before) -> Figures {
+        let to = self.now.saturating_sub(super::S(2));
+        let after = self.before();
+        let viewers = self.viewers();
+        let mut delays: Vec<Duration> = viewers.iter().flat_map(|&i| self.delays(i, before.from)).collect();
+        delays.sort_unstable();
+        let received = (after.received - before.received).max(1) as f64;
+        let useful: u64 =
+            self.published.values().filter(|p| p.0 >= before.from).map(|p| u64::from(p.1.header().len)).sum();
+        Figures {
+            p50: percentile(&delays, 50),
+            p95: percentile(&delays, 95),
+            p99: percentile(&delays, 99),
+            max: percentile(&delays, 100),
+            late: viewers.iter().map(|&i| self.late(i, super::MS(1500), before.from, to).len()).sum(),
+            duplicates: (after.duplicates - before.duplicates) as f64 / received,
+            pulled: (after.pulled - before.pulled) as f64 / received,
+            copies: (after.source - before.source) as f64 / useful as f64,
+            control: (after.control - before.control) as f64 / (useful as f64 * viewers.len() as f64),
+        }
+    }
+
+    /// One line for each node.
+    pub fn report(&self, from: Timestamp) {
+        for i in 0..self.nodes.len() {
+            let (stats, delays) = (self.stats(i), self.delays(i, from));
+            println!(
+                "{i:2} p50 {:4} p95 {:4} max {:4} ms got {:5} dup {:3} pulled {:3} src {:3}% parents {}/{} children {:2} nb {:2} missed {} sent {} dropped {:?}",
+                percentile(&delays, 50).as_millis(),
+                percentile(&delays, 95).as_millis(),
+                percentile(&delays, 100).as_millis(),
+                stats.received,
+                stats.duplicates,
+                stats.pulled,
+                stats.useful_bytes_from_source * 100 / stats.useful_bytes.max(1),
+                stats.parents,
+                stats.substreams,
+                stats.children,
+                stats.neighbours.len(),
+                stats.missed,
+                self.nodes[i].sent_bytes,
+                self.nodes[i].dropped,
+            );
+        }
+    }
+}

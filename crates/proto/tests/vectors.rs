@@ -1,0 +1,78 @@
+//! The test vectors of `docs/protocol.md` that need keys: certificate, live note, signed chunk and its stream.
+//!
+//! The page is read, not repeated: a change to the format is a change to the page.
+
+use bytes::Bytes;
+use caudal_proto::broadcast::{Certificate, CertificateTerms, LiveNote};
+use caudal_proto::chunk::{Chunk, Ed25519Verifier, Flags, PartIn, Signer, VerifiedChunk};
+use caudal_proto::id::{BroadcastId, RenditionId, SecretKey};
+use caudal_proto::wire::ChunkHead;
+use data_encoding::HEXLOWER;
+
+fn documented(name: &str) -> Vec<u8> {
+    let page = include_str!("../../../docs/protocol.md");
+    let line = page.lines().find_map(|line| line.strip_prefix(&format!("vector {name}: ")));
+    let hex = line.unwrap_or_else(|| panic!("docs/protocol.md has no vector {name}"));
+    HEXLOWER.decode(hex.as_bytes()).expect("hexadecimal")
+}
+
+fn keys() -> (SecretKey, SecretKey) {
+    (SecretKey::from_bytes(&[1; 32]), SecretKey::from_bytes(&[2; 32]))
+}
+
+fn certificate() -> Certificate {
+    let (channel, broadcast) = keys();
+    let terms = CertificateTerms {
+        epoch: 1_800_000_000_000,
+        not_before_unix_us: 1_800_000_000_000_000,
+        not_after_unix_us: 1_800_086_400_000_000,
+        substreams: 4,
+        rate_bps: 1_000_000,
+    };
+    Certificate::sign(&channel, BroadcastId(broadcast.public()), terms)
+}
+
+fn chunk() -> VerifiedChunk {
+    let (channel, broadcast) = keys();
+    let mut signer = Signer::new(broadcast, channel.channel(), 1_800_000_000_000, RenditionId(0), 1024);
+    let part = PartIn {
+        flags: Flags::SEGMENT_START.with(Flags::INIT, true),
+        capture_unix_us: 1_800_000_000_000_000,
+        payload: Bytes::from_static(b"caudal"),
+    };
+    signer.sign(&part, 1_800_000_000_200_000).remove(0)
+}
+
+#[test]
+fn keys_and_broadcast_vectors_hold() {
+    let (channel, broadcast) = keys();
+    assert_eq!(documented("channel-key"), channel.public());
+    assert_eq!(documented("broadcast-key"), broadcast.public());
+    assert_eq!(documented("signed-certificate"), certificate().encode());
+    let note =
+        LiveNote::sign(&broadcast, channel.channel(), 1_800_000_000_000, 1, 1_800_000_000_250_000, false);
+    assert_eq!(documented("signed-live-note"), note.encode());
+    let read = Certificate::decode(&channel.channel(), &documented("signed-certificate")).expect("decodes");
+    assert!(LiveNote::decode(&read, &documented("signed-live-note")).is_ok());
+}
+
+#[test]
+fn chunk_vectors_hold() {
+    let (channel, _) = keys();
+    let chunk = chunk();
+    assert_eq!(documented("signed-chunk"), chunk.encoded()[..]);
+    // What the signature covers, put together from the page's words alone.
+    let mut signed = b"caudal chunk v1\0".to_vec();
+    signed.extend_from_slice(&channel.public());
+    signed.extend_from_slice(&chunk.encoded()[..44]);
+    signed.extend_from_slice(blake3::hash(b"caudal").as_bytes());
+    assert_eq!(documented("chunk-signature-input"), signed);
+    let read = Chunk::decode(documented("signed-chunk").into()).expect("decodes");
+    let key = certificate().broadcast;
+    assert!(VerifiedChunk::new(read, &channel.channel(), &key, &mut Ed25519Verifier).is_ok());
+    let head = ChunkHead { handle: 4, requested: true, lag_ms: 90 };
+    let mut stream = head.encode().to_vec();
+    stream.extend_from_slice(chunk.encoded());
+    assert_eq!(documented("chunk-stream"), stream);
+    assert_eq!(ChunkHead::decode(documented("chunk-stream").into()).expect("decodes").0, head);
+}
