@@ -123,3 +123,23 @@ fn a_tracker_restarts_and_newcomers_join() {
         assert_eq!((lost(&report), number(&report, "/gaps")), (0.0, 0.0), "{report}");
     }
 }
+
+/// The operator takes the channel down: viewers stop and say why, the source too, and the directory forgets it.
+#[test]
+fn a_takedown_reaches_viewers() {
+    let home = Folder::new();
+    let deny = home.join("deny.txt");
+    std::fs::write(&deny, "# nothing yet\n").expect("written");
+    let deny_path = deny.display().to_string();
+    let tracker = Caudal::start(&home, &["tracker", "--listen", "127.0.0.1:0", "--deny", &deny_path]);
+    let source = publish(&home, tracker.told("http"));
+    let viewer = watchers(&home, &link(&source), 1).remove(0);
+    std::fs::write(&deny, format!("{} a court said so\n", source.told("channel"))).expect("written");
+    let started = Instant::now();
+    let (status, _, said) = viewer.ended();
+    assert!(started.elapsed() < S(6), "{:?}", started.elapsed());
+    assert_eq!(status.code(), Some(3), "{said}");
+    assert!(said.contains("taken down") && said.contains("a court said so"), "{said}");
+    let (status, _, said) = source.ended();
+    assert_eq!(status.code(), Some(3), "{said}");
+}

@@ -56,7 +56,7 @@ pub struct SourceSide {
     /// Signs proofs.
     pub broadcast_key: SecretKey,
     /// The channel's descriptor.
-    pub descriptor: SignedDescriptor,
+    pub descriptor: watch::Receiver<SignedDescriptor>,
     /// The newest live note.
     pub note: watch::Receiver<LiveNote>,
 }
@@ -177,6 +177,8 @@ impl Task {
 
     async fn connect(&mut self) -> Result<Duration, ClientError> {
         let note = self.config.source.as_ref().map(|source| *source.note.borrow());
+        let descriptor =
+            self.config.source.as_mut().map(|source| source.descriptor.borrow_and_update().clone());
         let source = self.config.source.as_ref().zip(note.as_ref());
         let join = Join {
             swarm: self.swarm,
@@ -188,7 +190,7 @@ impl Task {
                 certificate: &source.certificate,
                 live_note,
                 broadcast_key: &source.broadcast_key,
-                descriptor: Some(&source.descriptor),
+                descriptor: descriptor.as_ref(),
             }),
         };
         let view = self.client.connect(&join).await?;
@@ -233,15 +235,18 @@ impl Task {
         }
     }
 
-    async fn report(&self) -> Result<SwarmView, ClientError> {
+    async fn report(&mut self) -> Result<SwarmView, ClientError> {
         let qos = *self.qos.lock().unwrap_or_else(PoisonError::into_inner);
         let note = self.config.source.as_ref().map(|source| *source.note.borrow());
+        let news =
+            self.config.source.as_mut().filter(|source| source.descriptor.has_changed().unwrap_or(false));
+        let descriptor = news.map(|source| source.descriptor.borrow_and_update().clone());
         let source = self.config.source.as_ref().zip(note.as_ref());
         let role = source.map(|(source, live_note)| SourceRole {
             certificate: &source.certificate,
             live_note,
             broadcast_key: &source.broadcast_key,
-            descriptor: None,
+            descriptor: descriptor.as_ref(),
         });
         self.client.stat_report(self.swarm, qos, role).await
     }

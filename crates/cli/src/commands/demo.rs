@@ -8,8 +8,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use caudal_node::network::random_key;
+
 use crate::args::DemoArgs;
 use crate::run::{COMMIT, Failure, print_json, until_stopped};
+use crate::state::write_key;
 
 /// A process must say that it is ready within this.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
@@ -84,7 +87,8 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), Failure> {
         Process::start(text("tracker"), &[text("tracker"), text("--listen"), text("127.0.0.1:0")]).await?;
     let tracker_url = tracker.told("http");
     say(format!("Starting the source with the test card, {} copies …", args.source_copies));
-    let keys = std::env::temp_dir().join(format!("caudal-demo-{}.key", std::process::id()));
+    let key = std::env::temp_dir().join(format!("caudal-demo-{}.key", std::process::id()));
+    write_key(&key, &random_key()?)?;
     let source = [
         "publish",
         "--name",
@@ -99,12 +103,12 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), Failure> {
         "--card-rate",
         &args.rate.to_string(),
         "--key",
-        &keys.display().to_string(),
+        &key.display().to_string(),
     ]
     .map(text);
     let source = Process::start(text("source"), &source).await;
-    let source = source.inspect_err(|_| drop(std::fs::remove_file(&keys)))?;
-    let _ = std::fs::remove_file(&keys);
+    let source = source.inspect_err(|_| drop(std::fs::remove_file(&key)))?;
+    let _ = std::fs::remove_file(&key);
     let link = source.told("link");
     let mut viewers = Vec::new();
     for n in 1..=args.peers {

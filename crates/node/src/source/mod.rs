@@ -19,7 +19,7 @@ use caudal_proto::id::{BroadcastId, ChannelId, PeerId, RenditionId, SecretKey};
 use caudal_proto::io::{Event, Input};
 use caudal_proto::swarm::policy::Policy;
 use caudal_proto::swarm::{Role, SwarmConfig, SwarmStats};
-use caudal_tracker::descriptor::{Descriptor, Tracker};
+use caudal_tracker::descriptor::{Descriptor, Rendition, SignedDescriptor, Tracker};
 use caudal_tracker::message::Qos;
 use caudal_tracker::url::AllowedUrl;
 use tokio::sync::{mpsc, watch};
@@ -128,10 +128,44 @@ pub struct Source {
     ingest: mpsc::Receiver<Ingest>,
     cutter: Cutter,
     broadcast_key: SecretKey,
+    label: Label,
     note: watch::Sender<LiveNote>,
     said: mpsc::UnboundedSender<String>,
     /// What the broadcaster should read; taken once.
     pub advice: Option<mpsc::UnboundedReceiver<String>>,
+}
+
+/// What the directory says of the channel; renewed when other codecs arrive.
+#[derive(Debug)]
+struct Label {
+    key: SecretKey,
+    descriptor: Descriptor,
+    signed: watch::Sender<SignedDescriptor>,
+    /// The codecs that it says.
+    told: String,
+}
+
+impl Label {
+    fn renew(&mut self, input: &InputReport) {
+        if input.codecs.is_empty() || input.codecs == self.told || input.rate_bps == 0 {
+            return;
+        }
+        self.told.clone_from(&input.codecs);
+        let picture = input.width > 0;
+        self.descriptor.renditions = vec![Rendition {
+            id: 0,
+            codecs: input.codecs.clone(),
+            width: picture.then_some(input.width),
+            height: picture.then_some(input.height),
+            fps: (input.fps > 0.0).then_some((input.fps * 100.0).round() / 100.0),
+            bandwidth_bps: input.rate_bps,
+        }];
+        self.descriptor.issued_unix_ms = unix_ms().max(self.descriptor.issued_unix_ms + 1);
+        match self.descriptor.sign(&self.key) {
+            Ok(signed) => drop(self.signed.send_replace(signed)),
+            Err(error) => tracing::warn!("the channel's description: {error}"),
+        }
+    }
 }
 
 impl Source {
@@ -144,11 +178,12 @@ impl Source {
         let broadcast_key = random_key()?;
         let certificate = certify(&config, &broadcast_key);
         let epoch = certificate.epoch;
-        let signed = descriptor(&config, channel).sign(&config.channel_key);
-        let signed = signed.map_err(|error| NodeError::Input {
+        let announced = descriptor(&config, channel);
+        let signed = announced.sign(&config.channel_key).map_err(|error| NodeError::Input {
             path: PathBuf::from("the channel's description"),
             reason: error.to_string(),
         })?;
+        let (signed, descriptors) = watch::channel(signed);
         let upload_bps = config.network.upload_limit_bps;
         let network = Network::start(config.network).await?;
         let swarm = SwarmConfig {
@@ -176,7 +211,7 @@ impl Source {
             source: Some(SourceSide {
                 certificate,
                 broadcast_key: broadcast_key.clone(),
-                descriptor: signed,
+                descriptor: descriptors,
                 note: notes,
             }),
         };
@@ -200,8 +235,20 @@ impl Source {
             inner: Mutex::new(Inner { state: "waiting", ..Inner::default() }),
             live: Live::new(RETENTION),
         });
+        let label = Label { key: config.channel_key, descriptor: announced, signed, told: String::new() };
         let advice = Some(advice);
-        Ok(Self { shared, network, tracking, ingest: events, cutter, broadcast_key, note, said, advice })
+        Ok(Self {
+            shared,
+            network,
+            tracking,
+            ingest: events,
+            cutter,
+            broadcast_key,
+            label,
+            note,
+            said,
+            advice,
+        })
     }
 
     /// What others may look at.
@@ -238,7 +285,10 @@ impl Source {
                     }
                 }
                 _ = notes.tick() => self.sign_note(false).await,
-                _ = seconds.tick() => self.shared.refresh().await,
+                _ = seconds.tick() => {
+                    self.shared.refresh().await;
+                    self.label.renew(&input_report(&self.cutter.facts()));
+                }
             }
         };
         self.ingest(Ingest::End).await;
