@@ -236,7 +236,7 @@ impl Bench<'_> {
     }
 
     fn viewer_args(&self, number: usize, link: &str) -> Vec<String> {
-        let mut args = owned(&["watch", link]);
+        let mut args = owned(&["watch", link, "--lan"]);
         args.extend(self.node_args(number));
         args
     }
