@@ -38,6 +38,10 @@ pub struct Policy {
     pub interior_every: u8,
     /// Leaves are served this much after interior children, when both wait.
     pub leaf_delay: Duration,
+    /// A node whose pushed chunks wait this long takes no children, from half of it on, and sheds one a second.
+    pub shed_wait: Duration,
+    /// A chunk's second child is served this much after its first, and so on, when other chunks wait.
+    pub sibling_delay: Duration,
     /// State and have map go out this often at least …
     pub state_period_min: Duration,
     /// … and this often at most; between them as the control budget allows.
@@ -115,9 +119,11 @@ impl Default for Policy {
             neighbours_max: 20,
             source_neighbours_max: 32,
             slot_ease_percent: 70,
-            slot_fill_percent: 88,
+            slot_fill_percent: 80,
             interior_every: 2,
             leaf_delay: ms(250),
+            shed_wait: ms(350),
+            sibling_delay: ms(1),
             state_period_min: ms(350),
             state_period_max: ms(1000),
             control_percent: 2,

@@ -27,7 +27,7 @@ const UNANSWERED_AFTER: Duration = Duration::from_secs(3);
 /// Who should have a chunk by now, but never said so, is asked at this pace.
 const GUESS_PERIOD: Duration = Duration::from_millis(80);
 /// What it counts against a neighbour that a request was not answered in time.
-const SLOW_COST: Duration = Duration::from_millis(50);
+const SLOW_COST: Duration = Duration::from_millis(100);
 /// A neighbour that is busy is not asked again for this long.
 const BUSY_FOR: Duration = Duration::from_millis(120);
 
@@ -121,10 +121,12 @@ impl Swarm {
             .min_by_key(|n| {
                 // A source has few copies to give: others first, where they are not much slower.
                 let source = if n.source { 60_000 } else { 0 };
+                // It would have pushed it: something is wrong there.
+                let late = if parent == Some(n.peer) { 200_000 } else { 0 };
                 let guess = if n.have.contains(number) { 0 } else { 40_000 };
                 let queued = n.asked.len() as u64 * interval_us / 4;
                 let cost = (n.rtt + n.wait()).as_micros() as u64 + source + queued;
-                (cost + guess + n.doubt_us() + rng.u64(..5_000), n.peer)
+                (cost + late + guess + n.doubt_us() + rng.u64(..5_000), n.peer)
             })
             .map(|n| n.peer)
     }

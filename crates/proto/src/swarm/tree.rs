@@ -240,6 +240,9 @@ impl Swarm {
             let each = slots.div_ceil(u32::from(k.max(1)));
             return if used < slots && here < each { Room::Ease } else { Room::None };
         }
+        if self.uplink.usual_wait > self.config.policy.shed_wait / 2 {
+            return Room::None;
+        }
         let (ease, fill) = self.config.policy.slots(self.upload_bps(), self.rate_bps, k);
         let interior = u32::from(k.div_ceil(self.config.policy.interior_every.max(1))).max(1);
         if used < ease && here < ease.div_ceil(interior) + 1 {
@@ -249,6 +252,20 @@ impl Swarm {
         } else {
             Room::None
         }
+    }
+
+    /// An uplink that is always late serves nobody: its least useful child is better off elsewhere.
+    pub(super) fn shed(&mut self) {
+        if self.is_source() || self.uplink.usual_wait <= self.config.policy.shed_wait {
+            return;
+        }
+        let all = (0..self.substream_count()).filter_map(|s| Some((self.weakest_child(s)?, s)));
+        let Some((child, s)) = all.min_by_key(|(child, s)| (child.interior, child.value, *s)) else { return };
+        self.substreams[usize::from(s)].remove_child(&child.peer);
+        let suggestions = self.suggestions(s, child.peer);
+        let reject = Reject { substream: s, reason: RejectReason::Full, suggestions };
+        self.send(child.peer, &Message::Reject(reject));
+        self.put(SwarmOutput::WithdrawPushes(child.peer, s));
     }
 
     fn substreams_of_child(&self, peer: &PeerId) -> usize {
@@ -432,6 +449,7 @@ impl Swarm {
     pub(super) fn hear_detach(&mut self, peer: PeerId, s: u8) {
         if let Some(sub) = self.substreams.get_mut(usize::from(s)) {
             sub.remove_child(&peer);
+            self.put(SwarmOutput::WithdrawPushes(peer, s));
         }
     }
 
@@ -569,9 +587,8 @@ impl Swarm {
             return;
         }
         let until = now + policy.attach_timeout + rtt * 2;
-        // The parent that is left still brings what exists already; a starving substream needs it from the new one.
-        let starving = current.is_none_or(|current| current == u64::MAX);
-        let from = if starving { self.first_wanted(s) } else { self.store.edge() };
+        // What the new parent has and the old one lacks, nobody else would push: a chunk that comes twice costs less.
+        let from = self.first_wanted(s);
         let upload_kbps = self.upload_kbps();
         self.substreams[usize::from(s)].pending = Some(Pending { peer, until });
         self.invite(now, peer, s);
@@ -617,7 +634,8 @@ impl Swarm {
         let k = u64::from(self.substream_count()).max(1);
         let number = chunk.header().number;
         let policy = &self.config.policy;
-        let (expiry, leaf_delay) = (policy.push_expiry, policy.leaf_delay);
+        let (expiry, leaf_delay, sibling_delay) =
+            (policy.push_expiry, policy.leaf_delay, policy.sibling_delay);
         let Some(sub) = self.substreams.get((number % k) as usize) else { return };
         let offers: Vec<Offer> = sub
             .children
@@ -629,7 +647,7 @@ impl Swarm {
                 peer: child.peer,
                 chunk: chunk.clone(),
                 due: now
-                    + Duration::from_millis(place as u64)
+                    + sibling_delay * place as u32
                     + if child.interior { Duration::ZERO } else { leaf_delay },
                 expires: now + expiry,
                 requested: false,
