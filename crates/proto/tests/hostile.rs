@@ -339,8 +339,7 @@ fn lies_about_lag_and_path_harm_nobody() {
 #[test]
 fn a_flood_of_attaches_and_requests_starves_nobody() {
     for seed in seeds(3) {
-        let net = Net { viewer_bps: Some(2_500_000), ..Net::default() };
-        let outcome = attack(seed, net, |_| {
+        let outcome = attack(seed, Net::default(), |_| {
             let extra: Extra = Box::new(|_, _, peers| {
                 let attaches = (0..8).map(|substream| {
                     let (interior, urgent, upload_kbps) = (true, true, 500_000);
@@ -360,8 +359,7 @@ fn a_flood_of_attaches_and_requests_starves_nobody() {
 #[test]
 fn a_slow_flood_of_requests_starves_nobody() {
     for seed in seeds(3) {
-        let net = Net { viewer_bps: Some(2_500_000), ..Net::default() };
-        attack(seed, net, |_| {
+        attack(seed, Net::default(), |_| {
             let mut turn = 0;
             let extra: Extra = Box::new(move |_, _, peers| {
                 turn += 1;

@@ -68,6 +68,8 @@ pub struct Policy {
     pub pull_after: Duration,
     /// … and this much later when the parent says it has it.
     pub pull_after_has: Duration,
+    /// With a parent that has not pushed anything yet a hole is pulled when it is this old.
+    pub pull_unproven_after: Duration,
     /// Without a parent a hole is pulled when it is this old.
     pub pull_orphan_after: Duration,
     /// The receiver's lock on a requested chunk, beyond two round trips and the sender's wait.
@@ -137,6 +139,7 @@ impl Default for Policy {
             urgent_after: ms(400),
             pull_after: ms(450),
             pull_after_has: ms(600),
+            pull_unproven_after: ms(250),
             pull_orphan_after: ms(60),
             lock: ms(250),
             pipeline: 8,

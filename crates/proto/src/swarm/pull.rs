@@ -91,7 +91,9 @@ impl Swarm {
                 None if parent_has.is_some() && policy.overlay != Overlay::Mesh => continue,
                 None => policy.pull_orphan_after,
             };
-            if age >= policy.pull_age(parent_has, sub.lateness()) {
+            let usual = policy.pull_age(parent_has, sub.lateness());
+            let unproven = parent_has.is_some() && !sub.is_proven() && policy.overlay == Overlay::Hybrid;
+            if age >= if unproven { policy.pull_unproven_after } else { usual } {
                 holes.push(number);
             }
         }

@@ -65,6 +65,8 @@ pub(super) struct Substream {
     parent: Option<Parent>,
     /// Since when there is this parent.
     parent_since: Timestamp,
+    /// It has pushed something.
+    proven: bool,
     pending: Option<Pending>,
     orphan_since: Timestamp,
     consider_at: Timestamp,
@@ -82,6 +84,7 @@ impl Substream {
         Self {
             parent: None,
             parent_since: now,
+            proven: false,
             pending: None,
             orphan_since: now,
             consider_at: now,
@@ -99,6 +102,11 @@ impl Substream {
 
     pub(super) fn has_parent(&self) -> bool {
         self.parent.is_some()
+    }
+
+    /// Whether the parent, if there is one, has pushed anything yet.
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven
     }
 
     pub(super) fn is_parent(&self, peer: &PeerId) -> bool {
@@ -187,6 +195,7 @@ impl Swarm {
         if let Some(neighbour) = self.neighbours.get_mut(&peer) {
             neighbour.trust();
         }
+        sub.proven = true;
         sub.lag_us = Some(sub.lag_us.map_or(lag_us, |old| (old * 3 + lag_us) / 4));
         if let Some(neighbour) = self.neighbours.get_mut(&peer)
             && let Some(promised) = neighbour.lag_us(s)
@@ -273,7 +282,15 @@ impl Swarm {
     }
 
     fn weakest_child(&self, s: u8) -> Option<Child> {
-        self.substreams[usize::from(s)].children.iter().copied().min_by_key(|child| (child.value, child.peer))
+        // Who takes more than half of everything from one node leaves too little for others, whatever it is worth.
+        let worth = |child: &Child| {
+            let greedy = self.substreams_of_child(&child.peer) * 2 > self.substreams.len();
+            if greedy { 0 } else { child.value }
+        };
+        let children = self.substreams[usize::from(s)].children.iter();
+        children
+            .map(|child| Child { value: worth(child), ..*child })
+            .min_by_key(|child| (child.value, child.peer))
     }
 
     pub(super) fn hear_attach(&mut self, now: Timestamp, peer: PeerId, attach: Attach) {
@@ -385,6 +402,7 @@ impl Swarm {
         let old = self.leave_parent(now, s);
         let sub = &mut self.substreams[usize::from(s)];
         sub.parent_since = now;
+        sub.proven = false;
         sub.parent = Some(Parent { peer, path: accept.path });
         sub.lag_us = None;
         sub.hold = (sub.hold * 8 / 5).min(HOLD_MAX);
@@ -524,8 +542,10 @@ impl Swarm {
         let usual = sub.lateness();
         // What was late before it came is not its fault.
         let age = age.min(now.since(sub.parent_since));
-        let hopeless = (policy.starve_after + usual) * 3 / 2;
-        if age > policy.starve_after + usual {
+        // Who has not pushed anything yet has no credit.
+        let patience = if sub.proven { policy.starve_after } else { policy.starve_after / 2 } + usual;
+        let hopeless = if sub.proven { patience * 3 / 2 } else { patience };
+        if age > patience {
             self.seek_parent(now, s, Some(u64::MAX));
             let replaced = self.substreams[usize::from(s)].pending.is_some();
             if replaced || age > hopeless {
@@ -612,7 +632,7 @@ impl Swarm {
     fn oldest_missing(&self, now: Timestamp) -> Vec<Duration> {
         let k = u64::from(self.substream_count());
         let mut ages: Vec<Duration> = alloc::vec![Duration::ZERO; k as usize];
-        let edge = self.store.far_edge();
+        let edge = self.store.edge();
         let burst_end = match self.phase {
             super::join::Phase::Joined { burst_end } => burst_end,
             _ => 0,

@@ -141,10 +141,12 @@ fn two_swarms_share_by_deadline_and_the_queue_is_bounded() {
     let (mut uplink, chunks) = (uplink(Some(1_000_000), Duration::from_secs(1)), chunks(100));
     // Both swarms get a chunk every 10 ms and together need twice what there is.
     let (mut first, mut second, mut now) = (0, 0, Timestamp::from_millis(1));
+    let mut rng = fastrand::Rng::with_seed(1);
     for (i, chunk) in chunks.iter().enumerate() {
-        let due = i as u64 * 10;
-        uplink.offer(channel(1), offer(chunk, A, due, due + 300));
-        uplink.offer(channel(2), offer(chunk, B, due, due + 300));
+        for (channel, peer) in [(channel(1), A), (channel(2), B)] {
+            let due = i as u64 * 10 + rng.u64(..20);
+            uplink.offer(channel, offer(chunk, peer, due, due + 300));
+        }
         now += MS(10);
         uplink.expire(now);
         while let Some(release) = uplink.release(now) {
@@ -156,7 +158,7 @@ fn two_swarms_share_by_deadline_and_the_queue_is_bounded() {
             uplink.ended(now, &release.offer.peer, release.token, true);
         }
     }
-    assert!(first > 40 && second > 40, "{first} and {second}");
+    assert!(first > 35 && second > 35, "{first} and {second}");
     for number in 0..QUEUE_LEN_MAX as u64 + 10 {
         let mut peer = [0; 32];
         peer[..8].copy_from_slice(&number.to_be_bytes());
