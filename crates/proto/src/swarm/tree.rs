@@ -239,13 +239,23 @@ impl Swarm {
         }
     }
 
+    /// A source sells whole copies of every substream; its owner counted the headers.
+    fn source_slots(&self) -> u32 {
+        (self.upload_bps() * u64::from(self.substream_count()) / self.rate_bps.max(1)) as u32
+    }
+
+    /// A source with a set number of copies that pushes all of them.
+    pub(super) fn is_sold_out(&self) -> bool {
+        let limited = matches!(self.config.role, super::Role::Source { copies_percent: Some(_), .. });
+        limited && self.substreams.iter().map(Substream::children).sum::<u32>() >= self.source_slots()
+    }
+
     fn room(&self, s: u8) -> Room {
         let k = self.substream_count();
         let here = self.substreams[usize::from(s)].children();
         let used: u32 = self.substreams.iter().map(Substream::children).sum();
         if self.is_source() {
-            // A source sells whole copies of every substream; its owner counted the headers.
-            let slots = (self.upload_bps() * u64::from(k) / self.rate_bps.max(1)) as u32;
+            let slots = self.source_slots();
             let each = slots.div_ceil(u32::from(k.max(1)));
             return if used < slots && here < each { Room::Ease } else { Room::None };
         }
@@ -588,6 +598,8 @@ impl Swarm {
                     && !sub.is_parent(&n.peer)
             })
             .filter(|n| urgent || now >= n.shunned_until)
+            // Who let down this node has one substream to make good.
+            .filter(|n| !n.is_on_probation() || !self.substreams.iter().any(|sub| sub.relies_on(&n.peer)))
             .filter(|n| n.refused_until.get(&s).is_none_or(|until| now >= *until))
             .filter_map(|n| {
                 let view = ParentView {
