@@ -382,6 +382,10 @@ impl Engine {
                         self.transmit(Transmit::Reset { peer, token });
                     }
                 }
+                SwarmOutput::WithdrawPushes(peer, s) => {
+                    let count = u64::from(swarm.substream_count()).max(1);
+                    self.uplink.withdraw_pushes(&channel, &peer, |number| number % count == u64::from(s));
+                }
                 SwarmOutput::WithdrawAll(peer) => {
                     for done in self.uplink.withdraw_all(&channel, &peer) {
                         swarm.offer_done(&done);

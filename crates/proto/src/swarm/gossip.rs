@@ -95,7 +95,7 @@ impl Swarm {
             neighbour.segment_starts.clone_from(&have.segment_starts);
             neighbour.starts_at = now;
         }
-        if self.phase.is_joined() && !self.store.stalled(now).is_zero() {
+        if self.phase.is_joined() {
             let mut ends: Vec<u64> =
                 self.neighbours.values().filter(|n| n.epoch == have.epoch).map(|n| n.have.end()).collect();
             ends.sort_unstable();

@@ -62,6 +62,8 @@ pub(crate) enum SwarmOutput {
     Offer(Offer),
     /// The peer no longer needs this chunk.
     Withdraw(PeerId, u64),
+    /// The peer is no child in this substream any more: what waits for it as such is not sent.
+    WithdrawPushes(PeerId, u8),
     /// The peer is silent: nothing that waits for it is sent.
     WithdrawAll(PeerId),
     Event(Event),
@@ -238,6 +240,7 @@ impl Swarm {
 
     fn every_second(&mut self, now: Timestamp) {
         self.measure_rate();
+        self.shed();
         let missed = self.store.discard(now, self.config.retention);
         for range in missed {
             self.stats.missed += range.end - range.start;
@@ -426,7 +429,7 @@ impl Swarm {
         self.certificate.map_or(0, |certificate| certificate.epoch)
     }
 
-    fn substream_count(&self) -> u8 {
+    pub(crate) fn substream_count(&self) -> u8 {
         self.substreams.len() as u8
     }
 

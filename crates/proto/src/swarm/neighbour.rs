@@ -38,9 +38,15 @@ impl Recent {
     }
 }
 
-/// A neighbour may be served this many seconds of the stream on request at once, and half the rate from then on: more
-/// than any joiner needs, and less than a flood wants.
-const SERVED_SECONDS_MAX: u64 = 12;
+/// What a neighbour may be served on request, bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Allowance {
+    /// At once.
+    pub(crate) most: u64,
+    /// For as long as it likes.
+    pub(crate) per_second: u64,
+}
+
 /// A neighbour that receives a substream with some lag has a chunk this much later at the latest, as a rule.
 const SETTLED: Duration = Duration::from_millis(200);
 /// Half of how long a parent that let a substream starve is shunned; doubled each time …
@@ -255,6 +261,11 @@ impl Neighbour {
         self.shunned_until = Timestamp::ZERO;
     }
 
+    /// It let substreams starve and has not pushed anything since.
+    pub(crate) fn is_on_probation(&self) -> bool {
+        self.broken > 0
+    }
+
     /// A second has passed, or it kept a promise.
     pub(crate) fn fade(&mut self) {
         self.doubt_us -= self.doubt_us / 8;
@@ -285,13 +296,11 @@ impl Neighbour {
         counts
     }
 
-    /// Takes `bytes` from what it may be served on request; false when there is not so much. `per_second` is the
-    /// stream's rate in bytes.
-    pub(crate) fn charge(&mut self, now: Timestamp, bytes: u64, per_second: u64) -> bool {
-        let earned = now.since(self.credit_at).as_micros() as u64 * per_second / 2_000_000;
+    /// Takes `bytes` from what it may be served on request; false when there is not so much.
+    pub(crate) fn charge(&mut self, now: Timestamp, bytes: u64, allowance: Allowance) -> bool {
+        let earned = now.since(self.credit_at).as_micros() as u64 * allowance.per_second / 1_000_000;
         self.credit_at = now;
-        let most = (per_second * SERVED_SECONDS_MAX) as i64;
-        self.credit = self.credit.saturating_add(earned as i64).min(most);
+        self.credit = self.credit.saturating_add(earned as i64).min(allowance.most as i64);
         if self.credit < bytes as i64 {
             return false;
         }

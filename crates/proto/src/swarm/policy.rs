@@ -38,6 +38,10 @@ pub struct Policy {
     pub interior_every: u8,
     /// Leaves are served this much after interior children, when both wait.
     pub leaf_delay: Duration,
+    /// A node whose pushed chunks wait this long takes no children, from half of it on, and sheds one a second.
+    pub shed_wait: Duration,
+    /// A chunk's second child is served this much after its first, and so on, when other chunks wait.
+    pub sibling_delay: Duration,
     /// State and have map go out this often at least …
     pub state_period_min: Duration,
     /// … and this often at most; between them as the control budget allows.
@@ -64,6 +68,8 @@ pub struct Policy {
     pub pull_after: Duration,
     /// … and this much later when the parent says it has it.
     pub pull_after_has: Duration,
+    /// With a parent that has not pushed anything yet a hole is pulled when it is this old.
+    pub pull_unproven_after: Duration,
     /// Without a parent a hole is pulled when it is this old.
     pub pull_orphan_after: Duration,
     /// The receiver's lock on a requested chunk, beyond two round trips and the sender's wait.
@@ -115,9 +121,11 @@ impl Default for Policy {
             neighbours_max: 20,
             source_neighbours_max: 32,
             slot_ease_percent: 70,
-            slot_fill_percent: 88,
+            slot_fill_percent: 80,
             interior_every: 2,
             leaf_delay: ms(250),
+            shed_wait: ms(350),
+            sibling_delay: ms(1),
             state_period_min: ms(350),
             state_period_max: ms(1000),
             control_percent: 2,
@@ -131,6 +139,7 @@ impl Default for Policy {
             urgent_after: ms(400),
             pull_after: ms(450),
             pull_after_has: ms(600),
+            pull_unproven_after: ms(250),
             pull_orphan_after: ms(60),
             lock: ms(250),
             pipeline: 8,

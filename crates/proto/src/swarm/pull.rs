@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::join::Phase;
-use super::neighbour::Asked;
+use super::neighbour::{Allowance, Asked};
 use super::policy::Overlay;
 use super::{Offer, Role, Swarm, SwarmOutput};
 use crate::id::PeerId;
@@ -27,7 +27,7 @@ const UNANSWERED_AFTER: Duration = Duration::from_secs(3);
 /// Who should have a chunk by now, but never said so, is asked at this pace.
 const GUESS_PERIOD: Duration = Duration::from_millis(80);
 /// What it counts against a neighbour that a request was not answered in time.
-const SLOW_COST: Duration = Duration::from_millis(50);
+const SLOW_COST: Duration = Duration::from_millis(100);
 /// A neighbour that is busy is not asked again for this long.
 const BUSY_FOR: Duration = Duration::from_millis(120);
 
@@ -91,7 +91,9 @@ impl Swarm {
                 None if parent_has.is_some() && policy.overlay != Overlay::Mesh => continue,
                 None => policy.pull_orphan_after,
             };
-            if age >= policy.pull_age(parent_has, sub.lateness()) {
+            let usual = policy.pull_age(parent_has, sub.lateness());
+            let unproven = parent_has.is_some() && !sub.is_proven() && policy.overlay == Overlay::Hybrid;
+            if age >= if unproven { policy.pull_unproven_after } else { usual } {
                 holes.push(number);
             }
         }
@@ -121,10 +123,12 @@ impl Swarm {
             .min_by_key(|n| {
                 // A source has few copies to give: others first, where they are not much slower.
                 let source = if n.source { 60_000 } else { 0 };
+                // It would have pushed it: something is wrong there.
+                let late = if parent == Some(n.peer) { 200_000 } else { 0 };
                 let guess = if n.have.contains(number) { 0 } else { 40_000 };
                 let queued = n.asked.len() as u64 * interval_us / 4;
                 let cost = (n.rtt + n.wait()).as_micros() as u64 + source + queued;
-                (cost + guess + n.doubt_us() + rng.u64(..5_000), n.peer)
+                (cost + late + guess + n.doubt_us() + rng.u64(..5_000), n.peer)
             })
             .map(|n| n.peer)
     }
@@ -196,14 +200,13 @@ impl Swarm {
     }
 
     pub(super) fn serve(&mut self, now: Timestamp, peer: PeerId, request: &Request) {
-        let spent = self.is_spent(now);
+        let (spent, allowance) = (self.is_spent(now, request.joining), self.allowance());
         let policy = &self.config.policy;
         let (limit, after) = if request.joining {
             (policy.serve_wait_joining, policy.serve_after_joining)
         } else {
             (policy.serve_wait, policy.serve_after)
         };
-        let per_second = self.rate_bps / 8;
         let never = !self.config.upload || spent;
         let mut wait = self.uplink.wait;
         let expires = now + policy.pull_expiry.min(Duration::from_millis(u64::from(request.deadline_ms)));
@@ -217,7 +220,7 @@ impl Swarm {
                 Some(_) if neighbour.given.contains(number) => refused.push(number),
                 Some(held) => {
                     let bytes = held.chunk.encoded().len() as u64;
-                    if !neighbour.charge(now, bytes, per_second) {
+                    if !neighbour.charge(now, bytes, allowance) {
                         refused.push(number);
                         continue;
                     }
@@ -249,15 +252,29 @@ impl Swarm {
         }
     }
 
-    /// Whether a source that may send a set number of copies has sent them.
-    fn is_spent(&mut self, now: Timestamp) -> bool {
-        self.spend(now, 0);
-        self.savings < 0
+    /// Whether a source that may send a set number of copies has sent them. Joiners, who can ask others, do not get the
+    /// last of them: when those who had a chunk first are gone, nobody but the source has it.
+    fn is_spent(&mut self, now: Timestamp, joining: bool) -> bool {
+        let most = self.spend(now, 0);
+        let reserve = if joining && self.is_sold_out() { most / 2 } else { 0 };
+        self.savings < reserve
+    }
+
+    /// What one neighbour may be served on request: more than any joiner needs, and less than a flood wants; by a source
+    /// that pushes all it may, what repair takes.
+    fn allowance(&self) -> Allowance {
+        let per_second = self.rate_bps / 8;
+        if self.is_sold_out() {
+            Allowance { most: per_second * 2, per_second: per_second / 32 }
+        } else {
+            Allowance { most: per_second * 12, per_second: per_second / 2 }
+        }
     }
 
     /// Books bytes against the copies that a source may send; what it does not send is saved for a while.
-    pub(super) fn spend(&mut self, now: Timestamp, bytes: u64) {
-        let Role::Source { copies_percent: Some(percent), .. } = self.config.role else { return };
+    /// Gives the most that is ever saved.
+    pub(super) fn spend(&mut self, now: Timestamp, bytes: u64) -> i64 {
+        let Role::Source { copies_percent: Some(percent), .. } = self.config.role else { return 0 };
         let policy = &self.config.policy;
         let per_second = self.rate_bps * u64::from(percent + policy.source_repair_percent) / 800;
         let earned = now.since(self.saved_at).as_micros() as u64 * per_second / 1_000_000;
@@ -265,6 +282,7 @@ impl Swarm {
         // When those who had a chunk first are gone, nobody but the source has it: there must be savings.
         let most = policy.source_savings.as_millis() as u64 * (self.rate_bps / 8) / 1000;
         self.savings = (self.savings + earned as i64).min(most as i64) - bytes as i64;
+        most as i64
     }
 
     pub(super) fn hear_cancel(&mut self, peer: PeerId, chunks: &RangeList) {

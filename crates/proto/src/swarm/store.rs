@@ -46,7 +46,7 @@ pub(crate) struct Store {
     edge_steps: VecDeque<(u64, Timestamp)>,
     /// The longest time between steps lately, fading.
     step_gap: Duration,
-    /// One past what two neighbours say exists while the edge stands still, and since when.
+    /// One past what two neighbours say exists, and since when: good enough to ask for it, not to blame anybody.
     rumour: (u64, Timestamp),
     /// First chunks of segments, ascending, with the time they came.
     segment_starts: VecDeque<(u64, Timestamp)>,
@@ -129,10 +129,12 @@ impl Store {
         now.since(last.1).saturating_sub(self.step_gap + self.step_gap / 4)
     }
 
-    /// Two neighbours hold chunks up to `edge`, which stands still here.
+    /// Two neighbours say that they hold chunks up to `edge`.
     pub(crate) fn raise_rumour(&mut self, edge: u64, now: Timestamp) {
+        let first = self.rumour.0 <= self.edge;
         if edge > self.rumour.0.max(self.edge) {
-            self.rumour = (edge, now);
+            // The oldest of what is rumoured counts: it is what is asked for first.
+            self.rumour = (edge, if first { now } else { self.rumour.1 });
         }
     }
 

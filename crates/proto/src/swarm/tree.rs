@@ -65,6 +65,8 @@ pub(super) struct Substream {
     parent: Option<Parent>,
     /// Since when there is this parent.
     parent_since: Timestamp,
+    /// It has pushed something.
+    proven: bool,
     pending: Option<Pending>,
     orphan_since: Timestamp,
     consider_at: Timestamp,
@@ -82,6 +84,7 @@ impl Substream {
         Self {
             parent: None,
             parent_since: now,
+            proven: false,
             pending: None,
             orphan_since: now,
             consider_at: now,
@@ -99,6 +102,11 @@ impl Substream {
 
     pub(super) fn has_parent(&self) -> bool {
         self.parent.is_some()
+    }
+
+    /// Whether the parent, if there is one, has pushed anything yet.
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven
     }
 
     pub(super) fn is_parent(&self, peer: &PeerId) -> bool {
@@ -187,6 +195,7 @@ impl Swarm {
         if let Some(neighbour) = self.neighbours.get_mut(&peer) {
             neighbour.trust();
         }
+        sub.proven = true;
         sub.lag_us = Some(sub.lag_us.map_or(lag_us, |old| (old * 3 + lag_us) / 4));
         if let Some(neighbour) = self.neighbours.get_mut(&peer)
             && let Some(promised) = neighbour.lag_us(s)
@@ -230,15 +239,28 @@ impl Swarm {
         }
     }
 
+    /// A source sells whole copies of every substream; its owner counted the headers.
+    fn source_slots(&self) -> u32 {
+        (self.upload_bps() * u64::from(self.substream_count()) / self.rate_bps.max(1)) as u32
+    }
+
+    /// A source with a set number of copies that pushes all of them.
+    pub(super) fn is_sold_out(&self) -> bool {
+        let limited = matches!(self.config.role, super::Role::Source { copies_percent: Some(_), .. });
+        limited && self.substreams.iter().map(Substream::children).sum::<u32>() >= self.source_slots()
+    }
+
     fn room(&self, s: u8) -> Room {
         let k = self.substream_count();
         let here = self.substreams[usize::from(s)].children();
         let used: u32 = self.substreams.iter().map(Substream::children).sum();
         if self.is_source() {
-            // A source sells whole copies of every substream; its owner counted the headers.
-            let slots = (self.upload_bps() * u64::from(k) / self.rate_bps.max(1)) as u32;
+            let slots = self.source_slots();
             let each = slots.div_ceil(u32::from(k.max(1)));
             return if used < slots && here < each { Room::Ease } else { Room::None };
+        }
+        if self.uplink.usual_wait > self.config.policy.shed_wait / 2 {
+            return Room::None;
         }
         let (ease, fill) = self.config.policy.slots(self.upload_bps(), self.rate_bps, k);
         let interior = u32::from(k.div_ceil(self.config.policy.interior_every.max(1))).max(1);
@@ -251,12 +273,34 @@ impl Swarm {
         }
     }
 
+    /// An uplink that is always late serves nobody: its least useful child is better off elsewhere.
+    pub(super) fn shed(&mut self) {
+        if self.is_source() || self.uplink.usual_wait <= self.config.policy.shed_wait {
+            return;
+        }
+        let all = (0..self.substream_count()).filter_map(|s| Some((self.weakest_child(s)?, s)));
+        let Some((child, s)) = all.min_by_key(|(child, s)| (child.interior, child.value, *s)) else { return };
+        self.substreams[usize::from(s)].remove_child(&child.peer);
+        let suggestions = self.suggestions(s, child.peer);
+        let reject = Reject { substream: s, reason: RejectReason::Full, suggestions };
+        self.send(child.peer, &Message::Reject(reject));
+        self.put(SwarmOutput::WithdrawPushes(child.peer, s));
+    }
+
     fn substreams_of_child(&self, peer: &PeerId) -> usize {
         self.substreams.iter().filter(|sub| sub.is_child(peer)).count()
     }
 
     fn weakest_child(&self, s: u8) -> Option<Child> {
-        self.substreams[usize::from(s)].children.iter().copied().min_by_key(|child| (child.value, child.peer))
+        // Who takes more than half of everything from one node leaves too little for others, whatever it is worth.
+        let worth = |child: &Child| {
+            let greedy = self.substreams_of_child(&child.peer) * 2 > self.substreams.len();
+            if greedy { 0 } else { child.value }
+        };
+        let children = self.substreams[usize::from(s)].children.iter();
+        children
+            .map(|child| Child { value: worth(child), ..*child })
+            .min_by_key(|child| (child.value, child.peer))
     }
 
     pub(super) fn hear_attach(&mut self, now: Timestamp, peer: PeerId, attach: Attach) {
@@ -368,6 +412,7 @@ impl Swarm {
         let old = self.leave_parent(now, s);
         let sub = &mut self.substreams[usize::from(s)];
         sub.parent_since = now;
+        sub.proven = false;
         sub.parent = Some(Parent { peer, path: accept.path });
         sub.lag_us = None;
         sub.hold = (sub.hold * 8 / 5).min(HOLD_MAX);
@@ -432,6 +477,7 @@ impl Swarm {
     pub(super) fn hear_detach(&mut self, peer: PeerId, s: u8) {
         if let Some(sub) = self.substreams.get_mut(usize::from(s)) {
             sub.remove_child(&peer);
+            self.put(SwarmOutput::WithdrawPushes(peer, s));
         }
     }
 
@@ -506,8 +552,10 @@ impl Swarm {
         let usual = sub.lateness();
         // What was late before it came is not its fault.
         let age = age.min(now.since(sub.parent_since));
-        let hopeless = (policy.starve_after + usual) * 3 / 2;
-        if age > policy.starve_after + usual {
+        // Who has not pushed anything yet has no credit.
+        let patience = if sub.proven { policy.starve_after } else { policy.starve_after / 2 } + usual;
+        let hopeless = if sub.proven { patience * 3 / 2 } else { patience };
+        if age > patience {
             self.seek_parent(now, s, Some(u64::MAX));
             let replaced = self.substreams[usize::from(s)].pending.is_some();
             if replaced || age > hopeless {
@@ -550,6 +598,8 @@ impl Swarm {
                     && !sub.is_parent(&n.peer)
             })
             .filter(|n| urgent || now >= n.shunned_until)
+            // Who let down this node has one substream to make good.
+            .filter(|n| !n.is_on_probation() || !self.substreams.iter().any(|sub| sub.relies_on(&n.peer)))
             .filter(|n| n.refused_until.get(&s).is_none_or(|until| now >= *until))
             .filter_map(|n| {
                 let view = ParentView {
@@ -569,9 +619,8 @@ impl Swarm {
             return;
         }
         let until = now + policy.attach_timeout + rtt * 2;
-        // The parent that is left still brings what exists already; a starving substream needs it from the new one.
-        let starving = current.is_none_or(|current| current == u64::MAX);
-        let from = if starving { self.first_wanted(s) } else { self.store.edge() };
+        // What the new parent has and the old one lacks, nobody else would push: a chunk that comes twice costs less.
+        let from = self.first_wanted(s);
         let upload_kbps = self.upload_kbps();
         self.substreams[usize::from(s)].pending = Some(Pending { peer, until });
         self.invite(now, peer, s);
@@ -595,7 +644,7 @@ impl Swarm {
     fn oldest_missing(&self, now: Timestamp) -> Vec<Duration> {
         let k = u64::from(self.substream_count());
         let mut ages: Vec<Duration> = alloc::vec![Duration::ZERO; k as usize];
-        let edge = self.store.far_edge();
+        let edge = self.store.edge();
         let burst_end = match self.phase {
             super::join::Phase::Joined { burst_end } => burst_end,
             _ => 0,
@@ -617,7 +666,8 @@ impl Swarm {
         let k = u64::from(self.substream_count()).max(1);
         let number = chunk.header().number;
         let policy = &self.config.policy;
-        let (expiry, leaf_delay) = (policy.push_expiry, policy.leaf_delay);
+        let (expiry, leaf_delay, sibling_delay) =
+            (policy.push_expiry, policy.leaf_delay, policy.sibling_delay);
         let Some(sub) = self.substreams.get((number % k) as usize) else { return };
         let offers: Vec<Offer> = sub
             .children
@@ -629,7 +679,7 @@ impl Swarm {
                 peer: child.peer,
                 chunk: chunk.clone(),
                 due: now
-                    + Duration::from_millis(place as u64)
+                    + sibling_delay * place as u32
                     + if child.interior { Duration::ZERO } else { leaf_delay },
                 expires: now + expiry,
                 requested: false,

@@ -186,6 +186,27 @@ impl Uplink {
         gone.iter().filter_map(|at| self.remove(at)).map(|(channel, offer)| done(channel, &offer)).collect()
     }
 
+    /// The peer is no child any more: chunks that wait to be pushed to it and match go; requested ones stay.
+    pub(crate) fn withdraw_pushes(
+        &mut self,
+        channel: &ChannelId,
+        peer: &PeerId,
+        matches: impl Fn(u64) -> bool,
+    ) {
+        let range = (*channel, *peer, 0)..=(*channel, *peer, u64::MAX);
+        let gone: Vec<_> = self
+            .waiting
+            .range(range)
+            .filter(|((.., number), _)| matches(*number))
+            .map(|(_, at)| *at)
+            .collect();
+        for at in gone {
+            if self.queue.get(&at).is_some_and(|(_, offer)| !offer.requested) {
+                self.remove(&at);
+            }
+        }
+    }
+
     /// The node leaves a swarm.
     pub(crate) fn forget(&mut self, channel: &ChannelId) {
         let gone: Vec<_> =
@@ -306,3 +327,6 @@ fn done(channel: ChannelId, offer: &Offer) -> Done {
     let number = offer.chunk.header().number;
     Done { channel, peer: offer.peer, number, requested: offer.requested, merged: false, sent_bytes: None }
 }
+
+#[cfg(test)]
+mod tests;

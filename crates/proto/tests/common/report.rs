@@ -13,6 +13,10 @@ pub struct Figures {
     pub p95: Duration,
     pub p99: Duration,
     pub max: Duration,
+    /// p95 of the parts without a key frame.
+    pub p95_small: Duration,
+    /// Mean payload of a chunk, bytes.
+    pub chunk: usize,
     pub late: usize,
     pub duplicates: f64,
     pub pulled: f64,
@@ -52,6 +56,16 @@ impl World {
         let viewers = self.viewers();
         let mut delays: Vec<Duration> = viewers.iter().flat_map(|&i| self.delays(i, before.from)).collect();
         delays.sort_unstable();
+        let flags =
+            |key| self.published.get(key).filter(|p| p.0 >= before.from).map(|p| (p.0, p.1.header().flags));
+        let mut small: Vec<Duration> = viewers
+            .iter()
+            .flat_map(|&i| self.nodes[i].got.iter())
+            .filter_map(|(key, got)| flags(key).map(|(at, flags)| (flags, got.since(at))))
+            .filter(|(flags, _)| !flags.has(caudal_proto::chunk::Flags::SEGMENT_START))
+            .map(|(_, delay)| delay)
+            .collect();
+        small.sort_unstable();
         let received = (after.received - before.received).max(1) as f64;
         let useful: u64 =
             self.published.values().filter(|p| p.0 >= before.from).map(|p| u64::from(p.1.header().len)).sum();
@@ -60,6 +74,8 @@ impl World {
             p95: percentile(&delays, 95),
             p99: percentile(&delays, 99),
             max: percentile(&delays, 100),
+            chunk: useful as usize / self.published.values().filter(|p| p.0 >= before.from).count().max(1),
+            p95_small: percentile(&small, 95),
             late: viewers.iter().map(|&i| self.late(i, super::MS(1500), before.from, to).len()).sum(),
             duplicates: (after.duplicates - before.duplicates) as f64 / received,
             pulled: (after.pulled - before.pulled) as f64 / received,
