@@ -23,7 +23,7 @@ pub use request::{Query, Resource};
 use window::Window;
 
 /// The multivariant playlist's name, as a player is given it.
-pub const MULTIVARIANT_URI: &str = "master.m3u8";
+pub const MULTIVARIANT_URI: &str = "index.m3u8";
 /// The media playlist's name, relative to the multivariant playlist.
 pub const MEDIA_URI: &str = "live.m3u8";
 /// Most parts a window keeps, whatever the retention.
