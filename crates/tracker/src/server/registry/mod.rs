@@ -201,7 +201,8 @@ impl Registry {
 
     /// The addresses to register: the one that the request came from with the claimed ports. Another that is claimed has
     /// no effect, but for a process on the tracker's own machine in LAN mode, which is believed about the machine's
-    /// private addresses: nobody else could tell viewers in the house where it is.
+    /// private addresses: nobody else could tell viewers in the house where it is. It is believed about loopback too
+    /// (all of 127.0.0.0/8 is this machine, and a node may be bound to any of it), which only this machine is told.
     fn addresses(&self, from: IpAddr, connect: &Connect) -> Result<Vec<SocketAddr>, Problem> {
         if !is_dialable(from, self.lan) {
             let message = match classify(from) {
@@ -220,7 +221,7 @@ impl Registry {
             let ip = match claimed.ip_address.as_ref().map(|ip| ip.address) {
                 None => from,
                 Some(ip) if ip == from => from,
-                Some(ip) if own_machine && classify(ip) == Class::Private => ip,
+                Some(ip) if own_machine && matches!(classify(ip), Class::Private | Class::Loopback) => ip,
                 Some(_) => continue,
             };
             let address = SocketAddr::new(ip, claimed.port);
