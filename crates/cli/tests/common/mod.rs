@@ -231,3 +231,37 @@ pub fn number(value: &Value, path: &str) -> f64 {
 pub fn link(source: &Caudal) -> String {
     source.told("link").to_owned()
 }
+
+/// A test card of 640x360 at 1 Mbit/s, published with `more` arguments.
+pub fn publish_card(home: &Folder, tracker: &Caudal, more: &[&str]) -> Caudal {
+    let card =
+        ["publish", "--name", "Card", "--input", "test", "--card-rate", "1M", "--card-size", "640x360"];
+    let args = [&card[..], &["--tracker", tracker.told("http")], more].concat();
+    let source = Caudal::start(home, &args);
+    source.wait_until("live", PATIENCE, |stats| stats["state"] == "live");
+    source
+}
+
+/// Waits until a viewer has had a few parts.
+pub fn wait_until_playing(viewer: &Caudal) {
+    viewer.wait_until("playing", PATIENCE, |stats| number(stats, "/parts") >= 5.0);
+}
+
+/// Starts `ffmpeg` or another program that the system must have.
+pub fn start_tool(command: &mut Command) -> Child {
+    command.stdin(Stdio::null()).spawn().unwrap_or_else(|error| panic!("{command:?} is needed: {error}"))
+}
+
+/// Runs a program to its end: it must succeed and print no error. Gives what it printed.
+pub fn run_clean(command: &mut Command) -> Vec<u8> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{command:?} is needed: {error}"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && errors.is_empty(), "{command:?}: {}: {errors}", output.status);
+    output.stdout
+}
+
+/// Waits for a process of the test's own.
+pub fn wait_for(child: &mut Child, within: Duration) -> ExitStatus {
+    wait(child, within)
+}
