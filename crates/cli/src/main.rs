@@ -9,6 +9,7 @@ mod run;
 mod state;
 mod units;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -35,10 +36,21 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::NotOk) => ExitCode::from(1),
         Err(Failure::CouldNot(error)) => {
-            eprintln!("caudal: {error:#}");
+            eprintln!("caudal: {}", explain(&error));
             ExitCode::from(3)
         }
     }
+}
+
+/// The error and its causes, each said once: messages that name their cause hold its words already.
+fn explain(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn init_log(verbose: u8) {
@@ -49,5 +61,11 @@ fn init_log(verbose: u8) {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("CAUDAL_LOG");
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    // Who did not ask for a log reads warnings as sentences.
+    if verbose == 0 { log.without_time().init() } else { log.init() }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use caudal_tracker::url::{AllowedUrl, TrackerUrl, UrlOrigin};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// The build's commit.
 pub(crate) const COMMIT: &str = env!("CAUDAL_COMMIT");
@@ -50,11 +50,22 @@ pub(crate) fn on_threads(command: impl Future<Output = Result<(), Failure>>) -> 
     result
 }
 
+/// Set for the processes of a demo, whose standard input is a pipe from it: its end is the demo's, however that ended.
+pub(crate) const END_WITH_STDIN: &str = "CAUDAL_END_WITH_STDIN";
+
 /// Becomes true on Ctrl-C, SIGTERM, or after `duration`. A second Ctrl-C ends the process at once.
 pub(crate) fn until_stopped(duration: Option<Duration>) -> Result<watch::Receiver<bool>, Failure> {
     let (stop, stopped) = watch::channel(false);
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminations = signal(SignalKind::terminate())?;
+    let parent = std::env::var_os(END_WITH_STDIN).map(|_| {
+        let (tell, told) = oneshot::channel();
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            let _ = tell.send(());
+        });
+        told
+    });
     tokio::spawn(async move {
         let over = async {
             match duration {
@@ -62,10 +73,17 @@ pub(crate) fn until_stopped(duration: Option<Duration>) -> Result<watch::Receive
                 None => std::future::pending().await,
             }
         };
+        let gone = async {
+            match parent {
+                Some(told) => _ = told.await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = interrupts.recv() => {}
             _ = terminations.recv() => {}
             () = over => {}
+            () = gone => {}
         }
         stop.send_replace(true);
         interrupts.recv().await;

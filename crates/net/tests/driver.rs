@@ -188,7 +188,7 @@ async fn shutting_down_leaves_every_swarm_and_tells_the_peers() {
     });
     b.input(Input::Tick).await.unwrap();
     for channel_id in [CHANNEL, ChannelId([8; 32]), ChannelId([7; 32])] {
-        a.input(Input::Open(channel(channel_id))).await.unwrap();
+        a.input(Input::Open(Box::new(channel(channel_id)))).await.unwrap();
     }
     a.input(Input::Leave(ChannelId([8; 32]))).await.unwrap();
     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -229,7 +229,7 @@ async fn the_real_engine_runs_over_quic() {
     let local = caudal_net::Link::local(&link);
     let engine = EngineConfig { local, seed: 1, upload_limit_bps: None };
     let (handle, _events) = Driver::spawn(engine, link);
-    handle.input(Input::Open(channel(CHANNEL))).await.unwrap();
+    handle.input(Input::Open(Box::new(channel(CHANNEL)))).await.unwrap();
     assert!(!handle.local_addrs().await.is_empty());
     tokio::time::timeout(Duration::from_millis(1500), handle.shutdown()).await.unwrap();
 }

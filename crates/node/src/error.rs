@@ -39,10 +39,10 @@ pub enum NodeError {
         reason: String,
     },
     /// The test card cannot be drawn.
-    #[error("the test card: {0}")]
+    #[error(transparent)]
     Card(#[from] caudal_media::testcard::CardError),
     /// An output cannot be written.
-    #[error("cannot write {path}: {source}; is there space, and may this user write there?", path = path.display())]
+    #[error("cannot write {path}: {source}; does the folder exist, is there space, and may this user write there?", path = path.display())]
     Output {
         /// Which.
         path: PathBuf,

@@ -19,7 +19,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use caudal_media::assemble::StreamWriter;
-use caudal_media::hls::{MEDIA_URI, MULTIVARIANT_URI, PlaylistAnswer, Query, Resource, ResourceAnswer};
+use caudal_media::hls::{
+    MEDIA_URI, MULTIVARIANT_URI, Playlist, PlaylistAnswer, Query, Resource, ResourceAnswer,
+};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
@@ -241,9 +243,7 @@ async fn hls_answer(live: &Live, name: &str, query: Option<&str>) -> Response {
     loop {
         changes.borrow_and_update();
         let answer = match name {
-            MULTIVARIANT_URI => {
-                live.playlist(|playlist| playlist.multivariant_playlist()).map(playlist_response)
-            }
+            MULTIVARIANT_URI => live.playlist(Playlist::multivariant_playlist).map(playlist_response),
             MEDIA_URI => match Query::parse(query.unwrap_or_default()) {
                 Err(why) => Some((StatusCode::BAD_REQUEST, why).into_response()),
                 Ok(query) => match live.playlist(|playlist| playlist.media_playlist(&query)) {

@@ -49,7 +49,7 @@ pub enum UrlError {
     /// Points at this machine or into the local network, and the user did not type it.
     #[error(
         "tracker {url} points at {what}, and links and descriptors are written by strangers; \
-         if you trust it, give it yourself with --tracker {url} (or add --lan)"
+         if you trust whoever gave you this one, add --lan"
     )]
     Inward {
         /// The URL.

@@ -4,14 +4,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use caudal_node::network::random_key;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use caudal_node::network::random_key;
-
 use crate::args::DemoArgs;
-use crate::run::{COMMIT, Failure, print_json, until_stopped};
+use crate::run::{COMMIT, END_WITH_STDIN, Failure, print_json, until_stopped};
 use crate::state::write_key;
 
 /// A process must say that it is ready within this.
@@ -37,7 +36,9 @@ impl Process {
         let mut child = Command::new(program)
             .args(args)
             .arg("--json")
-            .stdin(Stdio::null())
+            // Held open for as long as the demo lives: even one that is killed leaves no process behind.
+            .env(END_WITH_STDIN, "1")
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             // Ctrl-C reaches the demo alone, which ends the others in order.
@@ -64,6 +65,7 @@ impl Process {
             let _ = Command::new("kill").arg("-TERM").arg(id.to_string()).status().await;
         }
         let report = tokio::time::timeout(END_TIMEOUT, self.lines.next_line()).await;
+        // Waiting closes the child's standard input, too.
         let ended = tokio::time::timeout(END_TIMEOUT, self.child.wait()).await;
         if ended.is_err() {
             eprintln!("The {} did not end in time and is killed.", self.name);
@@ -76,46 +78,12 @@ impl Process {
 pub(crate) async fn run(args: DemoArgs) -> Result<(), Failure> {
     let duration = args.duration.or(args.headless.then_some(HEADLESS));
     let mut stop = until_stopped(None)?;
-    let text = |s: &str| s.to_owned();
-    let say = |line: String| {
-        if !args.json {
-            eprintln!("{line}")
-        }
+    let started = tokio::select! {
+        started = start(&args) => started?,
+        _ = stop.wait_for(|stop| *stop) => return Err(Failure::NotOk),
     };
-    say("Starting the tracker …".to_owned());
-    let tracker =
-        Process::start(text("tracker"), &[text("tracker"), text("--listen"), text("127.0.0.1:0")]).await?;
-    let tracker_url = tracker.told("http");
-    say(format!("Starting the source with the test card, {} copies …", args.source_copies));
-    let key = std::env::temp_dir().join(format!("caudal-demo-{}.key", std::process::id()));
-    write_key(&key, &random_key()?)?;
-    let source = [
-        "publish",
-        "--name",
-        "Caudal demo",
-        "--input",
-        "test",
-        "--listed",
-        "--tracker",
-        &tracker_url,
-        "--source-copies",
-        &args.source_copies.to_string(),
-        "--card-rate",
-        &args.rate.to_string(),
-        "--key",
-        &key.display().to_string(),
-    ]
-    .map(text);
-    let source = Process::start(text("source"), &source).await;
-    let source = source.inspect_err(|_| drop(std::fs::remove_file(&key)))?;
-    let _ = std::fs::remove_file(&key);
-    let link = source.told("link");
-    let mut viewers = Vec::new();
-    for n in 1..=args.peers {
-        say(format!("Starting viewer {n} of {} …", args.peers));
-        viewers.push(Process::start(format!("viewer {n}"), &[text("watch"), link.clone()]).await?);
-        tokio::time::sleep(VIEWER_STEP).await;
-    }
+    let Running { tracker, source, viewers } = started;
+    let (tracker_url, link) = (tracker.told("http"), source.told("link"));
     if !args.json {
         println!("\nOn the air. Watch it as one of the viewers does:");
         for viewer in viewers.iter().take(3) {
@@ -149,6 +117,65 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), Failure> {
     let source = source.end().await;
     tracker.end().await;
     conclude(&args, &reports, source.as_ref())
+}
+
+/// What a demo consists of. Dropping it ends every process.
+struct Running {
+    tracker: Process,
+    source: Process,
+    viewers: Vec<Process>,
+}
+
+/// The key of a demo's channel, needed until the source has read it.
+struct KeyFile(std::path::PathBuf);
+
+impl Drop for KeyFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+async fn start(args: &DemoArgs) -> Result<Running> {
+    let text = |s: &str| s.to_owned();
+    let say = |line: String| {
+        if !args.json {
+            eprintln!("{line}");
+        }
+    };
+    say("Starting the tracker …".to_owned());
+    let tracker =
+        Process::start(text("tracker"), &[text("tracker"), text("--listen"), text("127.0.0.1:0")]).await?;
+    let tracker_url = tracker.told("http");
+    say(format!("Starting the source with the test card, {} copies …", args.source_copies));
+    let keys = KeyFile(std::env::temp_dir().join(format!("caudal-demo-{}.key", std::process::id())));
+    write_key(&keys.0, &random_key()?)?;
+    let source = [
+        "publish",
+        "--name",
+        "Caudal demo",
+        "--input",
+        "test",
+        "--listed",
+        "--tracker",
+        &tracker_url,
+        "--source-copies",
+        &args.source_copies.to_string(),
+        "--card-rate",
+        &args.rate.to_string(),
+        "--key",
+        &keys.0.display().to_string(),
+    ]
+    .map(text);
+    let source = Process::start(text("source"), &source).await?;
+    drop(keys);
+    let link = source.told("link");
+    let mut viewers = Vec::new();
+    for n in 1..=args.peers {
+        say(format!("Starting viewer {n} of {} …", args.peers));
+        viewers.push(Process::start(format!("viewer {n}"), &[text("watch"), link.clone()]).await?);
+        tokio::time::sleep(VIEWER_STEP).await;
+    }
+    Ok(Running { tracker, source, viewers })
 }
 
 fn conclude(

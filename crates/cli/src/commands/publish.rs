@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use caudal_node::http::{HttpServer, Shown};
 use caudal_node::network::{NetworkConfig, random};
 use caudal_node::source::{CardSettings, InputConfig, RtmpServer, RtmpSettings, Source, SourceConfig};
+use caudal_tracker::descriptor::NAME_CHARS_MAX;
 use caudal_tracker::link::Link;
 use caudal_tracker::url::AllowedUrl;
 use serde_json::json;
@@ -23,6 +24,13 @@ const RATE_UNKNOWN_BPS: u32 = 3_000_000;
 pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failure> {
     let stop = until_stopped(args.duration)?;
     let trackers = typed_trackers(&args.tracker, args.lan)?;
+    if !(1..=NAME_CHARS_MAX).contains(&args.name.trim().chars().count()) {
+        return Err(anyhow::anyhow!(
+            "--name {:?}: a name of 1 to {NAME_CHARS_MAX} characters is expected",
+            args.name
+        )
+        .into());
+    }
     let (input, rtmp) = open_input(&args).await?;
     let http = HttpServer::bind(args.listen).await?;
     let key = channel_key(args.key.as_deref(), &args.name)?;
@@ -132,7 +140,12 @@ async fn open_input(args: &PublishArgs) -> Result<(InputConfig, Option<(String, 
     };
     let (host, app) = rest.split_once('/').unwrap_or((rest, "live"));
     let app = app.trim_matches('/');
-    let listen = resolve(host).with_context(|| format!("--input {}", args.input))?;
+    let listen = resolve(host).with_context(|| {
+        format!(
+            "--input {}: an address of this computer is expected, as in rtmp://127.0.0.1:1935/live",
+            args.input
+        )
+    })?;
     let key = match &args.stream_key {
         Some(key) => key.clone(),
         None => random::<12>()?.iter().map(|byte| format!("{byte:02x}")).collect(),

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use caudal_media::hls::MULTIVARIANT_URI;
 use caudal_node::http::{HttpServer, Shown};
+use caudal_node::live::Reader;
 use caudal_node::network::NetworkConfig;
 use caudal_node::record::{Output, Recorded, Recording};
 use caudal_node::viewer::{Shared, State, Viewer, ViewerConfig};
@@ -74,14 +76,14 @@ pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure
         }))?;
     } else {
         eprintln!(
-            "Play it: {url}/live.mp4 (least delay) or {url}/hls/index.m3u8 (any player). Ctrl-C ends it."
+            "Play it: {url}/live.mp4 (least delay) or {url}/hls/{MULTIVARIANT_URI} (any player). Ctrl-C ends it."
         );
     }
     let (finish, finished) = watch::channel(false);
     let recorder = recording.map(|recording| {
         let reader = shared.live.reader_from_start();
         let path = recording.path().to_owned();
-        (path, tokio::spawn(recording.run(reader, finished.clone())))
+        (path, tokio::spawn(record(recording, reader, finished.clone())))
     });
     if let Some(player) = &args.player {
         tokio::spawn(play(player.clone(), url, Arc::clone(&shared)));
@@ -102,10 +104,20 @@ pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure
     conclude(&args, &shared, json, recorded, result)
 }
 
-type Drained = (
-    std::path::PathBuf,
-    Result<Result<Recorded, (caudal_node::NodeError, Recorded)>, tokio::task::JoinError>,
-);
+type Written = Result<Recorded, (caudal_node::NodeError, Recorded)>;
+type Drained = (std::path::PathBuf, Result<Written, tokio::task::JoinError>);
+
+/// Records, and says at once when that fails: whoever watches goes on watching, and would find out too late.
+async fn record(recording: Recording, reader: Reader, finished: watch::Receiver<bool>) -> Written {
+    let written = recording.run(reader, finished).await;
+    if let Err((error, recorded)) = &written {
+        eprintln!(
+            "\ncaudal: {error} Recording has stopped; its {} whole parts can be played. Watching goes on.",
+            recorded.parts
+        );
+    }
+    written
+}
 
 fn conclude(
     args: &WatchArgs,
@@ -206,7 +218,7 @@ async fn play(player: String, url: String, shared: Arc<Shared>) {
         _ => &[],
     };
     let source = if name == "vlc" || name == "cvlc" {
-        format!("{url}/hls/index.m3u8")
+        format!("{url}/hls/{MULTIVARIANT_URI}")
     } else {
         format!("{url}/live.mp4")
     };

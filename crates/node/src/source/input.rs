@@ -1,5 +1,6 @@
 //! Files and the test card, in real time, on threads of their own: both would block the node's.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -24,6 +25,8 @@ pub struct CardSettings {
     pub size: (u32, u32),
 }
 
+/// Events looked at for a file's first sample.
+const FIRST_EVENTS_MAX: usize = 64;
 /// A card that falls behind by more than this skips frames.
 const CARD_BEHIND_MAX: Duration = Duration::from_millis(200);
 
@@ -35,10 +38,17 @@ pub(super) fn play_file(path: &Path, ingest: mpsc::Sender<Ingest>) -> Result<(),
     let source = FileSource::open(BufReader::new(file), start);
     let mut source = source.map_err(|error| refuse(error.to_string()))?;
     let name = path.display().to_string();
+    // Read up to the first sample, so that a file that holds nothing playable is refused before anybody is told of it.
+    let mut first = VecDeque::new();
+    while !matches!(first.back(), Some((_, Ingest::Sample(_)))) && first.len() < FIRST_EVENTS_MAX {
+        first.push_back(source.next_event().map_err(|error| refuse(error.to_string()))?);
+    }
     spawn("file input", move || {
         let began = Instant::now();
         loop {
-            let event = match source.next_event() {
+            let next = first.pop_front().map_or_else(|| source.next_event(), Ok);
+            let event = match next {
+                Ok((_, Ingest::Warning(text))) => Ingest::Warning(format!("{name}: {text}")),
                 Ok((media_us, event)) => {
                     let due = began + Duration::from_micros(media_us);
                     std::thread::sleep(due.saturating_duration_since(Instant::now()));

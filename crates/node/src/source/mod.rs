@@ -218,10 +218,18 @@ impl Source {
         let tracking = Tracking::start(&config.trackers, &tracking)?;
         let (said, advice) = mpsc::unbounded_channel();
         let (ingest, events) = mpsc::channel(INGEST_MAX);
-        match config.input {
-            InputConfig::Rtmp(server) => server.serve(ingest, said.clone()),
-            InputConfig::File(path) => input::play_file(&path, ingest)?,
-            InputConfig::Card(settings) => input::draw_card(&config.name, &settings, ingest)?,
+        let opened = match config.input {
+            InputConfig::Rtmp(server) => {
+                server.serve(ingest, said.clone());
+                Ok(())
+            }
+            InputConfig::File(path) => input::play_file(&path, ingest),
+            InputConfig::Card(settings) => input::draw_card(&config.name, &settings, ingest),
+        };
+        if let Err(error) = opened {
+            tracking.leave().await;
+            network.handle.shutdown().await;
+            return Err(error);
         }
         let cutter = Cutter::new(broadcast_key.clone(), channel, epoch, SUBSTREAMS, config.rate_bps);
         let shared = Arc::new(Shared {

@@ -250,10 +250,8 @@ impl Desk {
                         session.reject(&reason);
                     }
                 },
-                RtmpOutput::Ingest(ingest) => {
-                    if self.ingest.send(ingest).await.is_err() {
-                        return Some("the channel ended".into());
-                    }
+                RtmpOutput::Ingest(ingest) if self.ingest.send(ingest).await.is_err() => {
+                    return Some("the channel ended".into());
                 }
                 RtmpOutput::Close(reason) => return Some(reason),
                 _ => {}
