@@ -3,6 +3,8 @@
 //!
 //! The world asserts what honest nodes deliver and relay; a hostile node is a real engine whose messages are twisted.
 
+#![allow(clippy::single_range_in_vec_init, reason = "a list of one range of chunks is meant")]
+
 mod common;
 
 use std::cell::Cell;

@@ -250,8 +250,11 @@ impl Desk {
                         session.reject(&reason);
                     }
                 },
-                RtmpOutput::Ingest(ingest) if self.ingest.send(ingest).await.is_err() => {
-                    return Some("the channel ended".into());
+                RtmpOutput::Ingest(ingest) => {
+                    let sent = self.ingest.send(ingest).await;
+                    if sent.is_err() {
+                        return Some("the channel ended".into());
+                    }
                 }
                 RtmpOutput::Close(reason) => return Some(reason),
                 _ => {}
