@@ -171,7 +171,7 @@ impl Engine {
             Input::Playout(channel, playout) => self.with(&channel, |swarm| swarm.set_playout(playout)),
             Input::Connected(connected) => self.connected(now, connected),
             Input::DialFailed(peer) => {
-                self.swarms.values_mut().for_each(|(_, swarm)| swarm.dial_failed(now, peer))
+                self.swarms.values_mut().for_each(|(_, swarm)| swarm.dial_failed(now, peer));
             }
             Input::Disconnected(peer) => self.disconnected(now, peer),
             Input::Path(peer, rtt) => {

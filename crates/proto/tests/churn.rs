@@ -103,9 +103,9 @@ fn sessions(seed: u64) {
         let others: Vec<usize> = world.viewers().into_iter().filter(|v| !stayers.contains(v)).collect();
         let victim = others[rng.usize(..others.len())];
         if rng.bool() {
-            world.kill(victim)
+            world.kill(victim);
         } else {
-            world.leave(victim)
+            world.leave(victim);
         }
         world.run(MS(700));
     }

@@ -265,7 +265,11 @@ impl Swarm {
     /// A source with a set number of copies that pushes all of them.
     pub(super) fn is_sold_out(&self) -> bool {
         let limited = matches!(self.config.role, super::Role::Source { copies_percent: Some(_), .. });
-        limited && self.substreams.iter().map(Substream::children).sum::<u32>() >= self.source_slots()
+        limited && self.unsold_slots() == 0
+    }
+
+    pub(super) fn unsold_slots(&self) -> u32 {
+        self.source_slots().saturating_sub(self.substreams.iter().map(Substream::children).sum())
     }
 
     fn room(&self, s: u8) -> Room {
@@ -691,6 +695,7 @@ impl Swarm {
         let policy = &self.config.policy;
         let (expiry, leaf_delay, sibling_delay) =
             (policy.push_expiry, policy.leaf_delay, policy.sibling_delay);
+        let age = u64::from(policy.age_percent);
         let Some(sub) = self.substreams.get((number % k) as usize) else { return };
         let offers: Vec<Offer> = sub
             .children
@@ -701,7 +706,7 @@ impl Swarm {
             .map(|(place, child)| Offer {
                 peer: child.peer,
                 chunk: chunk.clone(),
-                due: now
+                due: now.saturating_sub(Duration::from_micros(lag_us.min(2_000_000) * age / 100))
                     + sibling_delay * place as u32
                     + if child.interior { Duration::ZERO } else { leaf_delay },
                 expires: now + expiry,

@@ -151,9 +151,9 @@ fn two_swarms_share_by_deadline_and_the_queue_is_bounded() {
         uplink.expire(now);
         while let Some(release) = uplink.release(now) {
             if release.channel == channel(1) {
-                first += 1
+                first += 1;
             } else {
-                second += 1
+                second += 1;
             }
             uplink.ended(now, &release.offer.peer, release.token, true);
         }
