@@ -313,7 +313,7 @@ fn liar(answers: bool) -> Option<Twist> {
     let lie = move |message: Message| match message {
         Message::Have(have) => vec![Message::Have(Have {
             epoch: have.epoch,
-            chunks: RangeList::from_ranges([0..1 << 40]),
+            chunks: RangeList::from_ranges(core::iter::once(0..1 << 40)),
             segment_starts: have.segment_starts,
         })],
         Message::Refuse { .. } if !answers => vec![],
@@ -347,7 +347,7 @@ fn a_flood_of_attaches_and_requests_starves_nobody() {
                     let (interior, urgent, upload_kbps) = (true, true, 500_000);
                     Message::Attach(Attach { substream, interior, urgent, upload_kbps, from: 0 })
                 });
-                let chunks = RangeList::from_ranges([0..1 << 30]);
+                let chunks = RangeList::from_ranges(core::iter::once(0..1 << 30));
                 let request = Message::Request(Request { deadline_ms: 16_000, joining: true, chunks });
                 let all: Vec<Message> = attaches.chain([request]).collect();
                 peers.iter().flat_map(|peer| [control(*peer, &all), control(*peer, &all)]).collect()
@@ -368,7 +368,7 @@ fn a_slow_flood_of_requests_starves_nobody() {
                 if turn % 5 != 0 {
                     return vec![];
                 }
-                let chunks = RangeList::from_ranges([turn * 3..turn * 3 + 64]);
+                let chunks = RangeList::from_ranges(core::iter::once(turn * 3..turn * 3 + 64));
                 let request = Message::Request(Request { deadline_ms: 16_000, joining: true, chunks });
                 let attach = Message::Attach(Attach {
                     substream: (turn % 8) as u8,
@@ -473,7 +473,7 @@ fn a_false_segment_start_is_found_out() {
                 Message::Have(mut have) => {
                     let end = have.chunks.iter().last().map_or(0, |range| range.end);
                     if ahead > 0 {
-                        have.chunks = RangeList::from_ranges([0..end + ahead + 1]);
+                        have.chunks = RangeList::from_ranges(core::iter::once(0..end + ahead + 1));
                     }
                     have.segment_starts =
                         vec![SegmentStart { number: (end + ahead).saturating_sub(3), age_ms: 1_000 }];

@@ -26,6 +26,7 @@ fn apply(net: &mut Net) {
             "slot_fill_percent" => policy.slot_fill_percent = number as u32,
             "interior_every" => policy.interior_every = number as u8,
             "shed_wait" => policy.shed_wait = MS(number),
+            "age_percent" => policy.age_percent = number as u32,
             "sibling_delay" => policy.sibling_delay = MS(number),
             "leaf_delay" => policy.leaf_delay = MS(number),
             "state_period_min" => policy.state_period_min = MS(number),

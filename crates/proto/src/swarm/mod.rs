@@ -169,7 +169,7 @@ impl Swarm {
             lag: LagClock::default(),
             rate_bps: 1_000_000,
             uplink: UplinkView::default(),
-            savings: 0,
+            savings: i64::MAX / 2,
             saved_at: now,
             next_ping: 0,
             tick_at: now,

@@ -40,6 +40,8 @@ pub struct Policy {
     pub leaf_delay: Duration,
     /// A node whose pushed chunks wait this long takes no children, from half of it on, and sheds one a second.
     pub shed_wait: Duration,
+    /// A chunk that has travelled long goes before others by this share of its lag.
+    pub age_percent: u32,
     /// A chunk's second child is served this much after its first, and so on, when other chunks wait.
     pub sibling_delay: Duration,
     /// State and have map go out this often at least …
@@ -125,6 +127,7 @@ impl Default for Policy {
             interior_every: 2,
             leaf_delay: ms(250),
             shed_wait: ms(350),
+            age_percent: 0,
             sibling_delay: ms(1),
             state_period_min: ms(350),
             state_period_max: ms(1000),
@@ -154,7 +157,7 @@ impl Default for Policy {
             join_back_max: ms(2600),
             strikes_max: 5,
             source_repair_percent: 8,
-            source_savings: Duration::from_secs(4),
+            source_savings: Duration::from_secs(5),
             strike_decay: Duration::from_secs(60),
             note_period: Duration::from_secs(3),
             pex_period: Duration::from_secs(20),

@@ -256,7 +256,11 @@ impl Swarm {
     /// last of them: when those who had a chunk first are gone, nobody but the source has it.
     fn is_spent(&mut self, now: Timestamp, joining: bool) -> bool {
         let most = self.spend(now, 0);
-        let reserve = if joining && self.is_sold_out() { most / 2 } else { 0 };
+        if joining && self.unsold_slots() >= u32::from(self.substream_count()) {
+            // Whole copies are left over: the first viewers need not wait.
+            return false;
+        }
+        let reserve = if joining { most / 10 * 3 } else { 0 };
         self.savings < reserve
     }
 

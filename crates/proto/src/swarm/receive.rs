@@ -79,6 +79,7 @@ impl Swarm {
                 self.strike(now, peer, "it replayed chunks");
             } else if welcome {
                 self.stats.duplicates += 1;
+                self.note_late_push(&peer, s);
             } else {
                 self.strike(now, peer, "it sent chunks that nobody asked it for");
             }

@@ -23,6 +23,8 @@ const FORMER_GRACE: Duration = Duration::from_secs(15);
 const REFUSED_FOR: Duration = Duration::from_millis(800);
 /// State is told again this soon at most.
 const STATE_GAP_MIN: Duration = Duration::from_millis(120);
+/// So many chunks of a substream in a row came from others than its parent: it brings nothing.
+const ELSEWHERE_MAX: u32 = 10;
 /// What it counts against a parent that a substream starved through it.
 const STARVED_COST: Duration = Duration::from_millis(150);
 /// Largest factor by which changes lengthen the hold time, in tenths.
@@ -67,6 +69,8 @@ pub(super) struct Substream {
     parent_since: Timestamp,
     /// It has pushed something.
     proven: bool,
+    /// Chunks of this substream that came from others since the parent last pushed one.
+    elsewhere: u32,
     pending: Option<Pending>,
     orphan_since: Timestamp,
     consider_at: Timestamp,
@@ -85,6 +89,7 @@ impl Substream {
             parent: None,
             parent_since: now,
             proven: false,
+            elsewhere: 0,
             pending: None,
             orphan_since: now,
             consider_at: now,
@@ -178,6 +183,14 @@ impl Swarm {
         }
     }
 
+    /// The parent pushed a chunk that had come otherwise: late, but alive.
+    pub(super) fn note_late_push(&mut self, peer: &PeerId, s: u8) {
+        if let Some(sub) = self.substreams.get_mut(usize::from(s)).filter(|sub| sub.is_parent(peer)) {
+            sub.proven = true;
+            sub.elsewhere = 0;
+        }
+    }
+
     /// Books the arrival of a chunk of substream `s`, known to exist `since`.
     pub(super) fn note_arrival(
         &mut self,
@@ -188,7 +201,11 @@ impl Swarm {
         since: Option<Timestamp>,
         requested: bool,
     ) {
+        let grace = self.config.policy.attach_timeout;
         let sub = &mut self.substreams[usize::from(s)];
+        if !sub.is_parent(&peer) && sub.has_parent() && now.since(sub.parent_since) > grace {
+            sub.elsewhere += 1;
+        }
         if requested || !sub.is_parent(&peer) {
             return;
         }
@@ -196,6 +213,7 @@ impl Swarm {
             neighbour.trust();
         }
         sub.proven = true;
+        sub.elsewhere = 0;
         sub.lag_us = Some(sub.lag_us.map_or(lag_us, |old| (old * 3 + lag_us) / 4));
         if let Some(neighbour) = self.neighbours.get_mut(&peer)
             && let Some(promised) = neighbour.lag_us(s)
@@ -247,7 +265,11 @@ impl Swarm {
     /// A source with a set number of copies that pushes all of them.
     pub(super) fn is_sold_out(&self) -> bool {
         let limited = matches!(self.config.role, super::Role::Source { copies_percent: Some(_), .. });
-        limited && self.substreams.iter().map(Substream::children).sum::<u32>() >= self.source_slots()
+        limited && self.unsold_slots() == 0
+    }
+
+    pub(super) fn unsold_slots(&self) -> u32 {
+        self.source_slots().saturating_sub(self.substreams.iter().map(Substream::children).sum())
     }
 
     fn room(&self, s: u8) -> Room {
@@ -413,6 +435,7 @@ impl Swarm {
         let sub = &mut self.substreams[usize::from(s)];
         sub.parent_since = now;
         sub.proven = false;
+        sub.elsewhere = 0;
         sub.parent = Some(Parent { peer, path: accept.path });
         sub.lag_us = None;
         sub.hold = (sub.hold * 8 / 5).min(HOLD_MAX);
@@ -551,7 +574,11 @@ impl Swarm {
         let sub = &self.substreams[usize::from(s)];
         let usual = sub.lateness();
         // What was late before it came is not its fault.
-        let age = age.min(now.since(sub.parent_since));
+        let mut age = age.min(now.since(sub.parent_since));
+        if sub.elsewhere > if sub.proven { ELSEWHERE_MAX } else { ELSEWHERE_MAX / 2 } {
+            // Pulls hide that it brings nothing.
+            age = Duration::MAX;
+        }
         // Who has not pushed anything yet has no credit.
         let patience = if sub.proven { policy.starve_after } else { policy.starve_after / 2 } + usual;
         let hopeless = if sub.proven { patience * 3 / 2 } else { patience };
@@ -668,6 +695,7 @@ impl Swarm {
         let policy = &self.config.policy;
         let (expiry, leaf_delay, sibling_delay) =
             (policy.push_expiry, policy.leaf_delay, policy.sibling_delay);
+        let age = u64::from(policy.age_percent);
         let Some(sub) = self.substreams.get((number % k) as usize) else { return };
         let offers: Vec<Offer> = sub
             .children
@@ -678,7 +706,7 @@ impl Swarm {
             .map(|(place, child)| Offer {
                 peer: child.peer,
                 chunk: chunk.clone(),
-                due: now
+                due: now.saturating_sub(Duration::from_micros(lag_us.min(2_000_000) * age / 100))
                     + sibling_delay * place as u32
                     + if child.interior { Duration::ZERO } else { leaf_delay },
                 expires: now + expiry,
