@@ -135,7 +135,7 @@ pub(crate) struct PublishArgs {
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  caudal watch 'caudal:…?tracker=…' --player mpv\n  \
-                        caudal watch LINK --listen 127.0.0.1:8080     then open http://127.0.0.1:8080/hls/master.m3u8 in any player\n  \
+                        caudal watch LINK --listen 127.0.0.1:8080     then open http://127.0.0.1:8080/hls/index.m3u8 in any player\n  \
                         caudal watch LINK --output recording.mp4 --duration 1h\n  \
                         caudal watch LINK --output - | ffplay -")]
 pub(crate) struct WatchArgs {

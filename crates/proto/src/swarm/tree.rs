@@ -309,16 +309,26 @@ impl Swarm {
         self.put(SwarmOutput::WithdrawPushes(child.peer, s));
     }
 
+    /// Substreams that one child may have from this node when others want them: half of all, and of a source's copies
+    /// what is left for each when all neighbours have as many, so that nobody depends on the source alone.
+    fn share(&self) -> usize {
+        let half = self.substreams.len() / 2;
+        if !self.is_source() {
+            return half;
+        }
+        let neighbours = self.neighbours.values().filter(|n| n.met).count().max(1);
+        (self.source_slots() as usize).div_ceil(neighbours).clamp(1, half.max(1))
+    }
+
     fn substreams_of_child(&self, peer: &PeerId) -> usize {
         self.substreams.iter().filter(|sub| sub.is_child(peer)).count()
     }
 
     fn weakest_child(&self, s: u8) -> Option<Child> {
-        // Who takes more than half of everything from one node leaves too little for others, whatever it is worth.
-        let worth = |child: &Child| {
-            let greedy = self.substreams_of_child(&child.peer) * 2 > self.substreams.len();
-            if greedy { 0 } else { child.value }
-        };
+        // Who takes more than its share from one node leaves too little for others, whatever it is worth.
+        let share = self.share();
+        let worth =
+            |child: &Child| if self.substreams_of_child(&child.peer) > share { 0 } else { child.value };
         let children = self.substreams[usize::from(s)].children.iter();
         children
             .map(|child| Child { value: worth(child), ..*child })
@@ -343,10 +353,8 @@ impl Swarm {
                 ACCEPT_URGENT if attach.urgent => Ok(None),
                 ACCEPT_NOBODY | ACCEPT_URGENT => Err(RejectReason::Full),
                 _ if self.room(s) == Room::Ease => Ok(None),
-                // Who has half of everything already displaces nobody: one peer must not become everybody's parent.
-                threshold
-                    if value >= threshold && self.substreams_of_child(&peer) * 2 < self.substreams.len() =>
-                {
+                // Who has its share already displaces nobody: one peer must not become everybody's parent.
+                threshold if value >= threshold && self.substreams_of_child(&peer) < self.share() => {
                     Ok(self.weakest_child(s))
                 }
                 _ => Err(RejectReason::Full),
