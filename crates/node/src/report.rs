@@ -108,6 +108,15 @@ pub struct ViewerReport {
     pub useful_bytes_from_source: u64,
     /// Payload bytes sent to peers.
     pub bytes_out: u64,
+    /// What the uplink is believed to carry, bit/s of chunks; absent while nothing has queued on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upload_capacity_bps: Option<u64>,
+    /// How long a chunk to be sent now would wait for the uplink.
+    pub upload_wait_ms: u64,
+    /// Substreams that a neighbour pushes to this node.
+    pub parents: u8,
+    /// Neighbours that this node pushes to, over all substreams.
+    pub children: u32,
     /// Chunks received.
     pub chunks_received: u64,
     /// Of those, in answer to a request.

@@ -83,6 +83,10 @@ pub struct SwarmStats {
     pub control_bytes_out: u64,
     /// Control bytes received.
     pub control_bytes_in: u64,
+    /// Upload that this node's line is believed to carry, bit/s of chunks; `None` while nothing has queued on it.
+    pub upload_capacity_bps: Option<u64>,
+    /// How long a chunk that is to be sent now would wait, µs.
+    pub upload_wait_us: u64,
     /// Substreams with a parent.
     pub parents: u8,
     /// Substreams of this broadcast.

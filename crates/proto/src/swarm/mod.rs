@@ -476,6 +476,8 @@ impl Swarm {
             rate_bps: self.rate_bps,
             edge: self.store.edge(),
             held: self.store.len() as u64,
+            upload_capacity_bps: self.uplink.upload_bps,
+            upload_wait_us: self.uplink.wait.as_micros() as u64,
             parents: self.substreams.iter().filter(|s| s.has_parent()).count() as u8,
             substreams: self.substream_count(),
             children: self.substreams.iter().map(Substream::children).sum(),
