@@ -78,6 +78,8 @@ fn sweep() {
         }
         net.substreams = env("K", net.substreams);
         net.chunk_payload = env("PAYLOAD", net.chunk_payload);
+        net.key_every_parts = env("KEY", net.key_every_parts);
+        net.join_gap = MS(env("GAP", 60));
         net.tell_upload = env("TELL", 1) == 1;
         net.loss = env("LOSS", 0.0);
         apply(&mut net);
@@ -92,7 +94,7 @@ fn sweep() {
             let chunk = runs[0].chunk + 108;
             let p95 = percentile(&reference::snowball(&net, n, chunk), 95).as_millis().max(1);
             println!(
-                "{name:6} N {n:3} p50 {:4} p95 {:4} (worst {worst:4}, small parts {:4}) p99 {:4} max {:4} ms | reference {p95:4}, ratio {:.2} | late {:4} dup {:.2} pulled {:.2} % copies {:.3} control {:.2} % startup {} ms",
+                "{name:6} N {n:3} p50 {:4} p95 {:4} (worst {worst:4}, small parts {:4}) p99 {:4} max {:4} ms | reference {p95:4}, ratio {:.2} | late {:4} dup {:.2} pulled {:.2} % copies {:.3} control {:.2} % startup {} ms lacked {}",
                 mean(|f| f.p50),
                 mean(|f| f.p95),
                 mean(|f| f.p95_small),
@@ -105,6 +107,7 @@ fn sweep() {
                 share(|f| f.copies) / 100.0,
                 share(|f| f.control),
                 runs.iter().map(|f| f.startup).max().unwrap_or_default().as_millis(),
+                runs.iter().map(|f| f.lacked).sum::<usize>(),
             );
         }
     }

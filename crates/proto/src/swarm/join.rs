@@ -115,7 +115,8 @@ impl Swarm {
     /// named it.
     fn choose_start(&mut self, now: Timestamp, epoch: u64, believable: u64) -> Option<(u64, PeerId)> {
         let policy = &self.config.policy;
-        let (back, back_max) = (policy.join_back.as_millis() as u64, policy.join_back_max.as_millis() as u64);
+        let back = if self.is_scarce() { policy.join_back_scarce } else { policy.join_back };
+        let (back, back_max) = (back.as_millis() as u64, policy.join_back_max.as_millis() as u64);
         // Each start: how many name it, its age as the one who names it first puts it, and who that is.
         let mut starts: BTreeMap<u64, (usize, u64, PeerId)> = BTreeMap::new();
         let mut voters = 0;
@@ -147,6 +148,13 @@ impl Swarm {
         }
         let filled = starts.iter().rev().find(|(_, (_, age, _))| (back..=back_max).contains(age));
         filled.or(starts.last_key_value()).map(|(number, (.., peer))| (*number, *peer))
+    }
+
+    /// Chunks wait on the uplinks of most neighbours: there is little to spare for what lies back.
+    fn is_scarce(&self) -> bool {
+        let viewers = || self.neighbours.values().filter(|n| n.met && !n.source);
+        let waiting = viewers().filter(|n| n.wait() > self.config.policy.scarce_wait).count();
+        waiting > 0 && waiting * 2 >= viewers().count()
     }
 
     /// A chunk is in the store: it is told, or proves where this node started.

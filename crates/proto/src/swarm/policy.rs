@@ -96,6 +96,10 @@ pub struct Policy {
     pub pull_expiry: Duration,
     /// A joiner starts at the newest segment that began at least this long ago, if that costs no more than `join_back_max`.
     pub join_back: Duration,
+    /// … or this long, when chunks wait longer than `scarce_wait` on the uplinks of most neighbours.
+    pub join_back_scarce: Duration,
+    /// See `join_back_scarce`.
+    pub scarce_wait: Duration,
     /// See `join_back`.
     pub join_back_max: Duration,
     /// A replayed chunk or a false claim counts this many against a peer at most before it is dropped.
@@ -151,12 +155,14 @@ impl Default for Policy {
             pipeline_joining: 12,
             requests_joining: 16,
             serve_wait: ms(150),
-            serve_wait_joining: ms(500),
+            serve_wait_joining: ms(300),
             serve_after: ms(30),
-            serve_after_joining: ms(60),
+            serve_after_joining: ms(250),
             push_expiry: ms(600),
             pull_expiry: ms(400),
             join_back: ms(900),
+            join_back_scarce: ms(200),
+            scarce_wait: ms(30),
             join_back_max: ms(2600),
             strikes_max: 5,
             source_repair_percent: 8,

@@ -28,6 +28,9 @@ const QUEUED_MAX: Duration = Duration::from_millis(1000);
 const RECENT: usize = 8;
 /// What a limit of 100 bytes on the line is good for in chunk bytes: the rest is headers, acknowledgements and control.
 const LIMIT_USEFUL_PERCENT: u64 = 89;
+/// Chunks that may be under way on all connections together while nothing is known of the line; one more for each that
+/// did not queue, as in a slow start.
+const WINDOW_FIRST: usize = 6;
 /// The smallest capacity that is believed.
 const CAPACITY_MIN_BPS: u64 = 100_000;
 /// Connections whose base delay is kept.
@@ -58,6 +61,7 @@ pub(super) struct Budget {
     acknowledged_at: Timestamp,
     /// What the last intervals with a queue gave. Acknowledgements that queue elsewhere make some too small.
     recent: [u64; RECENT],
+    window: usize,
     /// The chunk of this interval that queued longest, and the rate of acknowledgements meanwhile.
     longest: Option<(Duration, u64)>,
     /// How many of the interval's chunks queued.
@@ -80,6 +84,7 @@ impl Budget {
             acknowledged: 0,
             acknowledged_at: Timestamp::ZERO,
             recent: [0; RECENT],
+            window: WINDOW_FIRST,
             longest: None,
             queued: 0,
             interval_start: None,
@@ -103,6 +108,11 @@ impl Budget {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
+    }
+
+    /// Chunks that may be under way on all connections together.
+    pub(super) fn window(&self) -> usize {
+        if self.upload_bps().is_some() { usize::MAX } else { self.window }
     }
 
     /// The most that got through in an interval.
@@ -134,6 +144,9 @@ impl Budget {
         self.bytes += bytes;
         self.samples += 1;
         self.least_excess = self.least_excess.min(took.saturating_sub(base));
+        if took <= base * 2 + QUEUED {
+            self.window = self.window.saturating_add(1);
+        }
         if took > base * 2 + QUEUED && took < QUEUED_MAX {
             self.queued += 1;
             let span_us = now.since(mark.at).as_micros() as u64;

@@ -240,7 +240,8 @@ impl Uplink {
 
     /// The next chunk to hand over, if pacer and connections let one go now.
     pub(crate) fn release(&mut self, now: Timestamp) -> Option<Release> {
-        if now < self.free_at {
+        let under_way: usize = self.connections.values().map(|connection| connection.flights.len()).sum();
+        if now < self.free_at || under_way >= self.budget.window() {
             return None;
         }
         let ready = |(_, (_, offer)): &(&(Timestamp, u64), &(ChannelId, Offer))| {
@@ -256,14 +257,13 @@ impl Uplink {
         }
         self.next += 1;
         let token = ChunkToken(self.next);
-        let idle = self.connections.values().all(|connection| connection.flights.is_empty());
         let flight = Flight {
             channel,
             number: offer.chunk.header().number,
             requested: offer.requested,
             bytes,
             released: now,
-            mark: self.budget.released(now, idle),
+            mark: self.budget.released(now, under_way == 0),
         };
         self.connections.get_mut(&offer.peer)?.flights.insert(token, flight);
         if !offer.requested {

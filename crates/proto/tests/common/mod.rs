@@ -53,6 +53,8 @@ pub struct Net {
     pub substreams: u8,
     pub chunk_payload: usize,
     pub key_every_parts: u64,
+    /// Time between two viewers' coming.
+    pub join_gap: Duration,
     pub policy: Policy,
 }
 
@@ -70,6 +72,7 @@ impl Default for Net {
             substreams: 8,
             chunk_payload: 5_300,
             key_every_parts: 5,
+            join_gap: MS(60),
             policy: Policy::default(),
         }
     }
@@ -230,7 +233,7 @@ impl World {
         world.run(S(3));
         for _ in 0..viewers {
             world.viewer();
-            world.run(MS(60));
+            world.run(world.net.join_gap);
         }
         world.run(S(5));
         world

@@ -24,6 +24,8 @@ pub struct Figures {
     pub control: f64,
     /// From opening to the first whole part, the slowest viewer.
     pub startup: Duration,
+    /// Chunks that viewers lacked at 1.5 s, from where each started.
+    pub lacked: usize,
 }
 
 /// The counters that only grow, taken before what is measured begins.
@@ -82,6 +84,11 @@ impl World {
             duplicates: (after.duplicates - before.duplicates) as f64 / received,
             pulled: (after.pulled - before.pulled) as f64 / received,
             copies: (after.source - before.source) as f64 / useful as f64,
+            lacked: viewers
+                .iter()
+                .filter_map(|&i| self.nodes[i].joined.last().map(|joined| (i, joined.2)))
+                .map(|(i, since)| self.late(i, super::MS(1500), since, to).len())
+                .sum(),
             startup: viewers.iter().map(|&i| self.startup(i)).max().unwrap_or_default(),
             control: (after.control - before.control) as f64 / (useful as f64 * viewers.len() as f64),
         }
