@@ -62,7 +62,7 @@ fn a_long_round_trip_is_filled() {
         uplink.offer(channel(1), offer(&chunk, A, 0, 1_000));
     }
     assert_eq!(numbers(&mut uplink, now).len(), 6);
-    let mut far = Uplink::new(None);
+    let mut far = Uplink::new(Some(1_000_000_000));
     far.connected(A, Duration::from_secs(10));
     for chunk in chunks(40) {
         far.offer(channel(1), offer(&chunk, A, 0, 1_000));
@@ -166,4 +166,26 @@ fn two_swarms_share_by_deadline_and_the_queue_is_bounded() {
         uplink.offer(channel(1), offer(&chunks[0], PeerId(peer), 5_000, 9_000));
     }
     assert!(uplink.queue.len() <= QUEUE_LEN_MAX && uplink.waiting.len() == uplink.queue.len());
+}
+
+#[test]
+fn a_line_of_which_nothing_is_known_is_entered_slowly() {
+    let (mut uplink, mut now) = (uplink(None, Duration::ZERO), Timestamp::from_millis(1));
+    for peer in 10..30 {
+        uplink.connected(PeerId([peer; 32]), Duration::ZERO);
+    }
+    let chunks = chunks(20);
+    for (peer, chunk) in (10..30).flat_map(|peer| chunks.iter().map(move |chunk| (peer, chunk))) {
+        uplink.offer(channel(1), offer(chunk, PeerId([peer; 32]), 0, 100_000));
+    }
+    let mut under_way = numbers(&mut uplink, now);
+    assert_eq!(under_way.len(), 6);
+    for rounds in 1..3 {
+        now += MS(1);
+        for (_, token, peer) in core::mem::take(&mut under_way) {
+            uplink.ended(now, &peer, token, true);
+        }
+        under_way = numbers(&mut uplink, now);
+        assert_eq!(under_way.len(), 6 << rounds, "each that did not queue makes room for another");
+    }
 }
