@@ -3,8 +3,12 @@
 use super::netns::Wire;
 use super::process::Cost;
 use super::snowball::Snowball;
+use super::stream::Stream;
 use serde_json::Value;
 use std::collections::BTreeMap;
+
+/// How much media a part is, ms.
+const PART_MS: f64 = 200.0;
 
 /// A viewer's or a source's stats at one moment; counters run from the node's start.
 #[derive(Clone, Debug, Default)]
@@ -255,6 +259,13 @@ impl Window<'_> {
             run.set(reference, value);
             run.set(ratio, run.get(measured).zip(value).map(|(measured, value)| measured / value));
         }
+        let chunks_per_part =
+            run.get("rate_bps").map_or(1.0, |bps| bps * PART_MS / 8e3 / chunk_bytes).round();
+        let stream =
+            Stream { ball: &ball, chunks_per_part: chunks_per_part.max(1.0) as usize, part_ms: PART_MS };
+        let p95 = percentile(&stream.delays_ms(), 95.0);
+        run.set("reference_stream_delay_ms/p95", p95);
+        run.set("stream_delay_ratio/p95", run.get("chunk_delay_ms/p95").zip(p95).map(|(a, b)| a / b));
         let unlimited = Snowball { source_copies: None, ..ball }.delays_ms();
         run.set("reference_delay_unlimited_source_ms/p50", percentile(&unlimited, 50.0));
         run.set("reference_delay_unlimited_source_ms/p95", percentile(&unlimited, 95.0));

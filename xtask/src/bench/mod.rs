@@ -7,6 +7,7 @@
 //! | [`process`] | `caudal` processes: starting, asking, ending, and what they cost |
 //! | [`figures`] | what nodes report, and what a run comes to |
 //! | [`snowball`] | the reference that delays are held against |
+//! | [`stream`] | the same with parts that come as several chunks at once |
 //! | [`report`] | targets, tables, JSON, and the table in `docs/benchmarks.md` |
 
 mod figures;
@@ -15,6 +16,7 @@ mod process;
 mod relay;
 mod report;
 mod snowball;
+mod stream;
 mod units;
 
 use anyhow::Result;

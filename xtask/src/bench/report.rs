@@ -60,6 +60,8 @@ const ROWS: &[Row] = &[
     row("reference_delay_ms/p95", "greedy snowball p95", Ms, Free, Free),
     row("reference_delay_ms/p99", "greedy snowball p99", Ms, Free, Free),
     row("reference_delay_unlimited_source_ms/p95", "greedy snowball p95, source unlimited", Ms, Free, Free),
+    row("reference_stream_delay_ms/p95", "greedy reference for whole parts p95", Ms, Free, Free),
+    row("stream_delay_ratio/p95", "p95 ÷ that reference", Ratio, Free, Free),
     row("delay_ratio/p50", "p50 ÷ snowball", Ratio, Free, Free),
     row("delay_ratio/p95", "p95 ÷ snowball", Ratio, Free, AtMost(1.5)),
     row("delay_ratio/p99", "p99 ÷ snowball", Ratio, Free, Free),

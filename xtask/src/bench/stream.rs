@@ -1,0 +1,128 @@
+//! The greedy reference for a stream: what an all-knowing scheduler makes of parts that come as several chunks at once.
+//!
+//! The snowball has the uplinks to itself; a live stream has not. Parts come all 200 ms, each of them some chunks at the
+//! same moment, and every uplink carries them one after another. Whenever an uplink is free, its holder sends, of the
+//! chunks it has, the one that fewest peers have or are being sent, to a peer that lacks it: no request, no loss, no
+//! message, and everybody knows everything at once. A heuristic and a reference, not a strict bound.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+
+use super::snowball::{Snowball, WIRE_OVERHEAD};
+
+/// Parts that are let go by, so that what is measured is the steady state, and parts measured.
+const WARM_UP: usize = 20;
+const MEASURED: usize = 100;
+
+/// A stream through the population of a [`Snowball`].
+pub(super) struct Stream<'a> {
+    /// Who there is, and how large a chunk.
+    pub(super) ball: &'a Snowball,
+    /// Chunks of one part.
+    pub(super) chunks_per_part: usize,
+    /// Time between parts.
+    pub(super) part_ms: f64,
+}
+
+struct Chunk {
+    at_ns: u64,
+    /// Has it, or is being sent it: by node, the source first.
+    promised: Vec<bool>,
+    copies: usize,
+    by_source: usize,
+}
+
+impl Stream<'_> {
+    /// How long each chunk took to each peer, in ms, in ascending order; empty when uplinks cannot carry the stream.
+    pub(super) fn delays_ms(&self) -> Vec<f64> {
+        let nodes = self.ball.peers_bps.len() + 1;
+        let part_ns = (self.part_ms * 1e6) as u64;
+        let propagation_ns = (self.ball.propagation_ms * 1e6).round() as u64;
+        let mut chunks: Vec<Chunk> = Vec::new();
+        // (when in ns, the order of events, the node, the chunk that arrives there; none: its uplink is free).
+        let mut events: BinaryHeap<Reverse<(u64, usize, usize, Option<usize>)>> = BinaryHeap::new();
+        for part in 0..WARM_UP + MEASURED {
+            for _ in 0..self.chunks_per_part {
+                let at_ns = part as u64 * part_ns;
+                let mut promised = vec![false; nodes];
+                promised[0] = true;
+                events.push(Reverse((at_ns, chunks.len(), 0, Some(chunks.len()))));
+                chunks.push(Chunk { at_ns, promised, copies: 1, by_source: 0 });
+            }
+        }
+        let mut order = chunks.len();
+        let mut held: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); nodes];
+        let mut idle = vec![true; nodes];
+        let mut delays = Vec::new();
+        while let Some(Reverse((now_ns, _, node, arrived))) = events.pop() {
+            match arrived {
+                Some(chunk) => {
+                    held[node].insert(chunk);
+                    if node > 0 && chunk >= WARM_UP * self.chunks_per_part {
+                        delays.push((now_ns - chunks[chunk].at_ns) as f64 / 1e6);
+                    }
+                    if !idle[node] {
+                        continue;
+                    }
+                }
+                None => idle[node] = true,
+            }
+            let Some((chunk, to)) = self.choose(&mut held[node], &chunks, node) else { continue };
+            let bps = if node == 0 { self.ball.source_bps } else { self.ball.peers_bps[node - 1] };
+            chunks[chunk].promised[to] = true;
+            chunks[chunk].copies += 1;
+            chunks[chunk].by_source += usize::from(node == 0);
+            let sent_ns = now_ns + (self.ball.chunk_bytes * WIRE_OVERHEAD * 8e9 / bps).round() as u64;
+            idle[node] = false;
+            order += 2;
+            events.push(Reverse((sent_ns, order, node, None)));
+            events.push(Reverse((sent_ns + propagation_ns, order + 1, to, Some(chunk))));
+        }
+        delays.sort_by(f64::total_cmp);
+        delays
+    }
+
+    /// What `node` sends next, and to whom; chunks that everybody has are forgotten.
+    fn choose(&self, held: &mut BTreeSet<usize>, chunks: &[Chunk], node: usize) -> Option<(usize, usize)> {
+        let bps = if node == 0 { self.ball.source_bps } else { self.ball.peers_bps[node - 1] };
+        if bps <= 0.0 {
+            return None;
+        }
+        let nodes = self.ball.peers_bps.len() + 1;
+        held.retain(|chunk| chunks[*chunk].copies < nodes);
+        let most = self.ball.source_copies.unwrap_or(usize::MAX);
+        let open = held.iter().filter(|chunk| node > 0 || chunks[**chunk].by_source < most);
+        let chunk = *open.min_by_key(|chunk| (chunks[**chunk].copies, **chunk))?;
+        // The peer after this one: nobody is everybody's first.
+        let to = (1..nodes).map(|step| (node + step) % nodes).find(|to| !chunks[chunk].promised[*to])?;
+        Some((chunk, to))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ball(peers: usize) -> Snowball {
+        let chunk_bytes = 12_500.0 / WIRE_OVERHEAD;
+        let peers_bps = vec![1e6; peers];
+        Snowball { chunk_bytes, source_bps: 1e6, source_copies: None, peers_bps, propagation_ms: 0.0 }
+    }
+
+    #[test]
+    fn one_chunk_at_a_time_is_a_snowball() {
+        let ball = ball(7);
+        let delays = Stream { ball: &ball, chunks_per_part: 1, part_ms: 1000.0 }.delays_ms();
+        assert_eq!(delays.len(), 7 * MEASURED);
+        for (n, expected) in ball.delays_ms().into_iter().enumerate() {
+            assert!((delays[n * MEASURED] - expected).abs() < 1e-6, "{} {expected}", delays[n * MEASURED]);
+        }
+    }
+
+    #[test]
+    fn two_chunks_at_once_share_the_uplinks() {
+        // One peer, 100 ms a chunk: the second waits for the first.
+        let delays = Stream { ball: &ball(1), chunks_per_part: 2, part_ms: 1000.0 }.delays_ms();
+        assert!((delays[0] - 100.0).abs() < 1e-6 && (delays[2 * MEASURED - 1] - 200.0).abs() < 1e-6);
+    }
+}
