@@ -59,6 +59,9 @@ pub struct SimArgs {
     /// The source's uplink in multiples of the rate.
     #[arg(long, default_value_t = 3.0, value_name = "N")]
     pub source_copies: f64,
+    /// Of that, what it is told to push; headers, repair and control take the rest.
+    #[arg(long, default_value_t = 0.8, value_name = "N")]
+    pub source_fill: f64,
     /// Mean session (10m); `heavy:10m` for heavy-tailed ones; `none`.
     #[arg(long, default_value = "10m", value_name = "TIME")]
     pub churn: String,
@@ -140,6 +143,7 @@ impl SimArgs {
         config.told = self.told()?;
         config.policy.overlay = policy::overlay(&self.overlay)?;
         config.source_copies = self.source_copies;
+        config.source_fill = self.source_fill;
         config.churn = self.churn()?;
         config.goodbyes = event::percent(&self.goodbyes).ok_or_else(|| range("--goodbyes: expected 50%"))?;
         config.skew = self.skew;

@@ -23,8 +23,6 @@ const TRACKER_SAMPLE: usize = 128;
 const TRACKER_EXPIRY_US: u64 = 30_000_000;
 /// A tracker answers after this long, µs.
 const TRACKER_US: u64 = 50_000;
-/// What a source that may send so many copies is told: headers, control and repair take the rest.
-const SOURCE_FILL: f64 = 0.92;
 /// Every node's retention window.
 const RETENTION: Duration = Duration::from_secs(60);
 /// Slow lines carry this much less.
@@ -73,7 +71,9 @@ impl World {
             Told::Share(share) => Some(share),
             Told::Within(by) => Some(1.0 + (self.people.f64() * 2.0 - 1.0) * by),
         };
-        let limit = share.map(|share| (place.upload_bps as f64 * share) as u64);
+        // Engines count chunk bytes: what a line carries of those is what a measurement would find.
+        let goodput = place.upload_bps as f64 / self.config.wire_factor();
+        let limit = share.map(|share| (goodput * share) as u64);
         let config = EngineConfig {
             local: self.nodes[index].id,
             seed: self.people.u64(..),
@@ -133,7 +133,7 @@ impl World {
     /// The source begins a broadcast, under the id it always has.
     fn start_source(&mut self) {
         let certificate = self.begin_broadcast();
-        let copies_percent = Some((self.config.source_copies * SOURCE_FILL * 100.0) as u32);
+        let copies_percent = Some((self.config.source_copies * self.config.source_fill * 100.0) as u32);
         self.open(SOURCE, Role::Source { certificate, copies_percent });
         self.list(SOURCE);
     }
