@@ -80,7 +80,8 @@ pub struct SimArgs {
     /// Run this many seeds, from --seed on.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seeds: u64,
-    /// Attackers in addition to the viewers, by their share of all: polluter=10%.
+    /// Attackers in addition to the viewers, by their share of all: polluter=10%. Kinds: polluter, replayer, silent,
+    /// delayer, false-have, free-rider, flooder, eclipse.
     #[arg(long, value_name = "KIND=SHARE")]
     pub attack: Vec<String>,
     /// 'leave 30% at 20s', 'join 900 at 20s over 10s', 'partition 30% at 20s for 5s', 'outage source at 20s for 5s',

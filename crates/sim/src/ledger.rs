@@ -36,8 +36,11 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn control(&mut self, index: usize, bytes: u64, wire: u64) {
+    pub(crate) fn control(&mut self, index: usize, bytes: u64, wire: u64, is_honest: bool) {
         self.wire(index, wire);
+        if !is_honest {
+            return;
+        }
         self.control_sent += 1;
         self.control_bytes += bytes;
         self.control_wire_bytes += wire;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Chunks, ClassReport, EventReport, HopReport, ON_TIME, PLAYOUT_DELAYS_MS, Percentiles, Report, SCHEMA,
+    AttackReport, Chunks, ClassReport, EventReport, HopReport, ON_TIME, PLAYOUT_DELAYS_MS, Percentiles,
+    Report, SCHEMA,
 };
 use crate::event::What;
 use crate::profile::Place;
@@ -227,6 +228,7 @@ impl Measured {
             neighbours,
             classes: self.classes(world, stream),
             events: events(world, &self.bins),
+            attacks: attacks(world),
             trace: trace(world),
             wall_ms: 0,
             inputs: world.inputs,
@@ -375,6 +377,23 @@ fn stayers(world: &World, at: u64, to: u64) -> (f64, f64) {
         worst = worst.min(on_time_here as f64 / due_here.max(1) as f64);
     }
     (on_time as f64 / due.max(1) as f64, worst)
+}
+
+fn attacks(world: &World) -> Vec<AttackReport> {
+    let of = |attack: &crate::attack::Attack| {
+        let is_one =
+            |node: &Node| node.hostility.as_ref().is_some_and(|hostility| hostility.kind == attack.kind);
+        let honest = || world.nodes.iter().filter(|node| node.is_honest());
+        let links = honest().flat_map(|node| &node.links);
+        AttackReport {
+            attack: attack.kind.name().to_owned(),
+            peers: world.nodes.iter().filter(|node| is_one(node)).count() as u64,
+            dropped: honest().map(|node| u64::from(node.record.dropped.1)).sum(),
+            forgeries: honest().map(|node| u64::from(node.record.forgeries)).sum(),
+            links: links.filter(|(peer, _)| is_one(&world.nodes[*peer as usize])).count() as u64,
+        }
+    };
+    world.config.attacks.iter().map(of).collect()
 }
 
 fn trace(world: &World) -> Vec<HopReport> {

@@ -81,6 +81,21 @@ pub struct EventReport {
     pub startup_ms: Option<Percentiles>,
 }
 
+/// What attackers came to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AttackReport {
+    /// Their kind.
+    pub attack: String,
+    /// How many they were.
+    pub peers: u64,
+    /// Times that an honest peer dropped one of them.
+    pub dropped: u64,
+    /// Forged chunks that reached honest peers; every one was refused.
+    pub forgeries: u64,
+    /// Connections between honest peers and them at the end.
+    pub links: u64,
+}
+
 /// Something that must hold, and whether it did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
@@ -172,6 +187,8 @@ pub struct Report {
     pub classes: Vec<ClassReport>,
     /// What happened.
     pub events: Vec<EventReport>,
+    /// Who attacked.
+    pub attacks: Vec<AttackReport>,
     /// The followed chunk's path.
     pub trace: Vec<HopReport>,
     /// Virtual time is free: what the machine took, and inputs handed to engines.

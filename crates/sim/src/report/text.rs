@@ -102,6 +102,13 @@ impl fmt::Display for Report {
                 None => writeln!(f)?,
             }
         }
+        for attack in &self.attacks {
+            writeln!(
+                f,
+                "{} x {}: dropped {} times, {} forgeries refused, {} connections to honest peers left",
+                attack.peers, attack.attack, attack.dropped, attack.forgeries, attack.links
+            )?;
+        }
         for hop in &self.trace {
             let how = if hop.requested { ", asked for" } else { "" };
             writeln!(

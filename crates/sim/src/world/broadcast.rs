@@ -90,6 +90,11 @@ impl Broadcast {
         Some(base + number as usize)
     }
 
+    /// Chunks of the newest broadcast so far.
+    pub(crate) fn edge(&self) -> u64 {
+        self.epochs.last().map_or(0, |(_, base)| (self.published.len() - base) as u64)
+    }
+
     /// The chunk that `body` is, byte for byte.
     pub(crate) fn find(&self, body: &Bytes) -> Option<usize> {
         let word =
@@ -199,12 +204,13 @@ impl World {
         let bytes = body.len() as u64;
         let is_requested = head.get(2) == Some(&1);
         self.trace.arrived(serial, from, to, sent, self.now, is_requested);
+        let is_honest = self.nodes[to].is_honest();
         let record = &mut self.nodes[to].record;
-        if record.has(serial) {
-            self.ledger.duplicate(bytes);
-        } else {
+        if !record.has(serial) {
             record.set_depth(serial, depth);
-            self.ledger.pulled += u64::from(is_requested);
+            self.ledger.pulled += u64::from(is_requested && is_honest);
+        } else if is_honest {
+            self.ledger.duplicate(bytes);
         }
     }
 
@@ -231,7 +237,9 @@ impl World {
             }
         }
         let is_from_source = record.depth(serial) == 1;
-        self.ledger.useful(u64::from(header.len), is_from_source);
+        if self.nodes[index].is_honest() {
+            self.ledger.useful(u64::from(header.len), is_from_source);
+        }
         if is_early {
             self.fail_delivered(index, "delivered a chunk from before it joined");
         }

@@ -18,9 +18,7 @@ impl World {
         if self.nodes[index].is_honest() {
             self.carry(index, transmit);
         } else {
-            for transmit in self.twist(index, transmit) {
-                self.carry(index, transmit);
-            }
+            self.twist(index, transmit);
         }
     }
 
@@ -64,7 +62,8 @@ impl World {
         node.record.sent += wire;
         let losses = node.loss.pass(1, &self.config.profile.network, &mut self.rng);
         let repair = model.repair_us(losses, self.rtt(link), &self.config.profile.network, &mut self.rng);
-        self.ledger.control(index, len, wire);
+        let is_honest = self.nodes[index].is_honest();
+        self.ledger.control(index, len, wire, is_honest);
         let arrives = self.now + wait + repair + self.travel(index, to, link);
         let flow = &mut self.links[link as usize].flows[end];
         flow.ordered_at = arrives.max(flow.ordered_at);

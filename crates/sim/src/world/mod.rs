@@ -5,12 +5,13 @@
 
 mod broadcast;
 mod carry;
+mod hostile;
 mod node;
 mod people;
 
 use bytes::Bytes;
 use caudal_proto::id::PeerId;
-use caudal_proto::io::{ChunkToken, Event, Input, Output};
+use caudal_proto::io::{ChunkToken, Event, Input, Output, Transmit};
 use caudal_proto::time::Timestamp;
 
 use crate::check::Checks;
@@ -84,6 +85,9 @@ pub(crate) enum Happening {
     Unlist(u32),
     Extra(u32),
     Viewer(Place),
+    Attacker(usize),
+    /// What a hostile peer held back.
+    Late(u32, Box<Transmit>),
     /// A session ends.
     Depart(u32),
     Scenario(usize),
@@ -130,6 +134,8 @@ pub struct World {
     people: fastrand::Rng,
     /// What the tracker would name.
     listed: Vec<u32>,
+    /// Attackers.
+    pub(crate) hostile: Vec<u32>,
     is_tracker_away: bool,
     /// Sides and until when nothing crosses.
     partition: Option<(Vec<bool>, u64)>,
@@ -173,6 +179,7 @@ impl World {
             rng: seeds.fork(),
             people: seeds.fork(),
             listed: Vec::new(),
+            hostile: Vec::new(),
             is_tracker_away: false,
             partition: None,
             carrier: None,
@@ -231,6 +238,8 @@ impl World {
             Happening::Unlist(index) => self.unlist(index as usize),
             Happening::Extra(index) => self.extra(index as usize),
             Happening::Viewer(place) => _ = self.viewer(place),
+            Happening::Attacker(which) => self.attacker(which),
+            Happening::Late(index, transmit) => self.carry(index as usize, *transmit),
             Happening::Depart(index) => self.depart(index as usize),
             Happening::Scenario(index) => self.begin_event(index),
             Happening::ScenarioEnd(index) => self.end_event(index),

@@ -10,7 +10,7 @@ use caudal_proto::swarm::{Role, SwarmConfig};
 
 use super::node::Record;
 use super::{Happening, Node, SOURCE, World};
-use crate::attack::Hostility;
+use crate::attack::{AttackKind, EXTRA_PERIOD_US, Hostility, UPLOAD};
 use crate::config::{Churn, Told};
 use crate::event::What;
 use crate::profile::Place;
@@ -55,6 +55,13 @@ impl World {
         for (i, place) in honest.into_iter().enumerate() {
             let at = self.now + 500_000 + ramp * i as u64 / count;
             self.queue.push(at, Happening::Viewer(place));
+        }
+        for (which, attack) in self.config.attacks.iter().enumerate() {
+            let many = (count as f64 * attack.share / (1.0 - attack.share)).round() as u64;
+            for i in 0..many {
+                let at = self.now + 500_000 + ramp * i / many;
+                self.queue.push(at, Happening::Attacker(which));
+            }
         }
         let from = self.measured_from();
         self.queue.push(from, Happening::Measure);
@@ -155,6 +162,22 @@ impl World {
         let at = self.now + (session.min(1e6) * 1e6) as u64;
         self.queue.push(at, Happening::Depart(index as u32));
         index
+    }
+
+    /// An attacker comes, and stays.
+    pub(super) fn attacker(&mut self, which: usize) {
+        let kind = self.config.attacks[which].kind;
+        let regions = self.config.profile.network.region_share.len();
+        let region = self.people.usize(..regions);
+        let upload = if kind == AttackKind::FreeRider { 0 } else { UPLOAD };
+        let place = Place { class: usize::MAX, region, upload_bps: upload * self.config.rate_bps };
+        let index = self.add(place, false);
+        self.nodes[index].hostility = Some(Box::new(Hostility::new(kind)));
+        self.hostile.push(index as u32);
+        self.open(index, Role::Viewer);
+        self.list(index);
+        self.queue.push(self.now + TRACKER_US, Happening::Track(index as u32));
+        self.queue.push(self.now + EXTRA_PERIOD_US, Happening::Extra(index as u32));
     }
 
     /// A session ends, and somebody like them comes soon.
@@ -327,20 +350,5 @@ impl World {
         }
         self.nodes[SOURCE].record.left = None;
         self.start_source();
-    }
-
-    /// What a hostile node sends of its own accord.
-    pub(super) fn extra(&mut self, index: usize) {
-        let _ = index;
-    }
-
-    /// What a hostile node makes of what its engine wants sent.
-    pub(super) fn twist(
-        &mut self,
-        index: usize,
-        transmit: caudal_proto::io::Transmit,
-    ) -> Vec<caudal_proto::io::Transmit> {
-        let _: Option<&Hostility> = self.nodes[index].hostility.as_deref();
-        vec![transmit]
     }
 }
