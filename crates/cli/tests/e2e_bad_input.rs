@@ -84,7 +84,7 @@ fn what_cannot_be_done_is_said_with_the_remedy() {
     publish(&["--input", "/no/such/film.mp4"], &["/no/such/film.mp4", "MP4 or FLV"]);
     publish(&["--input", "srt://127.0.0.1"], &["srt://127.0.0.1", "rtmp://HOST:PORT/APP"]);
     publish(&["--input", "rtmp://no-such-host.invalid/live"], &["no-such-host.invalid", "127.0.0.1:1935"]);
-    let noise = file("noise.bin", &(0..5000u32).map(|n| (n * n >> 3) as u8).collect::<Vec<_>>());
+    let noise = file("noise.bin", &(0..5000u32).map(|n| ((n * n) >> 3) as u8).collect::<Vec<_>>());
     publish(&["--input", &noise], &[&noise, "MP4 or FLV is needed", "ffmpeg -i"]);
     let junk = file("junk.flv", &[b"FLV\x01\x05\0\0\0\x09\0\0\0\0".as_slice(), &[0x4a; 4000]].concat());
     publish(&["--input", &junk], &[&junk, "malformed FLV", "byte 13"]);

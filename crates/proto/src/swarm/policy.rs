@@ -220,11 +220,15 @@ impl Policy {
             ACCEPT_URGENT => urgent,
             threshold => own_value >= threshold,
         };
-        // Many substreams from one parent are many lost at once when it leaves, or lies: 10 ms for each, and past half
-        // of all so much that only those without a choice do it.
-        let many = if view.already * 2 >= u32::from(substreams) { 200_000 } else { 0 };
-        let eggs = u64::from(view.already) * 10_000 + many;
+        let eggs = Self::eggs_us(view.already, substreams);
         accepts.then(|| view.lag_us + view.wait_us + view.rtt_us / 2 + eggs)
+    }
+
+    /// What it counts against a parent, µs, that `already` other substreams depend on it: many from one are many lost at
+    /// once when it leaves, or lies. 10 ms for each, and past half of all so much that only those without a choice do it.
+    pub(crate) fn eggs_us(already: u32, substreams: u8) -> u64 {
+        let many = if already * 2 >= u32::from(substreams) { 200_000 } else { 0 };
+        u64::from(already) * 10_000 + many
     }
 
     /// Whether a parent with score `new` is worth leaving one that brings `current`, both in µs.

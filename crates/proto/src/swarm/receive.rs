@@ -137,6 +137,10 @@ impl Swarm {
         {
             other.send(&Message::Cancel(RangeList::from_numbers([header.number])));
         }
+        if let Some(parent) = self.substreams[usize::from(s)].parent().filter(|parent| *parent != peer) {
+            // It may still wait there to be pushed; sent twice, it would delay what nobody has yet.
+            self.send(parent, &Message::Cancel(RangeList::from_numbers([header.number])));
+        }
         self.note_arrival(now, peer, s, lag_us, since, head.requested);
         self.push(now, &chunk, lag_us, Some(peer));
         if header.index == 0 && header.flags.has(Flags::SEGMENT_START) {

@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::policy::{ACCEPT_NOBODY, ACCEPT_URGENT, Overlay, ParentView, child_value};
+use super::policy::{ACCEPT_NOBODY, ACCEPT_URGENT, Overlay, ParentView, Policy, child_value};
 use super::{Offer, Swarm, SwarmOutput};
 use crate::chunk::VerifiedChunk;
 use crate::id::PeerId;
@@ -607,7 +607,8 @@ impl Swarm {
             self.probe(now, parent);
         } else if now >= sub.consider_at {
             let hold = policy.switch_hold * sub.hold / 10;
-            let current = sub.lag_us;
+            let eggs = Policy::eggs_us(self.reliance(&parent).saturating_sub(1), self.substream_count());
+            let current = sub.lag_us.map(|lag| lag + eggs);
             // Jitter keeps the swarm from moving in step.
             let jitter = Duration::from_millis(self.rng.u64(..400));
             self.substreams[usize::from(s)].consider_at = now + hold + jitter;
@@ -642,7 +643,7 @@ impl Swarm {
                     wait_us: n.wait().as_micros() as u64,
                     rtt_us: n.rtt.as_micros() as u64,
                     accept: n.state.substreams.get(usize::from(s))?.accept,
-                    already: self.substreams.iter().filter(|other| other.relies_on(&n.peer)).count() as u32,
+                    already: self.reliance(&n.peer),
                 };
                 policy
                     .parent_score(&view, value, urgent, self.substream_count())
@@ -660,6 +661,11 @@ impl Swarm {
         self.substreams[usize::from(s)].pending = Some(Pending { peer, until });
         self.invite(now, peer, s);
         self.send(peer, &Message::Attach(Attach { substream: s, interior, urgent, upload_kbps, from }));
+    }
+
+    /// Substreams in which `peer` is, or was asked to be, the parent.
+    fn reliance(&self, peer: &PeerId) -> u32 {
+        self.substreams.iter().filter(|sub| sub.relies_on(peer)).count() as u32
     }
 
     /// The first chunk of substream `s` that a new parent should push.

@@ -1,8 +1,10 @@
 //! How much this node can upload: configured, or measured from how long chunks take to be acknowledged.
 //!
-//! In the manner of LEDBAT (RFC 6817): a queue that stands in front of the uplink shows as delay above the smallest
-//! delay seen. While none stands, nothing is known but what got through; when one does, what gets through is the
-//! capacity. The connections' own congestion control stays underneath.
+//! While chunks queue in front of the line, acknowledgements come at the line's own rate: what is acknowledged between
+//! a chunk's release and its own acknowledgement, divided by that time, is the capacity (BBR's delivery rate), whatever
+//! the round trips are. Whether chunks queue shows, in the manner of LEDBAT (RFC 6817), as delay above the smallest
+//! delay seen. While none do, nothing is known but what got through. The connections' own congestion control stays
+//! underneath.
 
 use alloc::collections::BTreeMap;
 use core::time::Duration;
@@ -16,6 +18,12 @@ const INTERVAL: Duration = Duration::from_millis(500);
 const STANDING_QUEUE: Duration = Duration::from_millis(100);
 /// Fewer chunks than this prove nothing.
 const SAMPLES_MIN: u32 = 4;
+/// A chunk that took this much longer than twice the least of its connection waited behind others.
+const QUEUED: Duration = Duration::from_millis(20);
+/// The first capacity is believed when a chunk waited this long.
+const QUEUED_FIRST: Duration = Duration::from_millis(80);
+/// A chunk that took longer than this was held up by something else: a loss, or silence.
+const QUEUED_MAX: Duration = Duration::from_millis(1000);
 /// The smallest capacity that is believed.
 const CAPACITY_MIN_BPS: u64 = 100_000;
 /// Connections whose base delay is kept.
@@ -23,15 +31,31 @@ const BASES_MAX: usize = 64;
 /// A base delay is forgotten after this long, so that a changed path is learnt.
 const BASE_AGE_MAX: Duration = Duration::from_secs(60);
 
+/// What had got through when a chunk was let go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark {
+    /// Bytes acknowledged so far …
+    bytes: u64,
+    /// … and when the last of them were, or when the line was idle last.
+    at: Timestamp,
+}
+
 /// The upload budget.
 #[derive(Debug)]
 pub(super) struct Budget {
     limit_bps: Option<u64>,
-    /// Known only once a queue has stood.
+    /// Known only once chunks have queued.
     capacity_bps: Option<u64>,
     proven_bps: u64,
     /// Smallest delay per connection, and since when.
     bases: BTreeMap<PeerId, (Duration, Timestamp)>,
+    /// Bytes acknowledged since the beginning.
+    acknowledged: u64,
+    acknowledged_at: Timestamp,
+    /// The chunk of this interval that queued longest, and the rate of acknowledgements meanwhile.
+    longest: Option<(Duration, u64)>,
+    /// How many of the interval's chunks queued.
+    queued: u32,
     interval_start: Option<Timestamp>,
     bytes: u64,
     samples: u32,
@@ -47,6 +71,10 @@ impl Budget {
             capacity_bps: None,
             proven_bps: 0,
             bases: BTreeMap::new(),
+            acknowledged: 0,
+            acknowledged_at: Timestamp::ZERO,
+            longest: None,
+            queued: 0,
             interval_start: None,
             bytes: 0,
             samples: 0,
@@ -77,11 +105,17 @@ impl Budget {
         self.proven_bps
     }
 
-    pub(super) fn released(&mut self, now: Timestamp) {
+    /// A chunk is let go, when nothing else was under way (`idle`) or something was.
+    pub(super) fn released(&mut self, now: Timestamp, idle: bool) -> Mark {
         self.interval_start.get_or_insert(now);
+        if idle {
+            self.acknowledged_at = now;
+        }
+        Mark { bytes: self.acknowledged, at: self.acknowledged_at }
     }
 
-    pub(super) fn delivered(&mut self, now: Timestamp, peer: PeerId, bytes: u64, took: Duration) {
+    /// A chunk was acknowledged that took so long since its release at `mark`.
+    pub(super) fn delivered(&mut self, now: Timestamp, peer: PeerId, bytes: u64, took: Duration, mark: Mark) {
         if self.bases.len() >= BASES_MAX && !self.bases.contains_key(&peer) {
             self.bases.clear();
         }
@@ -89,16 +123,36 @@ impl Budget {
         if took < base.0 || now.since(base.1) > BASE_AGE_MAX {
             *base = (took, now);
         }
-        let excess = took.saturating_sub(base.0);
+        let base = base.0;
+        self.acknowledged += bytes;
+        self.acknowledged_at = now;
         self.bytes += bytes;
         self.samples += 1;
-        self.least_excess = self.least_excess.min(excess);
+        self.least_excess = self.least_excess.min(took.saturating_sub(base));
+        if took > base * 2 + QUEUED && took < QUEUED_MAX {
+            self.queued += 1;
+            let span_us = now.since(mark.at).as_micros() as u64;
+            let bps = (self.acknowledged - mark.bytes) * 8_000_000 / span_us.max(1);
+            if self.longest.is_none_or(|(longest, _)| took > longest) {
+                self.longest = Some((took, bps.max(CAPACITY_MIN_BPS)));
+            }
+            if self.capacity_bps.is_none() && self.is_queueing() && took > base * 2 + QUEUED_FIRST {
+                // The first burst tells: nobody waits for the end of an interval.
+                self.capacity_bps = Some(bps);
+            }
+        }
         let start = *self.interval_start.get_or_insert(now);
         if now.since(start) >= INTERVAL {
             self.weigh(now.since(start));
             self.interval_start = Some(now);
-            (self.bytes, self.samples, self.least_excess) = (0, 0, Duration::MAX);
+            (self.bytes, self.samples, self.queued) = (0, 0, 0);
+            (self.longest, self.least_excess) = (None, Duration::MAX);
         }
+    }
+
+    /// Chunks queue, and not only here and there one that was lost.
+    fn is_queueing(&self) -> bool {
+        self.queued >= SAMPLES_MIN && self.queued * 4 >= self.samples
     }
 
     fn weigh(&mut self, span: Duration) {
@@ -107,16 +161,11 @@ impl Budget {
         if self.samples < SAMPLES_MIN {
             return;
         }
-        if self.least_excess > STANDING_QUEUE {
-            let got = got_bps.max(CAPACITY_MIN_BPS);
-            // One bad interval does not halve what many good ones proved.
-            let floor = self.capacity_bps.map_or(0, |capacity| capacity * 7 / 10);
-            self.capacity_bps = Some(got.max(floor));
-            self.draining = true;
-            return;
-        }
-        self.draining = false;
-        if let Some(capacity) = self.capacity_bps
+        self.draining = self.least_excess > STANDING_QUEUE;
+        if let Some((_, bps)) = self.longest.filter(|_| self.is_queueing()) {
+            let old = self.capacity_bps.unwrap_or(bps);
+            self.capacity_bps = Some((old * 3 + bps) / 4);
+        } else if let Some(capacity) = self.capacity_bps
             && got_bps * 5 > capacity * 4
         {
             self.capacity_bps = Some(capacity + capacity / 20);
@@ -127,17 +176,23 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::collections::VecDeque;
 
     /// Chunks of 8 KiB through a line of `line_bps`, offered at `offered_bps` or what the budget says, for 20 s.
     fn run(budget: &mut Budget, line_bps: u64, offered_bps: u64) -> Duration {
         let (bytes, peer) = (8192u64, PeerId([1; 32]));
         let (mut now, mut line_free) = (Timestamp::ZERO, Timestamp::ZERO);
         let mut last = Duration::ZERO;
+        let mut flying: VecDeque<(Timestamp, Timestamp, Mark)> = VecDeque::new();
         while now < Timestamp::from_millis(20_000) {
-            budget.released(now);
+            while let Some(&(at, released, before)) = flying.front().filter(|flight| flight.0 <= now) {
+                last = at.since(released);
+                budget.delivered(at, peer, bytes, last, before);
+                flying.pop_front();
+            }
+            let before = budget.released(now, flying.is_empty());
             line_free = line_free.max(now) + Duration::from_micros(bytes * 8_000_000 / line_bps);
-            last = line_free.since(now) + Duration::from_millis(20);
-            budget.delivered(line_free + Duration::from_millis(20), peer, bytes, last);
+            flying.push_back((line_free + Duration::from_millis(20), now, before));
             let bps = budget.pace_bps().unwrap_or(u64::MAX).min(offered_bps);
             now += Duration::from_micros(bytes * 8_000_000 / bps);
         }

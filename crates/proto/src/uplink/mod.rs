@@ -13,7 +13,7 @@ use crate::id::{ChannelId, PeerId};
 use crate::io::ChunkToken;
 use crate::swarm::{Offer, UplinkView};
 use crate::time::Timestamp;
-use budget::Budget;
+use budget::{Budget, Mark};
 
 /// Most offers that wait; past it the latest due are dropped.
 pub const QUEUE_LEN_MAX: usize = 8192;
@@ -27,6 +27,8 @@ pub const UNDER_WAY_MAX: usize = 16;
 const SCAN_MAX: usize = 256;
 /// A chunk unacknowledged for this long, beyond four round trips, makes its receiver suspect.
 const STALLED_AFTER: Duration = Duration::from_millis(300);
+/// How long pushed chunks waited counts half after this long without any.
+const USUAL_HALF_LIFE: Duration = Duration::from_millis(500);
 /// The pacer forgives this much idleness: what a timer may be late.
 const BURST: Duration = Duration::from_millis(8);
 
@@ -38,6 +40,7 @@ struct Flight {
     requested: bool,
     bytes: u64,
     released: Timestamp,
+    mark: Mark,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +87,8 @@ pub(crate) struct Uplink {
     queued_bytes: u64,
     /// How long pushed chunks waited, smoothed, µs.
     usual_wait_us: u64,
+    /// When it was last smoothed.
+    usual_at: Timestamp,
     connections: BTreeMap<PeerId, Connection>,
     budget: Budget,
     next: u64,
@@ -98,6 +103,7 @@ impl Uplink {
             waiting: BTreeMap::new(),
             queued_bytes: 0,
             usual_wait_us: 0,
+            usual_at: Timestamp::ZERO,
             connections: BTreeMap::new(),
             budget: Budget::new(limit_bps),
             next: 0,
@@ -250,18 +256,20 @@ impl Uplink {
         }
         self.next += 1;
         let token = ChunkToken(self.next);
+        let idle = self.connections.values().all(|connection| connection.flights.is_empty());
         let flight = Flight {
             channel,
             number: offer.chunk.header().number,
             requested: offer.requested,
             bytes,
             released: now,
+            mark: self.budget.released(now, idle),
         };
         self.connections.get_mut(&offer.peer)?.flights.insert(token, flight);
-        self.budget.released(now);
         if !offer.requested {
             let waited = now.since(offer.received).as_micros() as u64;
-            self.usual_wait_us = (self.usual_wait_us * 15 + waited.min(2_000_000)) / 16;
+            self.usual_wait_us = (self.usual_wait(now) * 15 + waited.min(2_000_000)) / 16;
+            self.usual_at = now;
         }
         let lag_us = offer.lag_us + (now.since(offer.received) + transmission).as_micros() as u64;
         Some(Release { token, channel, offer, lag_us })
@@ -278,7 +286,8 @@ impl Uplink {
         let connection = self.connections.get_mut(peer)?;
         let flight = connection.flights.remove(&token)?;
         if delivered {
-            self.budget.delivered(now, *peer, flight.bytes, now.since(flight.released));
+            let took = now.since(flight.released);
+            self.budget.delivered(now, *peer, flight.bytes, took, flight.mark);
         }
         let sent_bytes = delivered.then_some(flight.bytes);
         Some(Done {
@@ -310,9 +319,29 @@ impl Uplink {
             upload_bps: self.budget.upload_bps(),
             proven_bps: self.budget.proven_bps(),
             pace_bps: paced,
-            wait: queued + self.free_at.since(now),
-            usual_wait: Duration::from_micros(self.usual_wait_us),
+            wait: (queued + self.free_at.since(now)).max(self.line_wait(now)),
+            usual_wait: Duration::from_micros(self.usual_wait(now)),
         }
+    }
+
+    /// How long pushed chunks waited lately, µs; it fades when there are none: who has lost its children may have others.
+    fn usual_wait(&self, now: Timestamp) -> u64 {
+        let halvings = now.since(self.usual_at).as_millis() / USUAL_HALF_LIFE.as_millis();
+        self.usual_wait_us >> halvings.min(63)
+    }
+
+    /// How long chunks wait in the line itself, beyond what this queue knows: half of the connections in use have one
+    /// that has been unacknowledged for at least this much longer than two round trips.
+    fn line_wait(&self, now: Timestamp) -> Duration {
+        let oldest = |c: &Connection| Some((c.flights.first_key_value()?.1.released, c.rtt));
+        let mut waits: Vec<Duration> = self
+            .connections
+            .values()
+            .filter_map(oldest)
+            .map(|(released, rtt)| now.since(released).saturating_sub(rtt * 2))
+            .collect();
+        waits.sort_unstable();
+        waits.get(waits.len() / 2).copied().unwrap_or_default()
     }
 
     fn remove(&mut self, key: &(Timestamp, u64)) -> Option<(ChannelId, Offer)> {
