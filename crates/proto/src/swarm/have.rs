@@ -14,6 +14,8 @@ pub(crate) struct HaveMap {
     /// Start and end (exclusive) of each range, ascending. Ranges neither touch nor overlap. There are few of them, and
     /// they are searched for every hole and every neighbour: a vector is several times faster than a tree.
     ranges: Vec<(u64, u64)>,
+    /// One past the last number held, at hand for those who look at every neighbour's.
+    end: u64,
 }
 
 impl HaveMap {
@@ -30,7 +32,10 @@ impl HaveMap {
     }
 
     pub(crate) fn contains(&self, number: u64) -> bool {
-        // Most questions are about the newest range.
+        // Most questions are about the newest range, or beyond it.
+        if number >= self.end {
+            return false;
+        }
         match self.ranges.last() {
             Some(&(start, end)) if number >= start => number < end,
             _ => {
@@ -48,6 +53,7 @@ impl HaveMap {
         if range.is_empty() {
             return;
         }
+        self.end = self.end.max(range.end);
         // The ranges that touch the new one are swallowed by it.
         let first = self.ranges.partition_point(|&(_, end)| end < range.start);
         let after = self.ranges.partition_point(|&(start, _)| start <= range.end);
@@ -65,8 +71,9 @@ impl HaveMap {
     pub(crate) fn discard_below(&mut self, floor: u64) {
         let gone = self.ranges.partition_point(|&(_, end)| end <= floor);
         self.ranges.drain(..gone);
-        if let Some((start, _)) = self.ranges.first_mut() {
-            *start = (*start).max(floor);
+        match self.ranges.first_mut() {
+            Some((start, _)) => *start = (*start).max(floor),
+            None => self.end = 0,
         }
     }
 
@@ -77,7 +84,7 @@ impl HaveMap {
 
     /// One past the last number held; 0 when nothing is.
     pub(crate) fn end(&self) -> u64 {
-        self.ranges.last().map_or(0, |&(_, end)| end)
+        self.end
     }
 
     /// The numbers of `within` that are not held, ascending.

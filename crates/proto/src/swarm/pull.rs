@@ -151,7 +151,7 @@ impl Swarm {
     /// Ends locks whose time is up, and counts requests that nobody answered.
     fn end_locks(&mut self, now: Timestamp) {
         let mut silent = Vec::new();
-        for neighbour in self.neighbours.values_mut() {
+        for neighbour in self.neighbours.values_mut().filter(|n| !n.asked.is_empty()) {
             let (peer, heard, chunk_at) = (neighbour.peer, neighbour.heard, neighbour.chunk_at);
             let (mut unanswered, mut slow) = (false, 0);
             neighbour.asked.retain(|number, asked| {
