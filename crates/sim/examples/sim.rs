@@ -1,13 +1,13 @@
 //! `caudal sim` without the rest of `caudal`: quick to build while the engine is being tuned.
 //!
 //! ```text
-//! cargo run --release -p caudal-sim --features args --example sim -- --peers 1000
+//! cargo run --release -p caudal-sim --features args,plot --example sim -- --peers 1000
 //! ```
 
 use std::process::ExitCode;
-use std::time::Instant;
 
 use caudal_sim::args::SimArgs;
+use caudal_sim::report::Summary;
 use clap::Parser;
 
 #[derive(Parser)]
@@ -18,33 +18,25 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse().sim;
-    let typed = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
-    let mut config = match args.config(&format!("caudal sim {typed}")) {
-        Ok(config) => config,
+    let typed = std::env::args().skip(1).map(|word| quote(&word)).collect::<Vec<_>>().join(" ");
+    let print = |report: &caudal_sim::Report| match serde_json::to_string(report) {
+        Ok(json) if args.json => println!("{json}"),
+        _ => println!("{report}\n"),
+    };
+    match args.run(&format!("caudal sim {typed}"), "", print) {
+        Ok(reports) => {
+            if reports.len() > 1 && !args.json {
+                println!("{}", Summary(&reports));
+            }
+            ExitCode::from(u8::from(!reports.iter().all(|report| report.ok)))
+        }
         Err(error) => {
             eprintln!("sim: {error}");
-            return ExitCode::from(2);
-        }
-    };
-    let mut ok = true;
-    for seed in args.seed..args.seed + args.seeds.max(1) {
-        config.seed = seed;
-        let started = Instant::now();
-        match caudal_sim::run(config.clone()) {
-            Ok(mut report) => {
-                report.wall_ms = started.elapsed().as_millis() as u64;
-                ok &= report.ok;
-                if args.json {
-                    println!("{}", serde_json::to_string(&report).expect("numbers and text"));
-                } else {
-                    println!("{report}\n");
-                }
-            }
-            Err(error) => {
-                eprintln!("sim: {error}");
-                return ExitCode::from(2);
-            }
+            ExitCode::from(2)
         }
     }
-    ExitCode::from(u8::from(!ok))
+}
+
+fn quote(word: &str) -> String {
+    if word.contains(' ') { format!("'{word}'") } else { word.to_owned() }
 }

@@ -1,6 +1,6 @@
 //! The flags of `caudal sim`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
@@ -10,6 +10,7 @@ use crate::error::SimError;
 use crate::event::{self, Scheduled};
 use crate::policy;
 use crate::profile::Profile;
+use crate::report::Report;
 
 /// What may be typed.
 #[derive(Debug, Clone, Args)]
@@ -75,10 +76,10 @@ pub struct SimArgs {
     #[arg(long, value_name = "SHARE")]
     pub loss: Option<String>,
     /// Seeds everything.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, overrides_with = "seed")]
     pub seed: u64,
-    /// Run this many seeds, from --seed on.
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    /// Run this many seeds, from --seed on, on all cores; a summary follows.
+    #[arg(long, default_value_t = 1, value_name = "N", overrides_with = "seeds")]
     pub seeds: u64,
     /// Attackers in addition to the viewers, by their share of all: polluter=10%. Kinds: polluter, replayer, silent,
     /// delayer, false-have, free-rider, flooder, eclipse.
@@ -94,6 +95,9 @@ pub struct SimArgs {
     /// Follow the Nth chunk after the warm-up from hop to hop.
     #[arg(long, value_name = "N")]
     pub trace: Option<u64>,
+    /// Draw the report: a file that ends in .svg or .png.
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<std::path::PathBuf>,
     /// Print the report as JSON.
     #[arg(long)]
     pub json: bool,
@@ -162,6 +166,58 @@ impl SimArgs {
         command.clone_into(&mut config.command);
         config.check()?;
         Ok(config)
+    }
+
+    /// Runs every seed, as many at a time as there are cores, and hands the reports out in order. `command` repeats it,
+    /// `commit` is the program's.
+    ///
+    /// # Errors
+    /// [`SimError`], naming the flag's value that is wrong.
+    pub fn run(
+        &self,
+        command: &str,
+        commit: &str,
+        mut tell: impl FnMut(&Report),
+    ) -> Result<Vec<Report>, SimError> {
+        let config = self.config(command)?;
+        let seeds: Vec<u64> = (self.seed..self.seed.saturating_add(self.seeds.max(1))).collect();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from).min(seeds.len());
+        let mut reports = Vec::with_capacity(seeds.len());
+        for batch in seeds.chunks(cores) {
+            let done: Vec<Result<Report, SimError>> = std::thread::scope(|scope| {
+                let run = |seed: &u64| {
+                    let mut config = config.clone();
+                    config.seed = *seed;
+                    config.command = format!("{command} --seed {seed} --seeds 1");
+                    scope.spawn(move || {
+                        let started = Instant::now();
+                        let mut report = crate::run(config)?;
+                        report.wall_ms = started.elapsed().as_millis() as u64;
+                        commit.clone_into(&mut report.commit);
+                        Ok(report)
+                    })
+                };
+                let running: Vec<_> = batch.iter().map(run).collect();
+                let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                };
+                running.into_iter().map(join).collect()
+            });
+            for report in done {
+                let report = report?;
+                tell(&report);
+                reports.push(report);
+            }
+        }
+        #[cfg(feature = "plot")]
+        if let (Some(file), Some(report)) = (&self.plot, reports.first()) {
+            crate::plot::write(report, file)?;
+        }
+        #[cfg(not(feature = "plot"))]
+        if self.plot.is_some() {
+            return Err(range("--plot: this program was built without plots"));
+        }
+        Ok(reports)
     }
 
     fn told(&self) -> Result<Told, SimError> {

@@ -16,6 +16,9 @@ pub enum SimError {
     /// A constant of the delivery policy is not known.
     #[error("policy '{0}': {1}")]
     Policy(String, &'static str),
+    /// A plot could not be written.
+    #[error("plot {0}: {1}")]
+    Plot(String, String),
     /// Something else is out of range.
     #[error("{0}")]
     Range(String),

@@ -8,7 +8,7 @@
 //! | [`transport`] | what the transport underneath does to bytes: one struct of parameters to calibrate |
 //! | [`reference`] | what physics allows: the greedy snowball and a better one, rate and offload ceilings |
 //! | `check` | what must hold at every moment |
-//! | [`report`] | figures, as text and JSON |
+//! | [`report`] | figures, as text and JSON; `plot`: as pictures |
 //!
 //! Takes no delivery, queueing or pacing decision of its own: engines say what to send, the world says when it arrives.
 
@@ -20,6 +20,8 @@ pub mod config;
 pub mod error;
 pub mod event;
 mod ledger;
+#[cfg(feature = "plot")]
+pub mod plot;
 pub mod policy;
 pub mod profile;
 mod queue;

@@ -58,6 +58,11 @@ impl Histogram {
         self.max_us as f64 / 1000.0
     }
 
+    /// By percent.
+    fn curve(&self) -> Vec<f64> {
+        (0..=100).map(|percent| self.percentile(f64::from(percent) / 100.0)).collect()
+    }
+
     fn percentiles(&self) -> Percentiles {
         Percentiles {
             p50: self.percentile(0.5),
@@ -76,6 +81,12 @@ fn percentiles(mut us: Vec<u64>) -> Percentiles {
         us.get(rank).map_or(0.0, |us| *us as f64 / 1000.0)
     };
     Percentiles { p50: at(0.5), p95: at(0.95), p99: at(0.99), max: at(1.0) }
+}
+
+/// Ascending µs as ms by percent.
+fn curve(us: &[u64]) -> Vec<f64> {
+    let at = |percent: usize| us.get((us.len() * percent / 100).min(us.len().saturating_sub(1)));
+    (0..=100).map(|percent| at(percent).map_or(0.0, |us| *us as f64 / 1000.0)).collect()
 }
 
 /// A quarter of a second.
@@ -180,7 +191,9 @@ impl Measured {
             rate_bps: config.rate_bps,
             chunk_wire_bytes: config.transport.chunk_wire_bytes(chunk_bytes + AROUND_PAYLOAD_BYTES),
         };
-        let greedy = percentiles(setting.run(Rule::Greedy));
+        let (greedy_us, better_us) = (setting.run(Rule::Greedy), setting.best());
+        let curves = [self.delays.curve(), curve(&greedy_us), curve(&better_us)];
+        let greedy = percentiles(greedy_us);
         let chunk_delay_ms = self.delays.percentiles();
         let (startup_ms, never_started) = startup(world);
         let checks = super::checks(world);
@@ -197,7 +210,7 @@ impl Measured {
             rate_bps: config.rate_bps,
             chunk_delay_ms,
             reference_delay_ms: greedy,
-            reference_better_ms: percentiles(setting.best()),
+            reference_better_ms: percentiles(better_us),
             delay_ratio: divide(chunk_delay_ms, greedy),
             rate_max_bps: setting.rate_max_bps(config.wire_factor()),
             continuity: PLAYOUT_DELAYS_MS
@@ -236,6 +249,7 @@ impl Measured {
             ok: checks.iter().all(|check| check.ok),
             checks,
             bins: self.bins,
+            curves,
         }
     }
 

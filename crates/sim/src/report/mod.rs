@@ -9,8 +9,11 @@ use serde::Serialize;
 
 use crate::check::NAMES;
 use crate::world::World;
+#[cfg(feature = "plot")]
+pub(crate) use measure::BIN_US;
 use measure::Measured;
 pub(crate) use measure::{Bin, places};
+pub use text::Summary;
 
 /// Version of the vocabulary.
 pub const SCHEMA: u32 = 1;
@@ -201,9 +204,12 @@ pub struct Report {
     pub checks: Vec<Check>,
     /// Whether all of it did.
     pub ok: bool,
-    /// For plots: quarter seconds from the start of measuring, and delays in ms by percentile.
+    /// For plots: quarter seconds from the start of measuring.
     #[serde(skip)]
     pub(crate) bins: Vec<Bin>,
+    /// For plots: delays in ms by percent of chunks, 0 to 100: measured, greedy snowball, better reference.
+    #[serde(skip)]
+    pub(crate) curves: [Vec<f64>; 3],
 }
 
 impl Report {

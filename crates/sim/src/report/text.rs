@@ -124,3 +124,43 @@ impl fmt::Display for Report {
         write!(f, "trace {hash}, {} inputs in {} ms of this machine's time", self.inputs, self.wall_ms)
     }
 }
+
+/// Several seeds of one run: means, and the worst.
+#[derive(Debug)]
+pub struct Summary<'a>(
+    /// Their reports.
+    pub &'a [Report],
+);
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = |value: &dyn Fn(&Report) -> f64| {
+            let values: Vec<f64> = self.0.iter().map(value).collect();
+            let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+            let (least, most) = values.iter().fold((f64::MAX, f64::MIN), |(a, b), v| (a.min(*v), b.max(*v)));
+            (mean, least, most)
+        };
+        writeln!(f, "{} seeds, mean (least to most)", self.0.len())?;
+        let lines: [(&str, &dyn Fn(&Report) -> f64); 12] = [
+            ("chunk delay p50, ms", &|r| r.chunk_delay_ms.p50),
+            ("chunk delay p99, ms", &|r| r.chunk_delay_ms.p99),
+            ("ratio to the snowball p50", &|r| r.delay_ratio.p50),
+            ("ratio to the snowball p99", &|r| r.delay_ratio.p99),
+            ("on time at 1.5 s, %", &|r| r.continuity.get(&1500).copied().unwrap_or(0.0) * 100.0),
+            ("on time at 3 s, %", &|r| r.continuity.get(&3000).copied().unwrap_or(0.0) * 100.0),
+            ("startup p95, ms", &|r| r.startup_ms.p95),
+            ("duplicates, %", &|r| r.duplicate_ratio * 100.0),
+            ("control, %", &|r| r.control_ratio * 100.0),
+            ("source copies", &|r| r.source_copies),
+            ("stayers after the first event, %", &|r| {
+                r.events.first().map_or(100.0, |event| event.stayers_continuity * 100.0)
+            }),
+            ("checks that failed", &|r| r.checks.iter().filter(|check| !check.ok).count() as f64),
+        ];
+        for (name, value) in lines {
+            let (mean, least, most) = of(value);
+            writeln!(f, "  {name:33} {mean:9.3}  ({least:.3} to {most:.3})")?;
+        }
+        Ok(())
+    }
+}
