@@ -38,6 +38,11 @@ fn apply(net: &mut Net) {
             "probe_after" => policy.probe_after = MS(number),
             "starve_after" => policy.starve_after = MS(number),
             "urgent_after" => policy.urgent_after = MS(number),
+            "requests_joining" => policy.requests_joining = number as usize,
+            "pipeline_joining" => policy.pipeline_joining = number as usize,
+            "serve_after_joining" => policy.serve_after_joining = MS(number),
+            "serve_wait_joining" => policy.serve_wait_joining = MS(number),
+            "join_back" => policy.join_back = MS(number),
             "pull_after" => policy.pull_after = MS(number),
             "pull_after_has" => policy.pull_after_has = MS(number),
             "pull_orphan_after" => policy.pull_orphan_after = MS(number),
@@ -87,7 +92,7 @@ fn sweep() {
             let chunk = runs[0].chunk + 108;
             let p95 = percentile(&reference::snowball(&net, n, chunk), 95).as_millis().max(1);
             println!(
-                "{name:6} N {n:3} p50 {:4} p95 {:4} (worst {worst:4}, small parts {:4}) p99 {:4} max {:4} ms | reference {p95:4}, ratio {:.2} | late {:4} dup {:.2} pulled {:.2} % copies {:.3} control {:.2} %",
+                "{name:6} N {n:3} p50 {:4} p95 {:4} (worst {worst:4}, small parts {:4}) p99 {:4} max {:4} ms | reference {p95:4}, ratio {:.2} | late {:4} dup {:.2} pulled {:.2} % copies {:.3} control {:.2} % startup {} ms",
                 mean(|f| f.p50),
                 mean(|f| f.p95),
                 mean(|f| f.p95_small),
@@ -99,6 +104,7 @@ fn sweep() {
                 share(|f| f.pulled),
                 share(|f| f.copies) / 100.0,
                 share(|f| f.control),
+                runs.iter().map(|f| f.startup).max().unwrap_or_default().as_millis(),
             );
         }
     }

@@ -28,7 +28,7 @@ pub(crate) enum Phase {
 }
 
 /// A start whose first chunk has not come after this long is given up for another, if there is one.
-const PROOF_MAX: Duration = Duration::from_millis(1200);
+const PROOF_MAX: Duration = Duration::from_millis(2000);
 /// A newcomer that has heard one neighbour waits for a second one for so long.
 const SECOND_VOICE: Duration = Duration::from_millis(40);
 /// A claim beyond the signed edge is asked for at once for so long.

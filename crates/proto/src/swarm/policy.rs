@@ -80,6 +80,8 @@ pub struct Policy {
     pub pipeline: usize,
     /// Chunks requested from one neighbour at a time while joining.
     pub pipeline_joining: usize,
+    /// Chunks requested from all neighbours at a time while joining: what is needed first must not wait behind the rest.
+    pub requests_joining: usize,
     /// Requests are served while the uplink's queue is shorter than this …
     pub serve_wait: Duration,
     /// … and those of joiners while it is shorter than this.
@@ -146,11 +148,12 @@ impl Default for Policy {
             pull_orphan_after: ms(60),
             lock: ms(250),
             pipeline: 8,
-            pipeline_joining: 48,
+            pipeline_joining: 12,
+            requests_joining: 16,
             serve_wait: ms(150),
             serve_wait_joining: ms(500),
             serve_after: ms(30),
-            serve_after_joining: ms(250),
+            serve_after_joining: ms(60),
             push_expiry: ms(600),
             pull_expiry: ms(400),
             join_back: ms(900),

@@ -42,8 +42,11 @@ impl Swarm {
         }
         let mut requests: BTreeMap<PeerId, Vec<u64>> = BTreeMap::new();
         for number in self.holes(now, burst_end) {
+            if joining && self.locks.len() >= self.config.policy.requests_joining {
+                break;
+            }
             if let Some(peer) = self.choose_holder(now, number, joining) {
-                let until = now + self.lock_time(&peer);
+                let until = now + self.lock_time(&peer, joining);
                 self.locks.insert(number, peer);
                 if let Some(neighbour) = self.neighbours.get_mut(&peer) {
                     neighbour.asked.insert(number, Asked { at: now, until });
@@ -142,10 +145,12 @@ impl Swarm {
             .map(|n| n.peer)
     }
 
-    fn lock_time(&self, peer: &PeerId) -> Duration {
-        let Some(neighbour) = self.neighbours.get(peer) else { return self.config.policy.lock };
+    fn lock_time(&self, peer: &PeerId, joining: bool) -> Duration {
+        let policy = &self.config.policy;
+        let turn = if joining { policy.serve_after_joining } else { policy.serve_after };
+        let Some(neighbour) = self.neighbours.get(peer) else { return policy.lock + turn };
         let ahead = Duration::from_millis(20) * neighbour.asked.len() as u32;
-        self.config.policy.lock + neighbour.rtt * 2 + neighbour.wait() + ahead
+        policy.lock + turn + neighbour.rtt * 2 + neighbour.wait() + ahead
     }
 
     /// Ends locks whose time is up, and counts requests that nobody answered.

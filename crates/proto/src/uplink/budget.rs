@@ -24,6 +24,10 @@ const QUEUED: Duration = Duration::from_millis(20);
 const QUEUED_FIRST: Duration = Duration::from_millis(80);
 /// A chunk that took longer than this was held up by something else: a loss, or silence.
 const QUEUED_MAX: Duration = Duration::from_millis(1000);
+/// Intervals of which the best counts.
+const RECENT: usize = 8;
+/// What a limit of 100 bytes on the line is good for in chunk bytes: the rest is headers, acknowledgements and control.
+const LIMIT_USEFUL_PERCENT: u64 = 89;
 /// The smallest capacity that is believed.
 const CAPACITY_MIN_BPS: u64 = 100_000;
 /// Connections whose base delay is kept.
@@ -52,6 +56,8 @@ pub(super) struct Budget {
     /// Bytes acknowledged since the beginning.
     acknowledged: u64,
     acknowledged_at: Timestamp,
+    /// What the last intervals with a queue gave. Acknowledgements that queue elsewhere make some too small.
+    recent: [u64; RECENT],
     /// The chunk of this interval that queued longest, and the rate of acknowledgements meanwhile.
     longest: Option<(Duration, u64)>,
     /// How many of the interval's chunks queued.
@@ -73,6 +79,7 @@ impl Budget {
             bases: BTreeMap::new(),
             acknowledged: 0,
             acknowledged_at: Timestamp::ZERO,
+            recent: [0; RECENT],
             longest: None,
             queued: 0,
             interval_start: None,
@@ -85,16 +92,14 @@ impl Budget {
 
     /// The rate at which chunks are let go; `None`: as they come.
     pub(super) fn pace_bps(&self) -> Option<u64> {
-        let capacity = self.capacity_bps.map(|bps| if self.draining { bps * 8 / 10 } else { bps });
-        match (self.limit_bps, capacity) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let known = self.upload_bps()?;
+        Some(if self.draining { known * 8 / 10 } else { known })
     }
 
-    /// Upload as far as it is known: the limit, or less when the line gives less.
+    /// Upload as far as it is known, in chunk bytes: the limit, or less when the line gives less.
     pub(super) fn upload_bps(&self) -> Option<u64> {
-        match (self.limit_bps, self.capacity_bps) {
+        let limit = self.limit_bps.map(|bps| bps * LIMIT_USEFUL_PERCENT / 100);
+        match (limit, self.capacity_bps) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
@@ -163,8 +168,9 @@ impl Budget {
         }
         self.draining = self.least_excess > STANDING_QUEUE;
         if let Some((_, bps)) = self.longest.filter(|_| self.is_queueing()) {
-            let old = self.capacity_bps.unwrap_or(bps);
-            self.capacity_bps = Some((old * 3 + bps) / 4);
+            self.recent.rotate_right(1);
+            self.recent[0] = bps;
+            self.capacity_bps = self.recent.iter().max().copied();
         } else if let Some(capacity) = self.capacity_bps
             && got_bps * 5 > capacity * 4
         {
@@ -214,6 +220,6 @@ mod tests {
         run(&mut budget, 100_000_000, 6_000_000);
         assert_eq!(budget.upload_bps(), None);
         assert!(budget.proven_bps() > 5_000_000);
-        assert_eq!(Budget::new(Some(7)).pace_bps(), Some(7));
+        assert_eq!(Budget::new(Some(700)).pace_bps(), Some(623));
     }
 }

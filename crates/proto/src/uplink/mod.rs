@@ -330,18 +330,15 @@ impl Uplink {
         self.usual_wait_us >> halvings.min(63)
     }
 
-    /// How long chunks wait in the line itself, beyond what this queue knows: half of the connections in use have one
-    /// that has been unacknowledged for at least this much longer than two round trips.
+    /// How long chunks wait in the line itself, beyond what this queue knows: every connection in use has one that has
+    /// been unacknowledged for at least this much longer than two round trips. Silent peers say nothing of the line.
     fn line_wait(&self, now: Timestamp) -> Duration {
-        let oldest = |c: &Connection| Some((c.flights.first_key_value()?.1.released, c.rtt));
-        let mut waits: Vec<Duration> = self
-            .connections
-            .values()
-            .filter_map(oldest)
-            .map(|(released, rtt)| now.since(released).saturating_sub(rtt * 2))
-            .collect();
-        waits.sort_unstable();
-        waits.get(waits.len() / 2).copied().unwrap_or_default()
+        let waits = self.connections.values().filter_map(|connection| {
+            let waited = now.since(connection.flights.first_key_value()?.1.released);
+            let longer = waited.saturating_sub(connection.rtt * 2);
+            (longer < STALLED_AFTER).then_some(longer)
+        });
+        waits.min().unwrap_or_default()
     }
 
     fn remove(&mut self, key: &(Timestamp, u64)) -> Option<(ChannelId, Offer)> {

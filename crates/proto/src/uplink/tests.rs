@@ -72,7 +72,7 @@ fn a_long_round_trip_is_filled() {
 
 #[test]
 fn the_pacer_keeps_to_its_rate() {
-    // 1,108 bytes a chunk at 1 Mbit/s are 8.9 ms each.
+    // 1,108 bytes a chunk at 1 Mbit/s, of which 89 % are for chunks, are 10 ms each.
     let (mut uplink, chunks) = (uplink(Some(1_000_000), Duration::from_secs(1)), chunks(400));
     for chunk in &chunks {
         uplink.offer(channel(1), offer(chunk, A, 0, 100_000));
@@ -88,7 +88,7 @@ fn the_pacer_keeps_to_its_rate() {
         assert!(next > now, "it would spin");
         now = next;
     }
-    assert!((111..=115).contains(&sent), "{sent} chunks in a second");
+    assert!((99..=103).contains(&sent), "{sent} chunks in a second");
     assert!(uplink.view(now).wait > MS(2_000), "{:?}", uplink.view(now).wait);
 }
 

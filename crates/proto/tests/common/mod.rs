@@ -29,6 +29,10 @@ pub const UNIX_START_US: u64 = 1_800_000_000_000_000;
 /// Line bits for each chunk byte: what headers and acknowledgements cost.
 pub const LINE_BITS_PER_BYTE_TENTHS: u64 = 85;
 
+/// Line bits of a control frame beyond its own bytes, and of what acknowledges a chunk: IP, UDP and QUIC headers.
+const CONTROL_BITS: u64 = 70 * 8;
+const ACK_BITS: u64 = 2 * 80 * 8;
+
 pub const S: fn(u64) -> Duration = Duration::from_secs;
 pub const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -437,7 +441,7 @@ impl World {
                 if self.links.get(&link) == Some(&generation) && !self.resets.contains(&(from, token)) {
                     let (sender, receiver) = (self.nodes[from].id, self.nodes[to].id);
                     self.input(to, Input::ChunkStream(sender, stream));
-                    let back = self.travel(from, to);
+                    let back = self.travel(from, to) + self.occupy(to, ACK_BITS);
                     if self.nodes[to].alive {
                         let input = Input::ChunkDone(receiver, token, ChunkOutcome::Delivered);
                         self.at(back, Happening::Arrive { link, generation, to: from, input });
@@ -628,7 +632,8 @@ impl World {
                 let Some((other, link, generation)) = self.linked(index, &peer) else { return };
                 self.nodes[index].sent_bytes += bytes.len() as u64;
                 let from = self.nodes[index].id;
-                let arrives = self.now + self.travel(index, other);
+                let line = self.occupy(index, (bytes.len() as u64) * 8 + CONTROL_BITS);
+                let arrives = self.now + line + self.travel(index, other);
                 let last = self.ordered.entry((index, other)).or_insert(arrives);
                 *last = arrives.max(*last + Duration::from_micros(1));
                 let after = last.since(self.now);
@@ -637,7 +642,7 @@ impl World {
             Transmit::Chunk { peer, token, head, body, .. } => {
                 let Some((other, link, generation)) = self.linked(index, &peer) else { return };
                 let bytes = (head.len() + body.len()) as u64;
-                let (now, travel) = (self.now, self.travel(index, other));
+                let travel = self.travel(index, other);
                 let node = &mut self.nodes[index];
                 if !node.hostile {
                     let chunk = Chunk::decode(body.clone()).expect("honest nodes relay chunks");
@@ -650,9 +655,7 @@ impl World {
                 }
                 node.sent_bytes += bytes;
                 node.sent_chunks += 1;
-                let us = node.upload.map_or(0, |bps| bytes * LINE_BITS_PER_BYTE_TENTHS * 100_000 / bps);
-                node.line_free = node.line_free.max(now) + Duration::from_micros(us);
-                let there = node.line_free.since(now) + travel;
+                let there = self.occupy(index, bytes * LINE_BITS_PER_BYTE_TENTHS / 10) + travel;
                 let mut stream = BytesMut::from(&head[..]);
                 stream.extend_from_slice(&body);
                 let stream = stream.freeze();
@@ -665,6 +668,14 @@ impl World {
                 self.at(Duration::ZERO, Happening::Arrive { link, generation, to: index, input });
             }
         }
+    }
+
+    /// Puts `bits` on the uplink of `index`, behind what is there; how long until they have left.
+    fn occupy(&mut self, index: usize, bits: u64) -> Duration {
+        let node = &mut self.nodes[index];
+        let us = node.upload.map_or(0, |bps| bits * 1_000_000 / bps);
+        node.line_free = node.line_free.max(self.now) + Duration::from_micros(us);
+        node.line_free.since(self.now)
     }
 
     fn connect(&mut self, index: usize, peer: PeerId) {

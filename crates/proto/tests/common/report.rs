@@ -22,6 +22,8 @@ pub struct Figures {
     pub pulled: f64,
     pub copies: f64,
     pub control: f64,
+    /// From opening to the first whole part, the slowest viewer.
+    pub startup: Duration,
 }
 
 /// The counters that only grow, taken before what is measured begins.
@@ -80,8 +82,19 @@ impl World {
             duplicates: (after.duplicates - before.duplicates) as f64 / received,
             pulled: (after.pulled - before.pulled) as f64 / received,
             copies: (after.source - before.source) as f64 / useful as f64,
+            startup: viewers.iter().map(|&i| self.startup(i)).max().unwrap_or_default(),
             control: (after.control - before.control) as f64 / (useful as f64 * viewers.len() as f64),
         }
+    }
+
+    /// From opening to the first whole part, of the start that held.
+    pub fn startup(&self, viewer: usize) -> Duration {
+        let node = &self.nodes[viewer];
+        let Some(&(epoch, number, _)) = node.joined.last() else { return Duration::MAX };
+        let part = self.published[&(epoch, number)].1.header().part;
+        let first = self.published.iter().filter(|(_, p)| p.1.header().part == part).map(|(key, _)| key);
+        let whole = first.map(|key| node.got.get(key).copied().unwrap_or(Timestamp::FAR_FUTURE)).max();
+        whole.unwrap_or_default().since(node.opened)
     }
 
     /// One line for each node.
@@ -89,7 +102,13 @@ impl World {
         for i in 0..self.nodes.len() {
             let (stats, delays) = (self.stats(i), self.delays(i, from));
             println!(
-                "{i:2} p50 {:4} p95 {:4} max {:4} ms got {:5} dup {:3} pulled {:3} src {:3}% parents {}/{} children {:2} nb {:2} missed {} sent {} dropped {:?}",
+                "{i:2} startup {:4} joined {:?} p50 {:4} p95 {:4} max {:4} ms got {:5} dup {:3} pulled {:3} src {:3}% parents {}/{} children {:2} nb {:2} missed {} sent {} dropped {:?}",
+                if i == 0 { 0 } else { self.startup(i).as_millis() },
+                self.nodes[i]
+                    .joined
+                    .iter()
+                    .map(|j| (j.1, j.2.since(self.nodes[i].opened).as_millis()))
+                    .collect::<Vec<_>>(),
                 percentile(&delays, 50).as_millis(),
                 percentile(&delays, 95).as_millis(),
                 percentile(&delays, 100).as_millis(),
