@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use caudal_proto::id::PeerId;
 
+use crate::event::What;
 use crate::world::{Happening, SOURCE, World};
 
 /// Most failures that are kept in words.
@@ -11,21 +12,21 @@ const FAILURES_MAX: usize = 20;
 const SAME_BREATH_US: u64 = 1_000;
 /// Somebody who is gone without a word is found out by then, µs.
 const FOUND_OUT_US: u64 = 12_000_000;
+/// What was lost in a partition is there this long after it, µs.
+const HEALED_US: u64 = 6_000_000;
 /// Departures that a peer remembers having been told of.
 const DEPARTED_MAX: usize = 32;
 /// A swarm holds no more chunks than these many seconds of the stream.
 const HELD_SECONDS_MAX: u64 = 70;
-/// Neighbours of a source, and of a viewer: `Policy` has the limits; anything beyond them is a fault.
-const SLACK: usize = 0;
-
 /// The checks' names, in the order of the report.
-pub(crate) const NAMES: [&str; 6] = [
+pub(crate) const NAMES: [&str; 7] = [
     "nothing unverified is delivered",
     "nothing unverified is relayed",
     "tables stay within their limits",
     "nobody talks to departed peers",
     "chunks are conserved",
     "honest peers keep the peace",
+    "everything arrives once the network heals",
 ];
 
 /// Failures by check.
@@ -36,6 +37,8 @@ pub(crate) struct Checks {
     /// The largest tables seen: neighbours, chunks held.
     pub(crate) neighbours_most: usize,
     pub(crate) held_most: u64,
+    /// Chunks that had to arrive after a partition, over all peers.
+    pub(crate) owed: u64,
 }
 
 impl Checks {
@@ -110,7 +113,7 @@ impl World {
     pub(crate) fn look(&mut self) {
         let channel = self.channel();
         let policy = &self.config.policy;
-        let (viewer_max, source_max) = (policy.neighbours_max + SLACK, policy.source_neighbours_max + SLACK);
+        let (viewer_max, source_max) = (policy.neighbours_max, policy.source_neighbours_max);
         let chunks = self.config.rate_bps * HELD_SECONDS_MAX / 8 / self.config.chunk_payload_bytes as u64;
         // Key frames' parts are cut into more, smaller chunks.
         let held_max = chunks * 3 / 2 + 64;
@@ -147,6 +150,39 @@ impl World {
                 0,
                 &format!("and all others sent {sent} chunks; {ended} ended, {on_the_way} are on the way"),
             );
+        }
+        self.check_healed();
+    }
+
+    /// Whoever was there throughout has every chunk from a partition's beginning on.
+    fn check_healed(&mut self) {
+        let end = self.end();
+        let partitions: Vec<u64> = self
+            .events()
+            .filter_map(|(at, what, _)| match what {
+                What::Partition(_, span) if at + span.as_micros() as u64 + HEALED_US <= end => Some(at),
+                _ => None,
+            })
+            .collect();
+        for at in partitions {
+            let of_that_time = |at_: u64| (at..end - HEALED_US).contains(&at_);
+            for index in 1..self.nodes.len() {
+                let node = &self.nodes[index];
+                let was_there = node.record.startup.is_some() && node.record.joined < at && node.is_alive();
+                if !was_there || !node.is_honest() {
+                    continue;
+                }
+                let owed = self.broadcast.published.iter().enumerate().filter(|(_, p)| of_that_time(p.at));
+                let (mut count, mut missing) = (0, 0);
+                for (serial, _) in owed {
+                    count += 1;
+                    missing += usize::from(!node.record.has(serial));
+                }
+                self.checks.owed += count;
+                if missing > 0 {
+                    self.fail(6, index, &format!("lacks {missing} of {count} chunks after a partition"));
+                }
+            }
         }
     }
 }

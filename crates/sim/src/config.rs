@@ -30,7 +30,7 @@ pub enum Churn {
 pub enum Told {
     /// Nothing: they measure.
     Nothing,
-    /// This share of what the line carries of chunk bytes.
+    /// This share of what the line carries, IP bytes.
     Share(f64),
     /// A share drawn for each peer, uniform within ± this of the truth.
     Within(f64),

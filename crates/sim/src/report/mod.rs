@@ -226,6 +226,7 @@ pub(super) fn checks(world: &World) -> Vec<Check> {
             world.checks.neighbours_most, world.checks.held_most
         ),
         4 => format!("{} chunks sent", world.ledger.chunks_sent),
+        6 if world.checks.owed > 0 => format!("{} chunks were due", world.checks.owed),
         _ => String::new(),
     };
     let check = |(which, name): (usize, &&str)| {

@@ -15,7 +15,9 @@ const BACKOFF_US: u64 = 400_000;
 
 impl World {
     pub(super) fn transmit(&mut self, index: usize, transmit: Transmit) {
-        if self.nodes[index].is_honest() {
+        if self.fault.is_some_and(|(_, who)| who == index) {
+            self.carry_faulty(index, transmit);
+        } else if self.nodes[index].is_honest() {
             self.carry(index, transmit);
         } else {
             self.twist(index, transmit);

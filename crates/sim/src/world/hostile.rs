@@ -5,7 +5,7 @@ use caudal_proto::io::Transmit;
 use caudal_proto::wire::PexPeer;
 
 use super::people::addr;
-use super::{Happening, World};
+use super::{Fault, Happening, World};
 use crate::attack::EXTRA_PERIOD_US;
 
 impl World {
@@ -40,5 +40,28 @@ impl World {
         let out = hostility.extra(&peers, &accomplices, edge, &mut self.rng);
         self.nodes[index].hostility = Some(hostility);
         out.into_iter().for_each(|transmit| self.carry(index, transmit));
+    }
+
+    /// What a planted fault makes of it.
+    pub(super) fn carry_faulty(&mut self, index: usize, transmit: Transmit) {
+        match (self.fault.map(|(fault, _)| fault), transmit) {
+            (Some(Fault::RelaysForgeries), Transmit::Chunk { peer, token, priority, head, body }) => {
+                let mut forged = body.to_vec();
+                forged[200] ^= 1;
+                self.carry(index, Transmit::Chunk { peer, token, priority, head, body: forged.into() });
+            }
+            (Some(Fault::SpeaksToStrangers), Transmit::Control { peer, bytes }) => {
+                let is_stranger =
+                    |other: usize| other != index && self.nodes[index].link_to(other as u32).is_none();
+                let stranger = (0..self.nodes.len()).find(|other| is_stranger(*other));
+                if let Some(other) = stranger {
+                    let (peer, bytes) = (self.nodes[other].id, bytes.clone());
+                    self.carry(index, Transmit::Control { peer, bytes });
+                }
+                self.carry(index, Transmit::Control { peer, bytes });
+            }
+            (Some(Fault::LosesChunks), Transmit::Chunk { .. }) => self.ledger.chunks_sent += 1,
+            (_, transmit) => self.carry(index, transmit),
+        }
     }
 }

@@ -35,6 +35,17 @@ pub(crate) const SOURCE: usize = 0;
 /// Tables are looked at this often, µs.
 const LOOK_PERIOD_US: u64 = 5_000_000;
 
+/// A defect put into one honest peer, to prove that the checks see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It sends chunks with a flipped bit.
+    RelaysForgeries,
+    /// It speaks to a peer that it is not connected to.
+    SpeaksToStrangers,
+    /// Some of its chunks vanish without a trace.
+    LosesChunks,
+}
+
 /// A connection, or one that is being made.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -141,6 +152,7 @@ pub struct World {
     partition: Option<(Vec<bool>, u64)>,
     /// Whose chunk is being handed in.
     carrier: Option<u32>,
+    fault: Option<(Fault, usize)>,
     spin: (u64, u32),
 }
 
@@ -183,6 +195,7 @@ impl World {
             is_tracker_away: false,
             partition: None,
             carrier: None,
+            fault: None,
             spin: (0, 0),
             config,
         };
@@ -198,6 +211,11 @@ impl World {
     /// When the run ends, µs.
     pub(crate) fn end(&self) -> u64 {
         self.measured_from() + self.config.duration.as_micros() as u64
+    }
+
+    /// Makes viewer `index` misbehave although it counts as honest.
+    pub fn plant(&mut self, fault: Fault, index: usize) {
+        self.fault = Some((fault, index));
     }
 
     /// Runs until `until` µs.

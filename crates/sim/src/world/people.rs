@@ -78,9 +78,7 @@ impl World {
             Told::Share(share) => Some(share),
             Told::Within(by) => Some(1.0 + (self.people.f64() * 2.0 - 1.0) * by),
         };
-        // Engines count chunk bytes: what a line carries of those is what a measurement would find.
-        let goodput = place.upload_bps as f64 / self.config.wire_factor();
-        let limit = share.map(|share| (goodput * share) as u64);
+        let limit = share.map(|share| (place.upload_bps as f64 * share) as u64);
         let config = EngineConfig {
             local: self.nodes[index].id,
             seed: self.people.u64(..),
