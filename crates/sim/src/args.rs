@@ -61,7 +61,7 @@ pub struct SimArgs {
     #[arg(long, default_value_t = 3.0, value_name = "N")]
     pub source_copies: f64,
     /// Of that, what it is told to push; headers, repair and control take the rest.
-    #[arg(long, default_value_t = 0.8, value_name = "N")]
+    #[arg(long, default_value_t = 0.75, value_name = "N")]
     pub source_fill: f64,
     /// Mean session (10m); `heavy:10m` for heavy-tailed ones; `none`.
     #[arg(long, default_value = "10m", value_name = "TIME")]

@@ -108,7 +108,8 @@ impl Hostility {
         let kind = self.kind;
         match transmit {
             Transmit::Chunk { peer, token, priority, head, body } => {
-                self.twist_chunk(peer, token, priority, head, body, rng)
+                let chunk = |token, body| Transmit::Chunk { peer, token, priority, head: head.clone(), body };
+                self.twist_chunk(peer, token, &body, rng, chunk)
             }
             Transmit::Control { peer, bytes } => {
                 let bytes = match kind {
@@ -126,12 +127,10 @@ impl Hostility {
         &mut self,
         peer: PeerId,
         token: ChunkToken,
-        priority: i32,
-        head: Bytes,
-        body: Bytes,
+        body: &Bytes,
         rng: &mut fastrand::Rng,
+        chunk: impl Fn(ChunkToken, Bytes) -> Transmit,
     ) -> Vec<(u64, Transmit)> {
-        let chunk = |token, body| Transmit::Chunk { peer, token, priority, head: head.clone(), body };
         match self.kind {
             AttackKind::Silent | AttackKind::Eclipse => Vec::new(),
             AttackKind::Polluter => {
@@ -148,7 +147,7 @@ impl Hostility {
                 }
                 out
             }
-            AttackKind::Delayer => vec![(DELAY_US, chunk(token, body))],
+            AttackKind::Delayer => vec![(DELAY_US, chunk(token, body.clone()))],
             AttackKind::FalseHave => {
                 let number =
                     body.get(8..16).and_then(|raw| raw.try_into().ok()).map_or(0, u64::from_be_bytes);
@@ -156,7 +155,7 @@ impl Hostility {
                 let refuse = Message::Refuse { reason: RefuseReason::Absent, chunks };
                 vec![(0, Transmit::Control { peer, bytes: frame(&[refuse]) })]
             }
-            AttackKind::Flooder | AttackKind::FreeRider => vec![(0, chunk(token, body))],
+            AttackKind::Flooder | AttackKind::FreeRider => vec![(0, chunk(token, body.clone()))],
         }
     }
 

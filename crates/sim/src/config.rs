@@ -110,7 +110,7 @@ impl SimConfig {
             upload_mean: Some(1.25),
             told: Told::Share(1.0),
             source_copies: 3.0,
-            source_fill: 0.8,
+            source_fill: 0.75,
             churn: Churn::Exponential(Duration::from_secs(600)),
             goodbyes: 0.5,
             skew: Duration::ZERO,

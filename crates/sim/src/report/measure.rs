@@ -36,7 +36,7 @@ impl Histogram {
     const STEP_US: u64 = 100;
 
     fn new() -> Self {
-        Self { counts: vec![0; 100_000], total: 0, max_us: 0 }
+        Self { counts: vec![0; 400_000], total: 0, max_us: 0 }
     }
 
     fn add(&mut self, us: u64) {

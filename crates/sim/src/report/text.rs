@@ -125,6 +125,9 @@ impl fmt::Display for Report {
     }
 }
 
+/// One figure of a report.
+type Figure<'a> = &'a dyn Fn(&Report) -> f64;
+
 /// Several seeds of one run: means, and the worst.
 #[derive(Debug)]
 pub struct Summary<'a>(
@@ -141,7 +144,7 @@ impl fmt::Display for Summary<'_> {
             (mean, least, most)
         };
         writeln!(f, "{} seeds, mean (least to most)", self.0.len())?;
-        let lines: [(&str, &dyn Fn(&Report) -> f64); 12] = [
+        let lines: [(&str, Figure<'_>); 12] = [
             ("chunk delay p50, ms", &|r| r.chunk_delay_ms.p50),
             ("chunk delay p99, ms", &|r| r.chunk_delay_ms.p99),
             ("ratio to the snowball p50", &|r| r.delay_ratio.p50),
