@@ -39,6 +39,12 @@ pub(crate) enum Command {
     Key(KeyArgs),
     /// Tracker, source and viewers on this machine, as separate processes.
     Demo(DemoArgs),
+    /// Simulate a swarm of any size, and compare it with what physics allows.
+    #[command(after_help = "Examples:\n  caudal sim --peers 1000\n  \
+                            caudal sim --peers 1000 --event 'leave 30% at 20s' --plot leave.svg\n  \
+                            caudal sim --peers 200 --attack polluter=20% --json\n  \
+                            caudal sim --peers 100 --trace 100            (one chunk's path, hop by hop)")]
+    Sim(Box<caudal_sim::args::SimArgs>),
 }
 
 #[derive(Debug, ClapArgs)]

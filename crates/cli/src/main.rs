@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Command::Channels(args) => run::on_one_thread(commands::channels::run(args)),
         Command::Key(args) => commands::key::run(args),
         Command::Demo(args) => run::on_one_thread(commands::demo::run(args)),
+        Command::Sim(args) => commands::sim::run(&args, &context),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,12 +9,13 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
+use crate::chunk::Chunk;
 use crate::id::{ChannelId, PeerId};
 use crate::io::{ChunkOutcome, CloseCode, Connected, Event, Input, Output, Transmit};
 use crate::swarm::{Swarm, SwarmOutput, SwarmStats};
 use crate::time::Timestamp;
 use crate::uplink::{Done, Uplink};
-use crate::wire::{ChunkHead, LAG_UNKNOWN_MS, Message, Messages};
+use crate::wire::{ChunkHead, LAG_UNKNOWN_MS, Message, Messages, WireError};
 
 /// Most swarms of one node.
 pub const SWARMS_MAX: usize = 8;
@@ -181,7 +182,10 @@ impl Engine {
                 }
             }
             Input::Control(peer, frame) => self.control(now, peer, frame),
-            Input::ChunkStream(peer, stream) => self.chunk_stream(now, peer, stream),
+            Input::ChunkStream(peer, stream) => self.chunk_stream(now, peer, ChunkHead::decode(stream)),
+            Input::ChunkParts(peer, head, body) => {
+                self.chunk_stream(now, peer, ChunkHead::decode_parts(head, body));
+            }
             Input::Violation(peer, reason) => self.violation(now, peer, reason),
             Input::ChunkDone(peer, token, outcome) => {
                 let done = self.uplink.ended(now, &peer, token, outcome == ChunkOutcome::Delivered);
@@ -273,9 +277,9 @@ impl Engine {
         }
     }
 
-    fn chunk_stream(&mut self, now: Timestamp, peer: PeerId, stream: Bytes) {
+    fn chunk_stream(&mut self, now: Timestamp, peer: PeerId, read: Result<(ChunkHead, Chunk), WireError>) {
         let Some(connection) = self.connections.get(&peer) else { return };
-        match ChunkHead::decode(stream) {
+        match read {
             Ok((head, chunk)) => {
                 if let Some(channel) = connection.handles.get(&head.handle).copied() {
                     self.with(&channel, |swarm| swarm.chunk(now, peer, &head, chunk));

@@ -54,6 +54,9 @@ pub enum Input {
     Control(PeerId, Bytes),
     /// A whole chunk stream, from its first byte to its FIN.
     ChunkStream(PeerId, Bytes),
+    /// The same in two pieces, head and body: what a driver has that carries within one process, so that a body is
+    /// shared and not copied.
+    ChunkParts(PeerId, Bytes, Bytes),
     /// The peer broke the rules below messages: an endless stream, a frame too long, too many streams.
     Violation(PeerId, &'static str),
     /// What became of a [`Transmit::Chunk`]: every one of them ends in one of these or in [`Input::Disconnected`].

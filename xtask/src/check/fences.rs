@@ -12,7 +12,11 @@ const FENCES: &[(&str, &[&str])] = &[
     ("caudal-net", &["caudal-proto"]),
     ("caudal-tracker", &["caudal-proto"]),
     ("caudal-node", &["caudal-proto", "caudal-media", "caudal-net", "caudal-tracker"]),
-    ("caudal-cli", &["caudal-proto", "caudal-media", "caudal-net", "caudal-tracker", "caudal-node"]),
+    ("caudal-sim", &["caudal-proto"]),
+    (
+        "caudal-cli",
+        &["caudal-proto", "caudal-media", "caudal-net", "caudal-tracker", "caudal-node", "caudal-sim"],
+    ),
     ("xtask", &[]),
 ];
 

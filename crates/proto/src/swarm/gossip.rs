@@ -96,11 +96,16 @@ impl Swarm {
             neighbour.starts_at = now;
         }
         if self.phase.is_joined() {
-            let mut ends: Vec<u64> =
-                self.neighbours.values().filter(|n| n.epoch == have.epoch).map(|n| n.have.end()).collect();
-            ends.sort_unstable();
+            let (mut first, mut second) = (None, None);
+            for end in self.neighbours.values().filter(|n| n.epoch == have.epoch).map(|n| n.have.end()) {
+                if first.is_none_or(|first| end >= first) {
+                    (first, second) = (Some(end), first);
+                } else if second.is_none_or(|second| end > second) {
+                    second = Some(end);
+                }
+            }
             // One neighbour may lie; two that agree are worth asking.
-            if let [.., second, _] = ends[..]
+            if let Some(second) = second
                 && have.epoch == self.epoch()
             {
                 self.store.raise_rumour(second.min(self.store.edge() + self.claim_ahead()), now);

@@ -18,23 +18,28 @@ const RECENT_MAX: usize = 256;
 
 /// The last [`RECENT_MAX`] chunk numbers of something.
 #[derive(Debug, Default)]
-pub(crate) struct Recent(VecDeque<u64>);
+pub(crate) struct Recent {
+    numbers: VecDeque<u64>,
+    /// One past the largest ever remembered: most questions are about newer ones, and need no search.
+    end: u64,
+}
 
 impl Recent {
     /// Remembers `number`; true when it was remembered already.
     pub(crate) fn note(&mut self, number: u64) -> bool {
-        if self.0.contains(&number) {
+        if self.contains(number) {
             return true;
         }
-        if self.0.len() == RECENT_MAX {
-            self.0.pop_front();
+        if self.numbers.len() == RECENT_MAX {
+            self.numbers.pop_front();
         }
-        self.0.push_back(number);
+        self.numbers.push_back(number);
+        self.end = self.end.max(number.saturating_add(1));
         false
     }
 
     pub(crate) fn contains(&self, number: u64) -> bool {
-        self.0.contains(&number)
+        number < self.end && self.numbers.contains(&number)
     }
 }
 

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::join::Phase;
-use super::neighbour::{Allowance, Asked};
+use super::neighbour::{Allowance, Asked, Neighbour};
 use super::policy::Overlay;
 use super::{Offer, Role, Swarm, SwarmOutput};
 use crate::id::PeerId;
@@ -37,6 +37,9 @@ impl Swarm {
         self.end_locks(now);
         self.guess_after.retain(|_, after| now < *after);
         let joining = self.store.have().end() < burst_end || self.has_holes(burst_end);
+        if !self.neighbours.values().any(|n| self.may_ask(now, n, joining)) {
+            return;
+        }
         let mut requests: BTreeMap<PeerId, Vec<u64>> = BTreeMap::new();
         for number in self.holes(now, burst_end) {
             if joining && self.locks.len() >= self.config.policy.requests_joining {
@@ -103,6 +106,13 @@ impl Swarm {
         holes
     }
 
+    /// Whether `n` may be asked for anything now: holes are looked for only when somebody may.
+    fn may_ask(&self, now: Timestamp, n: &Neighbour, joining: bool) -> bool {
+        let policy = &self.config.policy;
+        let pipeline = if joining { policy.pipeline_joining } else { policy.pipeline };
+        n.met && !n.suspect && n.epoch == self.epoch() && now >= n.busy_until && n.asked.len() < pipeline
+    }
+
     /// The neighbour to ask: it holds the chunk, has room in its pipeline, and answers soonest.
     fn choose_holder(&mut self, now: Timestamp, number: u64, joining: bool) -> Option<PeerId> {
         let policy = &self.config.policy;
@@ -116,13 +126,12 @@ impl Swarm {
         self.neighbours
             .values()
             .filter(|n| n.met && !n.suspect && n.epoch == self.certificate.map_or(0, |c| c.epoch))
-            .filter(|n| n.asked.len() < pipeline && !n.asked.contains_key(&number))
+            .filter(|n| n.asked.len() < pipeline && now >= n.busy_until && !n.asked.contains_key(&number))
             // What the parent should have it will push.
             .filter(|n| {
                 n.have.contains(number)
                     || (may_guess && parent != Some(n.peer) && n.has_or_should(now, number, s, since))
             })
-            .filter(|n| now >= n.busy_until)
             .min_by_key(|n| {
                 // A source has few copies to give: others first, where they are not much slower.
                 let source = if n.source { 60_000 } else { 0 };
@@ -147,7 +156,7 @@ impl Swarm {
     /// Ends locks whose time is up, and counts requests that nobody answered.
     fn end_locks(&mut self, now: Timestamp) {
         let mut silent = Vec::new();
-        for neighbour in self.neighbours.values_mut() {
+        for neighbour in self.neighbours.values_mut().filter(|n| !n.asked.is_empty()) {
             let (peer, heard, chunk_at) = (neighbour.peer, neighbour.heard, neighbour.chunk_at);
             let (mut unanswered, mut slow) = (false, 0);
             neighbour.asked.retain(|number, asked| {

@@ -38,6 +38,21 @@ impl ChunkHead {
     /// Reads a whole stream: head and chunk.
     pub fn decode(stream: Bytes) -> Result<(Self, Chunk), WireError> {
         let mut reader = Reader(stream);
+        let head = Self::read(&mut reader)?;
+        Ok((head, Chunk::decode(reader.0)?))
+    }
+
+    /// Reads a stream that is at hand in two pieces: all of the head, and the chunk.
+    pub fn decode_parts(head: Bytes, body: Bytes) -> Result<(Self, Chunk), WireError> {
+        let mut reader = Reader(head);
+        let head = Self::read(&mut reader)?;
+        if !reader.is_empty() {
+            return Err(WireError::OutOfRange);
+        }
+        Ok((head, Chunk::decode(body)?))
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, WireError> {
         match reader.u8()? {
             TYPE_CHUNK => {}
             other => return Err(WireError::UnknownType(other)),
@@ -49,6 +64,6 @@ impl ChunkHead {
             _ => return Err(WireError::OutOfRange),
         };
         let lag_ms = reader.varint_up_to(u64::from(LAG_UNKNOWN_MS))? as u16;
-        Ok((Self { handle, requested, lag_ms }, Chunk::decode(reader.0)?))
+        Ok(Self { handle, requested, lag_ms })
     }
 }

@@ -1,0 +1,263 @@
+//! The broadcaster: parts are cut and signed once; what engines deliver is booked against it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+
+use bytes::Bytes;
+use caudal_proto::broadcast::{Certificate, CertificateTerms, LiveNote};
+use caudal_proto::chunk::{Chunk, Ed25519Verifier, Flags, PartIn, Signer, VerifiedChunk, Verify};
+use caudal_proto::id::{BroadcastId, ChannelId, RenditionId, SecretKey};
+use caudal_proto::io::Input;
+
+use super::{Happening, SOURCE, UNIX_START_US, World};
+use crate::config::SimConfig;
+
+/// Live notes are signed this often, µs.
+const NOTE_PERIOD_US: u64 = 3_000_000;
+
+/// A chunk that was published.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) at: u64,
+    pub(crate) chunk: VerifiedChunk,
+}
+
+/// Remembers what the source signed, so that a thousand honest checks cost one comparison; all else is checked for real.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MemoVerifier(Arc<RwLock<HashMap<(u64, u64), Bytes>>>);
+
+impl MemoVerifier {
+    fn remember(&self, chunk: &VerifiedChunk) {
+        let key = (chunk.header().epoch, chunk.header().number);
+        if let Ok(mut memo) = self.0.write() {
+            memo.insert(key, chunk.encoded().clone());
+        }
+    }
+}
+
+impl Verify for MemoVerifier {
+    fn verify(&mut self, channel: &ChannelId, key: &BroadcastId, chunk: &Chunk) -> bool {
+        let number = (chunk.header().epoch, chunk.header().number);
+        let known = self.0.read().ok().and_then(|memo| memo.get(&number).cloned());
+        known.is_some_and(|known| is_same(&known, chunk.encoded()))
+            || Ed25519Verifier.verify(channel, key, chunk)
+    }
+}
+
+/// Equal bytes; the same buffer is not compared.
+pub(crate) fn is_same(a: &Bytes, b: &Bytes) -> bool {
+    (a.as_ptr() == b.as_ptr() && a.len() == b.len()) || a == b
+}
+
+/// What is on the air.
+pub(crate) struct Broadcast {
+    pub(crate) channel_key: SecretKey,
+    key: SecretKey,
+    pub(crate) certificate: Option<Certificate>,
+    pub(crate) note: Option<LiveNote>,
+    signer: Option<Signer>,
+    /// Counts broadcasts; what belongs to an older one is not done.
+    turn: u32,
+    parts: u64,
+    /// Each broadcast's epoch and the place of its first chunk in `published`.
+    epochs: Vec<(u64, usize)>,
+    /// Every chunk, in order.
+    pub(crate) published: Vec<Published>,
+    pub(crate) verifier: MemoVerifier,
+}
+
+impl Broadcast {
+    pub(super) fn new(config: &SimConfig) -> Self {
+        let mut rng = fastrand::Rng::with_seed(config.seed ^ 0xb0ad_ca57);
+        let mut key = || SecretKey::from_bytes(&core::array::from_fn(|_| rng.u8(..)));
+        Self {
+            channel_key: key(),
+            key: key(),
+            certificate: None,
+            note: None,
+            signer: None,
+            turn: 0,
+            parts: 0,
+            epochs: Vec::new(),
+            published: Vec::new(),
+            verifier: MemoVerifier::default(),
+        }
+    }
+
+    /// The place of a chunk in `published`, which need not hold it yet.
+    pub(crate) fn serial(&self, epoch: u64, number: u64) -> Option<usize> {
+        let (_, base) = self.epochs.iter().rev().find(|(e, _)| *e == epoch)?;
+        Some(base + number as usize)
+    }
+
+    /// Chunks of the newest broadcast so far.
+    pub(crate) fn edge(&self) -> u64 {
+        self.epochs.last().map_or(0, |(_, base)| (self.published.len() - base) as u64)
+    }
+
+    /// The chunk that `body` is, byte for byte.
+    pub(crate) fn find(&self, body: &Bytes) -> Option<usize> {
+        let word =
+            |at: usize| body.get(at..at + 8).and_then(|raw| raw.try_into().ok()).map(u64::from_be_bytes);
+        let serial = self.serial(word(0)?, word(8)?)?;
+        self.published.get(serial).is_some_and(|p| is_same(p.chunk.encoded(), body)).then_some(serial)
+    }
+}
+
+impl World {
+    pub(crate) fn channel(&self) -> ChannelId {
+        self.broadcast.channel_key.channel()
+    }
+
+    pub(super) fn unix_us(&self) -> u64 {
+        UNIX_START_US + self.now
+    }
+
+    /// Begins a broadcast: a new epoch, its certificate, a signer.
+    pub(super) fn begin_broadcast(&mut self) -> Certificate {
+        let (now, channel) = (self.unix_us(), self.channel());
+        let epoch = now / 1000;
+        let terms = CertificateTerms {
+            epoch,
+            not_before_unix_us: now,
+            not_after_unix_us: now + 86_400_000_000,
+            substreams: self.config.substreams,
+            rate_bps: self.config.rate_bps as u32,
+        };
+        let broadcast = &mut self.broadcast;
+        let id = BroadcastId(broadcast.key.public());
+        let certificate = Certificate::sign(&broadcast.channel_key, id, terms);
+        let payload = self.config.chunk_payload_bytes;
+        let signer = Signer::new(broadcast.key.clone(), channel, epoch, RenditionId(0), payload);
+        (broadcast.certificate, broadcast.note) = (Some(certificate), None);
+        (broadcast.signer, broadcast.parts) = (Some(signer), 0);
+        broadcast.turn += 1;
+        broadcast.epochs.push((epoch, broadcast.published.len()));
+        let turn = broadcast.turn;
+        self.queue.push(self.now, Happening::Note(turn));
+        self.queue.push(self.now, Happening::Part(turn));
+        certificate
+    }
+
+    /// The source is away: nothing is published any more.
+    pub(super) fn stop_broadcast(&mut self) {
+        self.broadcast.signer = None;
+    }
+
+    pub(super) fn part(&mut self, turn: u32) {
+        let (channel, unix_us, now) = (self.channel(), self.unix_us(), self.now);
+        let config = &self.config;
+        let (rate, chunk) = (config.rate_bps, config.chunk_payload_bytes as u64);
+        let span_us = match config.part.as_micros() as u64 {
+            0 => chunk * 8_000_000 / rate,
+            part => part,
+        };
+        let per_key = (config.key_interval.as_micros() as u64 / span_us).max(1);
+        let Some(signer) = self.broadcast.signer.as_mut().filter(|_| turn == self.broadcast.turn) else {
+            return;
+        };
+        let is_key = self.broadcast.parts.is_multiple_of(per_key);
+        let mean = rate * span_us / 8_000_000;
+        let len = if config.part.is_zero() {
+            chunk
+        } else if is_key {
+            (mean as f64 * config.key_size) as u64
+        } else {
+            // The others are smaller, so that the mean is the rate.
+            let rest = (per_key as f64 - config.key_size) / (per_key as f64 - 1.0).max(1.0);
+            (mean as f64 * rest.max(0.05)) as u64
+        };
+        let flags = Flags::default().with(Flags::SEGMENT_START, is_key).with(Flags::INIT, is_key);
+        let payload: Bytes = vec![self.broadcast.parts as u8; len.max(1) as usize].into();
+        self.broadcast.parts += 1;
+        let part = PartIn { flags, capture_unix_us: unix_us - span_us, payload };
+        let chunks = signer.sign(&part, unix_us);
+        for chunk in &chunks {
+            self.broadcast.verifier.remember(chunk);
+            self.ledger.published += 1;
+            self.ledger.published_bytes += u64::from(chunk.header().len);
+            self.broadcast.published.push(Published { at: now, chunk: chunk.clone() });
+        }
+        self.input(SOURCE, Input::Publish(channel, chunks));
+        self.queue.push(now + span_us, Happening::Part(turn));
+    }
+
+    pub(super) fn sign_note(&mut self, turn: u32) {
+        let channel = self.channel();
+        let unix_us = self.unix_us().saturating_add_signed(self.nodes[SOURCE].skew_us);
+        let broadcast = &mut self.broadcast;
+        let Some(signer) = broadcast.signer.as_ref().filter(|_| turn == broadcast.turn) else { return };
+        let Some((epoch, _)) = broadcast.epochs.last().copied() else { return };
+        let note = LiveNote::sign(&broadcast.key, channel, epoch, signer.next_number(), unix_us, false);
+        broadcast.note = Some(note);
+        self.input(SOURCE, Input::PublishNote(note));
+        self.queue.push(self.now + NOTE_PERIOD_US, Happening::Note(turn));
+    }
+
+    /// A chunk stream reached `to`, before its engine sees it.
+    pub(super) fn arrived(&mut self, from: usize, to: usize, head: &[u8], body: &Bytes, sent: u64) {
+        let Some(serial) = self.broadcast.find(body) else {
+            self.nodes[to].record.forgeries += 1;
+            return;
+        };
+        let depth = self.nodes[from].record.depth(serial).saturating_add(1);
+        let bytes = body.len() as u64;
+        let is_requested = head.get(2) == Some(&1);
+        self.trace.arrived(serial, from, to, sent, self.now, is_requested);
+        let is_honest = self.nodes[to].is_honest();
+        let record = &mut self.nodes[to].record;
+        if !record.has(serial) {
+            record.set_depth(serial, depth);
+            self.ledger.pulled += u64::from(is_requested && is_honest);
+        } else if is_honest {
+            self.ledger.duplicate(bytes);
+        }
+    }
+
+    /// An engine delivered a chunk.
+    pub(super) fn delivered(&mut self, index: usize, chunk: &VerifiedChunk) {
+        let header = *chunk.header();
+        let serial = self.broadcast.serial(header.epoch, header.number);
+        let published = serial.and_then(|serial| self.broadcast.published.get(serial));
+        let Some((serial, published)) =
+            serial.zip(published).filter(|(_, p)| is_same(p.chunk.encoded(), chunk.encoded()))
+        else {
+            self.fail_delivered(index, "delivered a chunk that was never published");
+            return;
+        };
+        let delay = self.now - published.at;
+        let now = self.now;
+        let record = &mut self.nodes[index].record;
+        let is_early = record.start.is_none_or(|start| serial < start);
+        let is_new = record.book(serial, delay);
+        if record.startup.is_none() && serial >= record.first_part.0 && serial < record.first_part.1 {
+            record.first_part_left = record.first_part_left.saturating_sub(usize::from(is_new));
+            if record.first_part_left == 0 {
+                record.startup = Some(now - record.opened);
+            }
+        }
+        let is_from_source = record.depth(serial) == 1;
+        if self.nodes[index].is_honest() {
+            self.ledger.useful(u64::from(header.len), is_from_source);
+        }
+        if is_early {
+            self.fail_delivered(index, "delivered a chunk from before it joined");
+        }
+        if !is_new {
+            self.fail_delivered(index, "delivered a chunk twice");
+        }
+    }
+
+    pub(super) fn joined(&mut self, index: usize, epoch: u64, number: u64) {
+        let Some(serial) = self.broadcast.serial(epoch, number) else { return };
+        let count = self.broadcast.published.get(serial).map_or(1, |p| p.chunk.header().count);
+        let now = self.now;
+        let record = &mut self.nodes[index].record;
+        record.start = Some(serial);
+        if record.first_part.1 == 0 {
+            record.joined = now;
+            record.first_part = (serial, serial + usize::from(count));
+            record.first_part_left = usize::from(count);
+        }
+    }
+}

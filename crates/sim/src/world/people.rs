@@ -1,0 +1,352 @@
+//! Who takes part: viewers that come and go, the tracker that names them to each other, what the scenario does to them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use caudal_proto::engine::{Engine, EngineConfig};
+use caudal_proto::id::{PeerId, RenditionId};
+use caudal_proto::io::{Candidate, Input};
+use caudal_proto::swarm::{Role, SwarmConfig};
+
+use super::node::Record;
+use super::{Happening, Node, SOURCE, World};
+use crate::attack::{AttackKind, EXTRA_PERIOD_US, Hostility, UPLOAD};
+use crate::config::{Churn, Told};
+use crate::event::What;
+use crate::profile::Place;
+use crate::transport::{Line, LossState};
+
+/// What a tracker names at most, looks at, and how many of them are chosen for their upload: as `tracker` does.
+const TRACKER_ANSWER: usize = 20;
+const TRACKER_SAMPLE: usize = 128;
+/// Who left without a word is named for this much longer, µs.
+const TRACKER_EXPIRY_US: u64 = 30_000_000;
+/// A tracker answers after this long, µs.
+const TRACKER_US: u64 = 50_000;
+/// Every node's retention window.
+const RETENTION: Duration = Duration::from_secs(60);
+/// Slow lines carry this much less.
+const SLOW_FACTOR: u64 = 5;
+/// Shape of heavy-tailed sessions.
+const PARETO_SHAPE: f64 = 1.5;
+
+/// The address of a node: private, and its own.
+pub(super) fn addr(index: usize) -> SocketAddr {
+    let [_, a, b, c] = (index as u32).to_be_bytes();
+    SocketAddr::from(([10, a, b, c], 4000))
+}
+
+fn peer_id(index: usize) -> PeerId {
+    let mut rng = fastrand::Rng::with_seed(index as u64 + 77);
+    let mut id: [u8; 32] = core::array::from_fn(|_| rng.u8(..));
+    id[28..].copy_from_slice(&(index as u32).to_be_bytes());
+    PeerId(id)
+}
+
+impl World {
+    /// The source, and when everybody else comes.
+    pub(super) fn populate(&mut self) {
+        let place = Place { class: usize::MAX, region: 0, upload_bps: self.config.source_bps() };
+        self.add(place, true);
+        self.start_source();
+        let honest = self.config.profile.draw(self.config.peers, &self.uploads_bps, &mut self.people);
+        let ramp = self.config.ramp.as_micros() as u64;
+        let count = honest.len() as u64;
+        for (i, place) in honest.into_iter().enumerate() {
+            let at = self.now + 500_000 + ramp * i as u64 / count;
+            self.queue.push(at, Happening::Viewer(place));
+        }
+        for (which, attack) in self.config.attacks.iter().enumerate() {
+            let many = (count as f64 * attack.share / (1.0 - attack.share)).round() as u64;
+            for i in 0..many {
+                let at = self.now + 500_000 + ramp * i / many;
+                self.queue.push(at, Happening::Attacker(which));
+            }
+        }
+        let from = self.measured_from();
+        self.queue.push(from, Happening::Measure);
+        self.queue.push(from, Happening::Look);
+        for (i, event) in self.config.events.iter().enumerate() {
+            self.queue.push(from + event.at.as_micros() as u64, Happening::Scenario(i));
+        }
+    }
+
+    fn engine(&mut self, index: usize) -> Box<Engine> {
+        let place = self.nodes[index].place;
+        let share = match self.config.told {
+            Told::Nothing => None,
+            Told::Share(share) => Some(share),
+            Told::Within(by) => Some(1.0 + (self.people.f64() * 2.0 - 1.0) * by),
+        };
+        let limit = share.map(|share| (place.upload_bps as f64 * share) as u64);
+        let config = EngineConfig {
+            local: self.nodes[index].id,
+            seed: self.people.u64(..),
+            upload_limit_bps: limit.filter(|bps| *bps > 0),
+        };
+        Box::new(Engine::new(config))
+    }
+
+    fn add(&mut self, place: Place, is_source: bool) -> usize {
+        let index = self.nodes.len();
+        let skew = self.config.skew.as_micros() as i64;
+        let network = &self.config.profile.network;
+        let up = place.upload_bps.max(self.config.transport.return_line_bps);
+        let down = (network.download * self.config.rate_bps as f64) as u64;
+        let node = Node {
+            id: peer_id(index),
+            engine: None,
+            is_source,
+            hostility: None,
+            place,
+            skew_us: if skew > 0 { self.people.i64(-skew..=skew) } else { 0 },
+            up: Line::new(up),
+            down: Line::new(down.max(self.config.rate_bps)),
+            loss: LossState::new(network, &mut self.rng),
+            links: Vec::new(),
+            timeout: u64::MAX,
+            wake: u64::MAX,
+            listed: None,
+            record: Record::new(self.now, self.broadcast.published.len()),
+        };
+        self.nodes.push(node);
+        index
+    }
+
+    fn open(&mut self, index: usize, role: Role) {
+        let engine = self.engine(index);
+        let node = &mut self.nodes[index];
+        node.engine = Some(engine);
+        (node.timeout, node.wake) = (u64::MAX, u64::MAX);
+        let upload = node.place.upload_bps > 0;
+        let skew = node.skew_us;
+        let config = SwarmConfig {
+            channel: self.channel(),
+            rendition: RenditionId(0),
+            role,
+            upload,
+            retention: RETENTION,
+            lan: true,
+            policy: self.config.policy.clone(),
+            verifier: Box::new(self.broadcast.verifier.clone()),
+        };
+        let unix_us = self.unix_us().saturating_add_signed(skew);
+        self.input(index, Input::UnixTime(unix_us));
+        self.input(index, Input::Open(Box::new(config)));
+    }
+
+    /// The source begins a broadcast, under the id it always has.
+    fn start_source(&mut self) {
+        let certificate = self.begin_broadcast();
+        let copies_percent = Some((self.config.source_copies * self.config.source_fill * 100.0) as u32);
+        self.open(SOURCE, Role::Source { certificate, copies_percent });
+        self.list(SOURCE);
+    }
+
+    /// A viewer comes.
+    pub(super) fn viewer(&mut self, place: Place) -> usize {
+        let index = self.add(place, false);
+        self.open(index, Role::Viewer);
+        self.list(index);
+        self.queue.push(self.now + TRACKER_US, Happening::Track(index as u32));
+        let session = match self.config.churn {
+            Churn::None => return index,
+            Churn::Exponential(mean) => -(1.0 - self.people.f64()).ln() * mean.as_secs_f64(),
+            Churn::HeavyTailed(mean) => {
+                let least = mean.as_secs_f64() * (PARETO_SHAPE - 1.0) / PARETO_SHAPE;
+                least * (1.0 - self.people.f64()).powf(-1.0 / PARETO_SHAPE)
+            }
+        };
+        let at = self.now + (session.min(1e6) * 1e6) as u64;
+        self.queue.push(at, Happening::Depart(index as u32));
+        index
+    }
+
+    /// An attacker comes, and stays.
+    pub(super) fn attacker(&mut self, which: usize) {
+        let kind = self.config.attacks[which].kind;
+        let regions = self.config.profile.network.region_share.len();
+        let region = self.people.usize(..regions);
+        let upload = if kind == AttackKind::FreeRider { 0 } else { UPLOAD };
+        let place = Place { class: usize::MAX, region, upload_bps: upload * self.config.rate_bps };
+        let index = self.add(place, false);
+        self.nodes[index].hostility = Some(Box::new(Hostility::new(kind)));
+        self.hostile.push(index as u32);
+        self.open(index, Role::Viewer);
+        self.list(index);
+        self.queue.push(self.now + TRACKER_US, Happening::Track(index as u32));
+        self.queue.push(self.now + EXTRA_PERIOD_US, Happening::Extra(index as u32));
+    }
+
+    /// A session ends, and somebody like them comes soon.
+    pub(super) fn depart(&mut self, index: usize) {
+        if !self.nodes[index].is_alive() {
+            return;
+        }
+        let place = self.nodes[index].place;
+        if self.people.f64() < self.config.goodbyes {
+            self.leave(index);
+        } else {
+            self.kill(index);
+        }
+        let after = (-(1.0 - self.people.f64()).ln() * 1e6) as u64;
+        self.queue.push(self.now + after, Happening::Viewer(place));
+    }
+
+    /// As `kill -9` would: nobody is told.
+    pub(super) fn kill(&mut self, index: usize) {
+        self.nodes[index].engine = None;
+        self.nodes[index].record.left = Some(self.now);
+        self.queue.push(self.now + TRACKER_EXPIRY_US, Happening::Unlist(index as u32));
+    }
+
+    /// It says goodbye and is gone.
+    fn leave(&mut self, index: usize) {
+        let channel = self.channel();
+        self.input(index, Input::Leave(channel));
+        for (to, link) in self.nodes[index].links.clone() {
+            // The connection is closed once its last bytes are through.
+            let state = &self.links[link as usize];
+            let end = usize::from(state.ends[1] == index as u32);
+            let at = state.flows[end].ordered_at.max(self.now + state.one_way_us);
+            self.queue.push(at + 1, Happening::Gone { link, from: index as u32, to });
+        }
+        self.nodes[index].engine = None;
+        self.nodes[index].record.left = Some(self.now);
+        self.unlist(index);
+    }
+
+    fn list(&mut self, index: usize) {
+        if self.nodes[index].listed.is_none() {
+            self.nodes[index].listed = Some(self.listed.len());
+            self.listed.push(index as u32);
+        }
+    }
+
+    pub(super) fn unlist(&mut self, index: usize) {
+        if index == SOURCE && self.nodes[index].is_alive() {
+            return;
+        }
+        let Some(at) = self.nodes[index].listed.take() else { return };
+        self.listed.swap_remove(at);
+        if let Some(moved) = self.listed.get(at) {
+            self.nodes[*moved as usize].listed = Some(at);
+        }
+    }
+
+    /// The tracker answers `index`: the source, the strongest of a sample, and some of the rest.
+    pub(super) fn track(&mut self, index: usize) {
+        if self.is_tracker_away || !self.nodes[index].is_alive() {
+            return;
+        }
+        let mut sample: Vec<u32> = if self.listed.len() <= TRACKER_SAMPLE {
+            self.listed.clone()
+        } else {
+            let count = self.listed.len();
+            let mut sample: Vec<u32> =
+                (0..TRACKER_SAMPLE).map(|_| self.listed[self.people.usize(..count)]).collect();
+            sample.sort_unstable();
+            sample.dedup();
+            sample
+        };
+        sample.retain(|i| *i as usize != index && *i as usize != SOURCE);
+        self.people.shuffle(&mut sample);
+        let room = TRACKER_ANSWER - 1;
+        sample.sort_by_key(|i| core::cmp::Reverse(self.nodes[*i as usize].place.upload_bps));
+        if sample.len() > room / 2 {
+            self.people.shuffle(&mut sample[room / 2..]);
+        }
+        sample.truncate(room);
+        let mut candidates = Vec::with_capacity(TRACKER_ANSWER);
+        if index != SOURCE && self.nodes[SOURCE].listed.is_some() {
+            candidates.push(self.candidate(SOURCE));
+        }
+        candidates.extend(sample.into_iter().map(|i| self.candidate(i as usize)));
+        let channel = self.channel();
+        if let Some(certificate) = self.broadcast.certificate {
+            let note = self.broadcast.note;
+            self.input(index, Input::Broadcast(channel, certificate, note));
+        }
+        self.input(index, Input::Candidates(channel, candidates));
+    }
+
+    fn candidate(&self, index: usize) -> Candidate {
+        let node = &self.nodes[index];
+        Candidate { peer: node.id, addrs: vec![addr(index)], source: node.is_source, cost: 0 }
+    }
+
+    /// Viewers that are there.
+    pub(crate) fn viewers(&self) -> impl Iterator<Item = usize> {
+        (1..self.nodes.len()).filter(|&i| self.nodes[i].is_alive())
+    }
+
+    /// A share of the viewers that are there, drawn.
+    fn share(&mut self, share: f64) -> Vec<usize> {
+        let mut all: Vec<usize> = self.viewers().filter(|&i| self.nodes[i].is_honest()).collect();
+        self.people.shuffle(&mut all);
+        let count = (all.len() as f64 * share).round() as usize;
+        all.truncate(count);
+        all
+    }
+
+    pub(super) fn begin_event(&mut self, which: usize) {
+        let what = self.config.events[which].what;
+        let now = self.now;
+        match what {
+            What::Leave(share) => self.share(share).into_iter().for_each(|i| self.kill(i)),
+            What::Join(count, over) => {
+                let places = self.config.profile.draw(count, &self.uploads_bps, &mut self.people);
+                for (i, place) in places.into_iter().enumerate() {
+                    let after = over.as_micros() as u64 * i as u64 / count.max(1) as u64;
+                    self.queue.push(now + after, Happening::Viewer(place));
+                }
+            }
+            What::Partition(share, span) => {
+                let mut side = vec![false; self.nodes.len()];
+                self.share(share).into_iter().for_each(|i| side[i] = true);
+                self.partition = Some((side, now + span.as_micros() as u64));
+            }
+            What::SourceOutage(_) => {
+                self.stop_broadcast();
+                self.kill(SOURCE);
+            }
+            What::TrackerOutage(_) => self.is_tracker_away = true,
+            What::Slow(share, _) => {
+                for i in self.share(share) {
+                    self.nodes[i].up.bps /= SLOW_FACTOR;
+                }
+            }
+        }
+        let span = match what {
+            What::Leave(_) | What::Join(..) => return,
+            What::Partition(_, span) | What::SourceOutage(span) => span,
+            What::TrackerOutage(span) | What::Slow(_, span) => span,
+        };
+        self.queue.push(now + span.as_micros() as u64, Happening::ScenarioEnd(which));
+    }
+
+    pub(super) fn end_event(&mut self, which: usize) {
+        match self.config.events[which].what {
+            What::SourceOutage(_) => {
+                self.restart_source();
+            }
+            What::TrackerOutage(_) => self.is_tracker_away = false,
+            What::Slow(..) => {
+                for node in &mut self.nodes {
+                    node.up.bps = node.place.upload_bps.max(self.config.transport.return_line_bps);
+                }
+            }
+            What::Partition(..) => self.partition = None,
+            What::Leave(_) | What::Join(..) => {}
+        }
+    }
+
+    /// Its process comes back under the same id: nobody is told that the old connections are gone.
+    fn restart_source(&mut self) {
+        for (_, link) in std::mem::take(&mut self.nodes[SOURCE].links) {
+            self.links[link as usize].is_closed = true;
+        }
+        self.nodes[SOURCE].record.left = None;
+        self.start_source();
+    }
+}
