@@ -6,7 +6,7 @@
 //! | [`config`] | what to simulate; [`profile`]: the population; `event`, `attack`: what happens to it |
 //! | [`world`] | engines, links, broadcaster, tracker, and the event queue that steps them |
 //! | [`transport`] | what the transport underneath does to bytes: one struct of parameters to calibrate |
-//! | [`reference`] | what physics allows: the greedy snowball and a better one, rate and offload ceilings |
+//! | [`mod@reference`] | what physics allows: the greedy snowball and a better one, rate and offload ceilings |
 //! | `check` | what must hold at every moment |
 //! | [`report`] | figures, as text and JSON; `plot`: as pictures |
 //!

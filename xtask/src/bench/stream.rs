@@ -24,6 +24,9 @@ pub(super) struct Stream<'a> {
     pub(super) part_ms: f64,
 }
 
+/// When in ns, the order of events, the node, and the chunk that arrives there; none: its uplink is free.
+type Event = (u64, usize, usize, Option<usize>);
+
 struct Chunk {
     at_ns: u64,
     /// Has it, or is being sent it: by node, the source first.
@@ -39,8 +42,7 @@ impl Stream<'_> {
         let part_ns = (self.part_ms * 1e6) as u64;
         let propagation_ns = (self.ball.propagation_ms * 1e6).round() as u64;
         let mut chunks: Vec<Chunk> = Vec::new();
-        // (when in ns, the order of events, the node, the chunk that arrives there; none: its uplink is free).
-        let mut events: BinaryHeap<Reverse<(u64, usize, usize, Option<usize>)>> = BinaryHeap::new();
+        let mut events: BinaryHeap<Reverse<Event>> = BinaryHeap::new();
         for part in 0..WARM_UP + MEASURED {
             for _ in 0..self.chunks_per_part {
                 let at_ns = part as u64 * part_ns;
