@@ -43,18 +43,30 @@ struct Files {
     flv: PathBuf,
 }
 
-fn files() -> &'static Files {
-    static FILES: OnceLock<Files> = OnceLock::new();
-    FILES.get_or_init(|| {
-        let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("ingest");
-        std::fs::create_dir_all(&dir).unwrap();
+impl Files {
+    fn in_folder(dir: &Path) -> Self {
         let path = |name: &str| dir.join(name);
-        let files = Files {
+        Self {
             mp4: path("plain.mp4"),
             faststart: path("faststart.mp4"),
             fragmented: path("fragmented.mp4"),
             flv: path("plain.flv"),
-        };
+        }
+    }
+
+    fn all(&self) -> [&PathBuf; 4] {
+        [&self.mp4, &self.faststart, &self.fragmented, &self.flv]
+    }
+}
+
+fn files() -> &'static Files {
+    static FILES: OnceLock<Files> = OnceLock::new();
+    FILES.get_or_init(|| {
+        // Each test is a process of its own, and they begin together: what one reads, no other writes.
+        let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("ingest");
+        let own = dir.join(std::process::id().to_string());
+        std::fs::create_dir_all(&own).unwrap();
+        let files = Files::in_folder(&own);
         ffmpeg(&format!(
             "-f lavfi -i testsrc2=s=320x180:r=25 -f lavfi -i sine=f=440:r=48000 -t 4 -c:v libx264 -preset veryfast \
              -bf 3 -g 25 -pix_fmt yuv420p -c:a aac -b:a 64k -ac 2 {}",
@@ -67,7 +79,12 @@ fn files() -> &'static Files {
         ] {
             ffmpeg(&format!("-i {} -c copy {how} {}", files.mp4.display(), file.display()));
         }
-        files
+        let shared = Files::in_folder(&dir);
+        for (from, to) in files.all().into_iter().zip(shared.all()) {
+            std::fs::rename(from, to).unwrap();
+        }
+        std::fs::remove_dir(&own).unwrap();
+        shared
     })
 }
 
