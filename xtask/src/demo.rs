@@ -16,7 +16,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<bool> {
     use std::os::unix::process::CommandExt;
     system::ensure(system::TO_BUILD)?;
-    let caudal = workspace::build_release()?;
+    let caudal = workspace::build("release")?;
     let mut demo = Command::new(&caudal);
     demo.arg("demo").args(&args.args);
     sh::say(&sh::shown(&demo));

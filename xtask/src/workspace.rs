@@ -28,12 +28,23 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
     Ok(PathBuf::from(dir))
 }
 
-/// Builds `caudal` in release and returns the path of the binary.
-pub(crate) fn build_release() -> Result<PathBuf> {
+/// Builds `caudal` in a profile of `Cargo.toml` (`release`, `dist`), and says where it is.
+pub(crate) fn build(profile: &str) -> Result<PathBuf> {
     let mut build = sh::cargo();
-    build.current_dir(root()).args(["build", "--release", "--package", "caudal-cli", "--bin", "caudal"]);
-    sh::must("building caudal in release (minutes the first time, seconds later)", &mut build)?;
-    Ok(target_dir()?.join("release/caudal"))
+    build.current_dir(root()).args([
+        "build",
+        "--profile",
+        profile,
+        "--package",
+        "caudal-cli",
+        "--bin",
+        "caudal",
+    ]);
+    sh::must(
+        &format!("building caudal, profile {profile} (minutes the first time, seconds later)"),
+        &mut build,
+    )?;
+    Ok(target_dir()?.join(profile).join("caudal"))
 }
 
 /// The commit that is checked out, with `-dirty` when files differ from it; `unknown` outside a repository.

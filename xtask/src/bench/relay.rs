@@ -83,7 +83,7 @@ pub(super) fn run(args: &Args) -> Result<bool> {
     system::ensure(needs)?;
     let caudal = match &args.caudal {
         Some(path) => path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?,
-        None => workspace::build_release()?,
+        None => workspace::build("dist")?,
     };
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {

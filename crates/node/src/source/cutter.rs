@@ -11,8 +11,9 @@ use caudal_proto::id::{ChannelId, RenditionId, SecretKey};
 
 use crate::clock::unix_us;
 
-/// Chunks per second and substream that the chunk size aims at, so that a parent's silence shows soon.
-const CHUNKS_PER_SUBSTREAM: u64 = 3;
+/// Chunks per second and substream that the chunk size aims at: fewer, and a parent's silence shows late; more, and headers,
+/// signatures and acknowledgements cost more.
+const CHUNKS_PER_SUBSTREAM: u64 = 2;
 /// Smallest chunk that is aimed at: below it, headers cost more than the delay saved is worth.
 const CHUNK_PAYLOAD_MIN: usize = 4 * 1024;
 /// The rate is measured over this, and believed from half of it on, µs.

@@ -22,6 +22,8 @@ const SAMPLES_MIN: u32 = 4;
 const QUEUED: Duration = Duration::from_millis(20);
 /// The first capacity is believed when a chunk waited this long.
 const QUEUED_FIRST: Duration = Duration::from_millis(80);
+/// Other chunks under way when a chunk was released that waited for this line, and not for somebody else's.
+const UNDER_WAY_MIN: usize = 2;
 /// A chunk that took longer than this was held up by something else: a loss, or silence.
 const QUEUED_MAX: Duration = Duration::from_millis(1000);
 /// Intervals of which the best counts.
@@ -45,6 +47,8 @@ pub(super) struct Mark {
     bytes: u64,
     /// … and when the last of them were, or when the line was idle last.
     at: Timestamp,
+    /// Chunks under way then: with few, it is not this line that they wait for.
+    under_way: usize,
 }
 
 /// The upload budget.
@@ -120,13 +124,13 @@ impl Budget {
         self.proven_bps
     }
 
-    /// A chunk is let go, when nothing else was under way (`idle`) or something was.
-    pub(super) fn released(&mut self, now: Timestamp, idle: bool) -> Mark {
+    /// A chunk is let go while so many others are under way.
+    pub(super) fn released(&mut self, now: Timestamp, under_way: usize) -> Mark {
         self.interval_start.get_or_insert(now);
-        if idle {
+        if under_way == 0 {
             self.acknowledged_at = now;
         }
-        Mark { bytes: self.acknowledged, at: self.acknowledged_at }
+        Mark { bytes: self.acknowledged, at: self.acknowledged_at, under_way }
     }
 
     /// A chunk was acknowledged that took so long since its release at `mark`.
@@ -147,7 +151,7 @@ impl Budget {
         if took <= base * 2 + QUEUED {
             self.window = self.window.saturating_add(1);
         }
-        if took > base * 2 + QUEUED && took < QUEUED_MAX {
+        if took > base * 2 + QUEUED && took < QUEUED_MAX && mark.under_way >= UNDER_WAY_MIN {
             self.queued += 1;
             let span_us = now.since(mark.at).as_micros() as u64;
             let bps = (self.acknowledged - mark.bytes) * 8_000_000 / span_us.max(1);
@@ -209,7 +213,7 @@ mod tests {
                 budget.delivered(at, peer, bytes, last, before);
                 flying.pop_front();
             }
-            let before = budget.released(now, flying.is_empty());
+            let before = budget.released(now, flying.len());
             line_free = line_free.max(now) + Duration::from_micros(bytes * 8_000_000 / line_bps);
             flying.push_back((line_free + Duration::from_millis(20), now, before));
             let bps = budget.pace_bps().unwrap_or(u64::MAX).min(offered_bps);

@@ -263,7 +263,7 @@ impl Uplink {
             requested: offer.requested,
             bytes,
             released: now,
-            mark: self.budget.released(now, under_way == 0),
+            mark: self.budget.released(now, under_way),
         };
         self.connections.get_mut(&offer.peer)?.flights.insert(token, flight);
         if !offer.requested {
