@@ -8,7 +8,10 @@ fn main() {
     let commit =
         commit.map_or_else(|| "unknown".into(), |out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
     println!("cargo:rustc-env=CAUDAL_COMMIT={commit}");
-    if let Some(head) = git(&["rev-parse", "--git-path", "HEAD"]) {
-        println!("cargo:rerun-if-changed={}", String::from_utf8_lossy(&head.stdout).trim());
+    // HEAD changes when another branch is checked out, its log with every commit.
+    for file in ["HEAD", "logs/HEAD"] {
+        if let Some(path) = git(&["rev-parse", "--git-path", file]) {
+            println!("cargo:rerun-if-changed={}", String::from_utf8_lossy(&path.stdout).trim());
+        }
     }
 }

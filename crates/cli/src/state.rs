@@ -79,11 +79,7 @@ pub(crate) fn write_key(file: &Path, key: &SecretKey) -> Result<()> {
 pub(crate) fn channel_key(file: Option<&Path>, name: &str) -> Result<SecretKey> {
     let path = match file {
         Some(file) => file.to_owned(),
-        None => {
-            let plain: String =
-                name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).take(60).collect();
-            data_dir()?.join("keys").join(format!("{plain}.key"))
-        }
+        None => data_dir()?.join("keys").join(format!("{}.key", file_name(name))),
     };
     if path.exists() {
         return read_key(&path);
@@ -92,6 +88,19 @@ pub(crate) fn channel_key(file: Option<&Path>, name: &str) -> Result<SecretKey> 
     write_key(&path, &key)?;
     eprintln!("Made a key for this channel: {}. Back it up: who has it owns the channel.", path.display());
     Ok(key)
+}
+
+/// A file name for a channel's name, another one for each: what a file name cannot hold is told apart by a number.
+fn file_name(name: &str) -> String {
+    let plain: String = name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).take(60).collect();
+    if plain == name {
+        return plain;
+    }
+    // FNV-1a: it tells names apart that one person chose, and is no secret.
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{plain}-{:08x}", hash as u32)
 }
 
 /// The last epoch of a channel; 0 when unknown.
@@ -108,4 +117,17 @@ pub(crate) fn store_epoch(channel: &ChannelId, epoch: u64) -> Result<()> {
     fs::write(&new, format!("{epoch}\n"))?;
     fs::rename(new, path)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_look_alike_have_keys_of_their_own() {
+        assert_eq!(file_name("Canal"), "Canal");
+        let alike = ["Canal 1", "Canal-1", "Canal/1"].map(file_name);
+        assert!(alike.iter().all(|name| name.starts_with("Canal-1")));
+        assert!(alike[0] != alike[1] && alike[1] != alike[2] && alike[0] != alike[2]);
+    }
 }

@@ -54,7 +54,9 @@ impl Recording {
     pub async fn open(output: &Output) -> Result<Self, NodeError> {
         let (path, sink) = match output {
             Output::File(path) => {
-                let file = tokio::fs::File::create(path).await;
+                // What the file held stays until there is something to write.
+                let mut open = tokio::fs::OpenOptions::new();
+                let file = open.write(true).create(true).truncate(false).open(path).await;
                 let file = file.map_err(|source| NodeError::Output { path: path.clone(), source })?;
                 (path.clone(), Sink::File(file))
             }
@@ -86,6 +88,11 @@ impl Recording {
             match read {
                 Some(Read::Part(part)) => {
                     let pieces: Vec<_> = self.writer.write(&part).collect();
+                    if self.recorded.parts == 0
+                        && let Err(source) = self.empty().await
+                    {
+                        return Err((NodeError::Output { path: self.path, source }, self.recorded));
+                    }
                     if let Err(source) = self.write(&pieces).await {
                         let error = NodeError::Output { path: self.path, source };
                         return Err((error, self.recorded));
@@ -99,6 +106,14 @@ impl Recording {
         match self.flush().await {
             Ok(()) => Ok(self.recorded),
             Err(source) => Err((NodeError::Output { path: self.path, source }, self.recorded)),
+        }
+    }
+
+    /// Removes what the file held before; a pipe or device has nothing to remove.
+    async fn empty(&mut self) -> std::io::Result<()> {
+        match &self.sink {
+            Sink::File(file) if file.metadata().await?.is_file() => file.set_len(0).await,
+            _ => Ok(()),
         }
     }
 

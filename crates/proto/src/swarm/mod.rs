@@ -225,6 +225,7 @@ impl Swarm {
             self.second_at = now + Duration::from_secs(1);
             self.every_second(now);
         }
+        self.tell_paths();
         self.watch_neighbours(now);
         self.tend(now);
         self.gossip(now);

@@ -7,12 +7,14 @@ use super::store::Held;
 use crate::chunk::{Chunk, Flags, VerifiedChunk};
 use crate::id::PeerId;
 use crate::time::Timestamp;
-use crate::wire::{ChunkHead, LAG_UNKNOWN_MS, Message, RangeList};
+use crate::wire::{ChunkHead, Message, RangeList};
 
 /// After a new broadcast began, chunks of the old one may still be on their way for this long.
 const EPOCH_GRACE: Duration = Duration::from_secs(10);
 /// Chunks this far below the window are late, not replayed.
 const LATE_MAX: u64 = 512;
+/// A lag of the hops that is believed, ms.
+const LAG_BELIEVED_MS: u16 = 2_000;
 /// Halves of the window over which the smallest clock difference is kept.
 const LAG_WINDOW: Duration = Duration::from_secs(20);
 
@@ -114,7 +116,8 @@ impl Swarm {
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         neighbour.have.insert(header.number);
         neighbour.fade();
-        let hops = (head.lag_ms < LAG_UNKNOWN_MS && !head.requested)
+        // Nobody signs the lag: what no push can have taken is not believed.
+        let hops = (head.lag_ms < LAG_BELIEVED_MS && !head.requested)
             .then(|| u64::from(head.lag_ms) * 1000 + neighbour.rtt.as_micros() as u64 / 2);
         let unix_us = now.as_micros().saturating_add_signed(self.unix_offset_us);
         let lag_us = self.lag.lag_us(now, unix_us, header.signed_unix_us(), hops);

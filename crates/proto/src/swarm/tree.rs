@@ -77,6 +77,8 @@ pub(super) struct Substream {
     /// Factor on the hold time, in tenths; grows with every change.
     hold: u32,
     children: Vec<Child>,
+    /// Its children have not been told its path.
+    path_changed: bool,
     /// How far behind the signature it arrives, smoothed, µs.
     lag_us: Option<u64>,
     /// How long after a chunk is known to exist it arrives, smoothed, µs.
@@ -95,6 +97,7 @@ impl Substream {
             consider_at: now,
             hold: 10,
             children: Vec::new(),
+            path_changed: false,
             lag_us: None,
             lateness_us: 0,
         }
@@ -471,7 +474,21 @@ impl Swarm {
         self.tell_path(s);
     }
 
+    /// Its children are told with the next tick: a parent that changes its path all the time is not passed on as a flood.
     fn tell_path(&mut self, s: u8) {
+        self.substreams[usize::from(s)].path_changed = true;
+    }
+
+    /// Tells children of paths that changed since the last tick.
+    pub(super) fn tell_paths(&mut self) {
+        for s in 0..self.substream_count() {
+            if core::mem::take(&mut self.substreams[usize::from(s)].path_changed) {
+                self.tell_children(s);
+            }
+        }
+    }
+
+    fn tell_children(&mut self, s: u8) {
         let sub = &self.substreams[usize::from(s)];
         let message = Message::Path(Accept { substream: s, path: sub.path() });
         let children: Vec<PeerId> = sub.children.iter().map(|child| child.peer).collect();
