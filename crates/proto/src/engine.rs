@@ -344,7 +344,8 @@ impl Engine {
         }
         while let Some(release) = self.uplink.release(now) {
             let Some((handle, _)) = self.swarms.get(&release.channel) else { continue };
-            let lag_ms = (release.lag_us / 1000).min(u64::from(LAG_UNKNOWN_MS) - 1) as u16;
+            let unknown = u64::from(LAG_UNKNOWN_MS);
+            let lag_ms = release.hops_us.map_or(unknown, |us| (us / 1000).min(unknown - 1)) as u16;
             let head = ChunkHead { handle: *handle, requested: release.offer.requested, lag_ms };
             self.transmit(Transmit::Chunk {
                 peer: release.offer.peer,

@@ -120,7 +120,7 @@ impl Fuzz {
             12 => Message::Reject(Reject {
                 substream,
                 reason: RejectReason::Displaced,
-                suggestions: vec![self.peer()],
+                suggestions: vec![PexPeer { peer: self.peer(), addr: common::addr(self.rng.usize(..60)) }],
             }),
             13 => Message::Detach { substream },
             14 => {

@@ -1,7 +1,7 @@
 //! Measures delivery over seeds and sizes; ignored unless asked for. Constants come from the environment:
 //!
 //! ```text
-//! SWEEP="slot_ease_percent=60,leaf_delay=100" K=4 PAYLOAD=10600 NS=6,20,60 SEEDS=5 \
+//! SWEEP="slot_fill_percent=80,leaf_delay=100" K=4 PAYLOAD=10600 NS=6,20,60 SEEDS=5 \
 //!   cargo test -p caudal-proto --release --test sweep -- --ignored --nocapture
 //! ```
 
@@ -22,7 +22,6 @@ fn apply(net: &mut Net) {
         let (name, value) = pair.split_once('=').expect("name=value");
         let number: u64 = value.parse().expect("a number");
         match name {
-            "slot_ease_percent" => policy.slot_ease_percent = number as u32,
             "slot_fill_percent" => policy.slot_fill_percent = number as u32,
             "interior_every" => policy.interior_every = number as u8,
             "shed_wait" => policy.shed_wait = MS(number),

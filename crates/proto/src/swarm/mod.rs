@@ -80,7 +80,8 @@ pub(crate) struct Offer {
     pub(crate) expires: Timestamp,
     pub(crate) requested: bool,
     pub(crate) received: Timestamp,
-    pub(crate) lag_us: u64,
+    /// Time from signing to here as the hops added it up, µs; `None` when one of them did not know.
+    pub(crate) hops_us: Option<u64>,
 }
 
 /// What the uplink tells its swarms.
@@ -127,6 +128,10 @@ pub(crate) struct Swarm {
     /// Bytes that a source with a set number of copies may still send, and since when they were counted.
     savings: i64,
     saved_at: Timestamp,
+    /// No hole is asked for before.
+    pull_at: Timestamp,
+    /// No child is displaced before.
+    displace_at: Timestamp,
     next_ping: u32,
     tick_at: Timestamp,
     second_at: Timestamp,
@@ -171,6 +176,8 @@ impl Swarm {
             uplink: UplinkView::default(),
             savings: i64::MAX / 2,
             saved_at: now,
+            pull_at: now,
+            displace_at: now,
             next_ping: 0,
             tick_at: now,
             second_at: now,
@@ -315,6 +322,7 @@ impl Swarm {
                 neighbour.met = true;
                 neighbour.source = handshake.source;
                 neighbour.upload_kbps = handshake.upload_kbps;
+                self.keep_the_stronger(now);
             }
             Message::Certificate(bytes) => self.hear_certificate(now, peer, &bytes),
             Message::LiveNote(bytes) => self.hear_note(now, peer, &bytes),

@@ -196,6 +196,48 @@ impl Swarm {
         }
     }
 
+    /// A source has more who want to be its neighbours than it can have: of those it feeds nothing, the weakest makes room
+    /// for a stronger one, and one place stays free to find out who is stronger.
+    pub(super) fn keep_the_stronger(&mut self, now: Timestamp) {
+        if !self.is_source() || self.neighbours.len() < self.config.policy.source_neighbours_max {
+            return;
+        }
+        let idle = self.neighbours.values().filter(|n| n.met && !self.feeds(&n.peer));
+        let weakest =
+            idle.min_by_key(|n| (n.upload_kbps, core::cmp::Reverse(n.connected), n.peer)).map(|n| n.peer);
+        if let Some(peer) = weakest
+            && self.forget(now, peer)
+        {
+            self.out.push_back(SwarmOutput::Disconnect(peer, CloseCode::Full));
+        }
+    }
+
+    /// A neighbour named peers that may have room: they are dialled at once, if there is room for them here.
+    pub(super) fn meet(&mut self, now: Timestamp, peers: &[PexPeer]) {
+        let under_way = self.dials_under_way(now);
+        let mut room = self
+            .config
+            .policy
+            .neighbours_max
+            .saturating_sub(self.neighbours.len() + under_way)
+            .min(DIALS_MAX.saturating_sub(under_way));
+        for told in peers {
+            if self.neighbours.contains_key(&told.peer) {
+                continue;
+            }
+            if !self.known.contains_key(&told.peer) {
+                let addrs = alloc::vec![told.addr];
+                self.know(now, Candidate { peer: told.peer, addrs, source: false, cost: 0 });
+            }
+            let Some(known) = self.known.get_mut(&told.peer) else { continue };
+            if room > 0 && known.dialling.is_none_or(|until| now >= until) && now >= known.next_dial {
+                room -= 1;
+                known.dialling = Some(now + DIAL_MAX);
+                self.out.push_back(SwarmOutput::Connect(told.peer, known.addrs.clone()));
+            }
+        }
+    }
+
     pub(super) fn hear_pex(&mut self, now: Timestamp, from: PeerId, peers: &[PexPeer]) {
         for told in peers {
             // Known addresses come from trackers and from connections: hearsay does not replace them.

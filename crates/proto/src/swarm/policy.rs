@@ -30,9 +30,7 @@ pub struct Policy {
     pub neighbours_max: usize,
     /// Neighbours that a source accepts.
     pub source_neighbours_max: usize,
-    /// Share of upload given to children as a matter of course: parts come in bursts, and a queue needs room to drain …
-    pub slot_ease_percent: u32,
-    /// … and to those who find no other parent; the rest pays for headers, repair and joiners.
+    /// Share of upload given to children; the rest pays for repair and joiners.
     pub slot_fill_percent: u32,
     /// Each peer is interior in one of this many substreams, evenly spaced.
     pub interior_every: u8,
@@ -128,8 +126,7 @@ impl Default for Policy {
             neighbours_wanted: 12,
             neighbours_max: 20,
             source_neighbours_max: 32,
-            slot_ease_percent: 70,
-            slot_fill_percent: 80,
+            slot_fill_percent: 92,
             interior_every: 2,
             leaf_delay: ms(250),
             shed_wait: ms(350),
@@ -207,13 +204,10 @@ impl Policy {
         (u64::from(s) + peer.tag()).is_multiple_of(u64::from(self.interior_every.max(1)))
     }
 
-    /// Children (over all substreams) that an upload carries with ease, and at most.
-    pub(crate) fn slots(&self, upload_bps: u64, rate_bps: u64, substreams: u8) -> (u32, u32) {
-        let share = |percent: u32| {
-            let bps = upload_bps * u64::from(percent) / 100 * u64::from(substreams);
-            u32::try_from(bps / rate_bps.max(1)).unwrap_or(u32::MAX)
-        };
-        (share(self.slot_ease_percent), share(self.slot_fill_percent))
+    /// Children (over all substreams) that an upload carries.
+    pub(crate) fn slots(&self, upload_bps: u64, rate_bps: u64, substreams: u8) -> u32 {
+        let bps = upload_bps * u64::from(self.slot_fill_percent) / 100 * u64::from(substreams);
+        u32::try_from(bps / rate_bps.max(1)).unwrap_or(u32::MAX)
     }
 
     /// How good a parent would be: the delay expected through it, µs; `None` when it would refuse.

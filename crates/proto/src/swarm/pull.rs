@@ -28,8 +28,12 @@ const UNANSWERED_AFTER: Duration = Duration::from_secs(3);
 const GUESS_PERIOD: Duration = Duration::from_millis(80);
 /// What it counts against a neighbour that a request was not answered in time.
 const SLOW_COST: Duration = Duration::from_millis(100);
-/// A neighbour that is busy is not asked again for this long.
-const BUSY_FOR: Duration = Duration::from_millis(120);
+/// A neighbour that is busy is not asked again for this long …
+const BUSY_FOR: Duration = Duration::from_millis(300);
+/// … and by a joiner for this long.
+const BUSY_FOR_JOINING: Duration = Duration::from_millis(120);
+/// Holes are asked for this often at most, all that are due at once; joiners ask as they go.
+const PULL_PERIOD: Duration = Duration::from_millis(100);
 
 impl Swarm {
     pub(super) fn pull(&mut self, now: Timestamp) {
@@ -37,6 +41,10 @@ impl Swarm {
         self.end_locks(now);
         self.guess_after.retain(|_, after| now < *after);
         let joining = self.store.have().end() < burst_end || self.has_holes(burst_end);
+        // Every message is a chance to look; asking at each of them would make more packets than chunks.
+        if now < self.pull_at {
+            return;
+        }
         if !self.neighbours.values().any(|n| self.may_ask(now, n, joining)) {
             return;
         }
@@ -56,6 +64,9 @@ impl Swarm {
             }
         }
         let deadline_ms = self.config.policy.pull_expiry.as_millis() as u16;
+        if !joining && !requests.is_empty() {
+            self.pull_at = now + PULL_PERIOD;
+        }
         for (peer, numbers) in requests {
             let chunks = RangeList::from_numbers(numbers);
             self.send(peer, &Message::Request(Request { deadline_ms, joining, chunks }));
@@ -110,7 +121,18 @@ impl Swarm {
     fn may_ask(&self, now: Timestamp, n: &Neighbour, joining: bool) -> bool {
         let policy = &self.config.policy;
         let pipeline = if joining { policy.pipeline_joining } else { policy.pipeline };
-        n.met && !n.suspect && n.epoch == self.epoch() && now >= n.busy_until && n.asked.len() < pipeline
+        n.met
+            && !n.suspect
+            && n.epoch == self.epoch()
+            && now >= n.busy_until
+            && n.asked.len() < pipeline
+            && n.wait() <= self.wait_asked(joining)
+    }
+
+    /// Whose chunks wait longer than this on its uplink would refuse: asking costs both sides for nothing.
+    fn wait_asked(&self, joining: bool) -> Duration {
+        let policy = &self.config.policy;
+        if joining { policy.serve_wait_joining } else { policy.serve_wait }
     }
 
     /// The neighbour to ask: it holds the chunk, has room in its pipeline, and answers soonest.
@@ -121,12 +143,14 @@ impl Swarm {
         let s = (number % u64::from(self.substream_count()).max(1)) as u8;
         let since = self.store.known_since(number);
         let parent = self.substreams.get(usize::from(s)).and_then(super::tree::Substream::parent);
+        let wait_most = self.wait_asked(joining);
         let may_guess = !self.guess_after.contains_key(&number);
         let rng = &mut self.rng;
         self.neighbours
             .values()
             .filter(|n| n.met && !n.suspect && n.epoch == self.certificate.map_or(0, |c| c.epoch))
             .filter(|n| n.asked.len() < pipeline && now >= n.busy_until && !n.asked.contains_key(&number))
+            .filter(|n| n.wait() <= wait_most)
             // What the parent should have it will push.
             .filter(|n| {
                 n.have.contains(number)
@@ -186,6 +210,7 @@ impl Swarm {
         reason: RefuseReason,
         chunks: &RangeList,
     ) {
+        let joining = matches!(self.phase, Phase::Joined { burst_end } if self.has_holes(burst_end));
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         let mut lied = false;
         for number in chunks.numbers(REQUESTED_MAX) {
@@ -206,7 +231,7 @@ impl Swarm {
             }
         }
         if reason == RefuseReason::Busy {
-            neighbour.busy_until = now + BUSY_FOR;
+            neighbour.busy_until = now + if joining { BUSY_FOR_JOINING } else { BUSY_FOR };
         }
         if lied && neighbour.is_new_claim(now) {
             self.strike(now, peer, "it claims chunks that it has not");
@@ -240,7 +265,7 @@ impl Swarm {
                     }
                     wait += Duration::from_micros(bytes * 8_000_000 / self.uplink.pace_bps.max(1));
                     neighbour.serving += 1;
-                    let (chunk, received, lag_us) = (held.chunk.clone(), held.received, held.lag_us);
+                    let (chunk, received, hops_us) = (held.chunk.clone(), held.received, held.hops_us);
                     offers.push(Offer {
                         peer,
                         chunk,
@@ -248,7 +273,7 @@ impl Swarm {
                         expires,
                         requested: true,
                         received,
-                        lag_us,
+                        hops_us,
                     });
                 }
             }

@@ -130,7 +130,7 @@ impl Swarm {
         self.stats.useful_bytes += bytes;
         self.stats.pulled += u64::from(head.requested);
         let since = self.store.known_since(header.number);
-        if !self.store.insert(Held { chunk: chunk.clone(), received: now, lag_us }) {
+        if !self.store.insert(Held { chunk: chunk.clone(), received: now, hops_us: hops }) {
             return;
         }
         if let Some(holder) = self.locks.remove(&header.number)
@@ -144,8 +144,8 @@ impl Swarm {
             // It may still wait there to be pushed; sent twice, it would delay what nobody has yet.
             self.send(parent, &Message::Cancel(RangeList::from_numbers([header.number])));
         }
-        self.note_arrival(now, peer, s, lag_us, since, head.requested);
-        self.push(now, &chunk, lag_us, Some(peer));
+        self.note_arrival(now, peer, header.number, lag_us, since, head.requested);
+        self.push(now, &chunk, hops, Some(peer));
         if header.index == 0 && header.flags.has(Flags::SEGMENT_START) {
             self.tell_newcomers(now);
         }
@@ -156,9 +156,9 @@ impl Swarm {
     pub(crate) fn publish(&mut self, now: Timestamp, chunks: alloc::vec::Vec<VerifiedChunk>) {
         for chunk in chunks {
             if chunk.header().epoch == self.epoch()
-                && self.store.insert(Held { chunk: chunk.clone(), received: now, lag_us: 0 })
+                && self.store.insert(Held { chunk: chunk.clone(), received: now, hops_us: Some(0) })
             {
-                self.push(now, &chunk, 0, None);
+                self.push(now, &chunk, Some(0), None);
                 if chunk.header().index == 0 && chunk.header().flags.has(Flags::SEGMENT_START) {
                     self.tell_newcomers(now);
                 }

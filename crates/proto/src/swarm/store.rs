@@ -28,8 +28,8 @@ const EDGE_STEP_MIN: Duration = Duration::from_millis(5);
 pub(crate) struct Held {
     pub(crate) chunk: VerifiedChunk,
     pub(crate) received: Timestamp,
-    /// How long it had travelled since it was signed, µs.
-    pub(crate) lag_us: u64,
+    /// How long it had travelled since it was signed, as the hops added it up, µs; `None` when one did not know.
+    pub(crate) hops_us: Option<u64>,
 }
 
 /// The chunks of one broadcast.

@@ -8,15 +8,20 @@ use core::time::Duration;
 
 use super::policy::{ACCEPT_NOBODY, ACCEPT_URGENT, Overlay, ParentView, Policy, child_value};
 use super::{Offer, Swarm, SwarmOutput};
+use crate::addr::is_dialable;
 use crate::chunk::VerifiedChunk;
 use crate::id::PeerId;
 use crate::time::Timestamp;
 use crate::wire::{
-    Accept, Attach, LAG_UNKNOWN_MS, Message, PATH_LEN_MAX, Path, Reject, RejectReason, SUGGESTIONS_MAX,
+    Accept, Attach, LAG_UNKNOWN_MS, Message, PATH_LEN_MAX, Path, PexPeer, Reject, RejectReason,
+    SUGGESTIONS_MAX,
 };
 
-/// Chunks that a new child is pushed from before it came.
-const BACKLOG_MAX: usize = 12;
+/// Chunks that a new child is pushed from before it came: what bridges a handover. Children that come and go must not be
+/// what fills an uplink.
+const BACKLOG_MAX: usize = 6;
+/// Older chunks than this are not among them: who wants them asks.
+const BACKLOG_AGE_MAX: Duration = Duration::from_millis(1200);
 /// Chunks of somebody who was, or was asked to be, a parent are welcome for this long.
 const FORMER_GRACE: Duration = Duration::from_secs(15);
 /// A parent that refused is asked again after this long.
@@ -27,6 +32,14 @@ const STATE_GAP_MIN: Duration = Duration::from_millis(120);
 const ELSEWHERE_MAX: u32 = 10;
 /// What it counts against a parent that a substream starved through it.
 const STARVED_COST: Duration = Duration::from_millis(150);
+/// What arrives later than this is not offered to children.
+const LAG_OFFERED_MAX_MS: u64 = 3_000;
+/// A displaced child is pushed to for this long at most while it looks elsewhere.
+const LEAVING_MAX: Duration = Duration::from_millis(1500);
+/// Children are displaced this often at most, over all substreams: until it has gone each costs a slot.
+const DISPLACE_PERIOD: Duration = Duration::from_millis(500);
+/// With so many neighbours a source's slots go to whoever relays best; with fewer each has its share.
+const SOURCE_NEIGHBOURS_MANY: usize = 12;
 /// Largest factor by which changes lengthen the hold time, in tenths.
 const HOLD_MAX: u32 = 100;
 
@@ -48,6 +61,8 @@ struct Child {
     peer: PeerId,
     interior: bool,
     value: u8,
+    /// It was told to go elsewhere, and is pushed to until it has, or until then.
+    leaving: Option<Timestamp>,
 }
 
 /// How much room there is for another child.
@@ -83,6 +98,12 @@ pub(super) struct Substream {
     lag_us: Option<u64>,
     /// How long after a chunk is known to exist it arrives, smoothed, µs.
     lateness_us: u64,
+    /// The newest chunk that arrived from anybody.
+    newest: Option<u64>,
+    /// For how long the one after it has been known to exist.
+    behind: Duration,
+    /// The parent wants to be left; until then it still pushes.
+    evicted: Option<Timestamp>,
 }
 
 impl Substream {
@@ -100,6 +121,9 @@ impl Substream {
             path_changed: false,
             lag_us: None,
             lateness_us: 0,
+            newest: None,
+            behind: Duration::ZERO,
+            evicted: None,
         }
     }
 
@@ -138,6 +162,11 @@ impl Substream {
         self.children.len() as u32
     }
 
+    /// Children that are to stay.
+    fn settled(&self) -> u32 {
+        self.children.iter().filter(|child| child.leaving.is_none()).count() as u32
+    }
+
     pub(super) fn lateness(&self) -> Duration {
         Duration::from_micros(self.lateness_us)
     }
@@ -151,6 +180,7 @@ impl Substream {
     /// The parent is gone; its last chunks may still arrive.
     fn lose_parent(&mut self, now: Timestamp) -> Option<PeerId> {
         let parent = self.parent.take()?.peer;
+        self.evicted = None;
         self.orphan_since = now;
         Some(parent)
     }
@@ -194,18 +224,20 @@ impl Swarm {
         }
     }
 
-    /// Books the arrival of a chunk of substream `s`, known to exist `since`.
+    /// Books the arrival of chunk `number`, known to exist `since`.
     pub(super) fn note_arrival(
         &mut self,
         now: Timestamp,
         peer: PeerId,
-        s: u8,
+        number: u64,
         lag_us: u64,
         since: Option<Timestamp>,
         requested: bool,
     ) {
+        let s = (number % u64::from(self.substream_count()).max(1)) as u8;
         let grace = self.config.policy.attach_timeout;
         let sub = &mut self.substreams[usize::from(s)];
+        sub.newest = sub.newest.max(Some(number));
         if !sub.is_parent(&peer) && sub.has_parent() && now.since(sub.parent_since) > grace {
             sub.elsewhere += 1;
         }
@@ -235,10 +267,11 @@ impl Swarm {
             return 0;
         }
         let sub = &self.substreams[usize::from(s)];
-        match sub.lag_us {
-            Some(lag) if sub.has_parent() => ((lag / 1000).min(u64::from(LAG_UNKNOWN_MS) - 1)) as u16,
-            _ => LAG_UNKNOWN_MS,
-        }
+        let Some(lag_us) = sub.lag_us.filter(|_| sub.has_parent()) else { return LAG_UNKNOWN_MS };
+        // What has dried up further up is worth nothing to a child, whatever it was worth before.
+        let behind = sub.behind > self.config.policy.probe_after + sub.lateness() * 2;
+        let lag_ms = lag_us / 1000 + if behind { sub.behind.as_millis() as u64 } else { 0 };
+        if lag_ms < LAG_OFFERED_MAX_MS { lag_ms as u16 } else { LAG_UNKNOWN_MS }
     }
 
     /// Least value of a child that would be accepted in substream `s`.
@@ -260,9 +293,23 @@ impl Swarm {
         }
     }
 
-    /// A source sells whole copies of every substream; its owner counted the headers.
+    /// Children over all substreams that a source may have; its owner counted the headers when naming the copies.
     fn source_slots(&self) -> u32 {
-        (self.upload_bps() * u64::from(self.substream_count()) / self.rate_bps.max(1)) as u32
+        let k = u64::from(self.substream_count());
+        let carried = (self.upload_bps() * k / self.rate_bps.max(1)) as u32;
+        match self.config.role {
+            // What a momentary swing of the rate does to the quotient must not close a substream.
+            super::Role::Source { copies_percent: Some(percent), .. } => {
+                let sold = (u64::from(percent) * k / 100) as u32;
+                if carried + k as u32 / 2 >= sold { sold } else { carried }
+            }
+            _ => carried,
+        }
+    }
+
+    /// A substream's own share of `slots`, the `place`th of `of`: no substream is closed because others took its slots.
+    fn quota(slots: u32, place: u32, of: u32) -> u32 {
+        slots * (place + 1) / of.max(1) - slots * place / of.max(1)
     }
 
     /// A source with a set number of copies that pushes all of them.
@@ -277,25 +324,21 @@ impl Swarm {
 
     fn room(&self, s: u8) -> Room {
         let k = self.substream_count();
-        let here = self.substreams[usize::from(s)].children();
-        let used: u32 = self.substreams.iter().map(Substream::children).sum();
+        let here = self.substreams[usize::from(s)].settled();
         if self.is_source() {
-            let slots = self.source_slots();
-            let each = slots.div_ceil(u32::from(k.max(1)));
-            return if used < slots && here < each { Room::Ease } else { Room::None };
+            let quota = Self::quota(self.source_slots(), u32::from(s), u32::from(k));
+            return if here < quota { Room::Ease } else { Room::None };
         }
         if self.uplink.usual_wait > self.config.policy.shed_wait / 2 {
             return Room::None;
         }
-        let (ease, fill) = self.config.policy.slots(self.upload_bps(), self.rate_bps, k);
-        let interior = u32::from(k.div_ceil(self.config.policy.interior_every.max(1))).max(1);
-        if used < ease && here < ease.div_ceil(interior) + 1 {
-            Room::Ease
-        } else if used < fill {
-            Room::Tight
-        } else {
-            Room::None
+        let used: u32 = self.substreams.iter().map(Substream::children).sum();
+        let slots = self.config.policy.slots(self.upload_bps(), self.rate_bps, k);
+        if used >= slots {
+            return Room::None;
         }
+        let interior = u32::from(k.div_ceil(self.config.policy.interior_every.max(1))).max(1);
+        if here < slots.div_ceil(interior) { Room::Ease } else { Room::Tight }
     }
 
     /// An uplink that is always late serves nobody: its least useful child is better off elsewhere.
@@ -312,6 +355,46 @@ impl Swarm {
         self.put(SwarmOutput::WithdrawPushes(child.peer, s));
     }
 
+    /// Tells `child` to go elsewhere, first of all to `to`, which took its place; it is pushed to until it has.
+    fn displace(&mut self, now: Timestamp, s: u8, child: PeerId, to: PeerId) {
+        let children = &mut self.substreams[usize::from(s)].children;
+        let Some(entry) = children.iter_mut().find(|entry| entry.peer == child) else { return };
+        entry.leaving = Some(now + LEAVING_MAX);
+        self.displace_at = now + DISPLACE_PERIOD;
+        let mut suggestions = self.suggestions(s, child);
+        suggestions.retain(|other| other.peer != to);
+        if let Some(first) = self.introduction(&to) {
+            suggestions.insert(0, first);
+        }
+        suggestions.truncate(SUGGESTIONS_MAX);
+        let reason = RejectReason::Displaced;
+        self.send(child, &Message::Reject(Reject { substream: s, reason, suggestions }));
+    }
+
+    /// Displaced children whose time is up are children no longer.
+    fn end_leaving(&mut self, now: Timestamp) {
+        for s in 0..self.substream_count() {
+            let children = &mut self.substreams[usize::from(s)].children;
+            let over: Vec<PeerId> = children
+                .iter()
+                .filter(|c| c.leaving.is_some_and(|until| now >= until))
+                .map(|c| c.peer)
+                .collect();
+            children.retain(|child| !over.contains(&child.peer));
+            for peer in over {
+                let reject = Reject { substream: s, reason: RejectReason::Full, suggestions: Vec::new() };
+                self.send(peer, &Message::Reject(reject));
+                self.put(SwarmOutput::WithdrawPushes(peer, s));
+            }
+        }
+    }
+
+    /// Somebody is on the way out, or only just was.
+    fn is_displacing(&self, now: Timestamp) -> bool {
+        now < self.displace_at
+            || self.substreams.iter().any(|sub| sub.children.iter().any(|c| c.leaving.is_some()))
+    }
+
     /// Substreams that one child may have from this node when others want them: half of all, and of a source's copies
     /// what is left for each when all neighbours have as many, so that nobody depends on the source alone.
     fn share(&self) -> usize {
@@ -320,7 +403,15 @@ impl Swarm {
             return half;
         }
         let neighbours = self.neighbours.values().filter(|n| n.met).count().max(1);
+        if neighbours >= SOURCE_NEIGHBOURS_MANY {
+            return half.max(1);
+        }
         (self.source_slots() as usize).div_ceil(neighbours).clamp(1, half.max(1))
+    }
+
+    /// Whether `peer` is a child in any substream.
+    pub(super) fn feeds(&self, peer: &PeerId) -> bool {
+        self.substreams.iter().any(|sub| sub.is_child(peer))
     }
 
     fn substreams_of_child(&self, peer: &PeerId) -> usize {
@@ -334,6 +425,7 @@ impl Swarm {
             |child: &Child| if self.substreams_of_child(&child.peer) > share { 0 } else { child.value };
         let children = self.substreams[usize::from(s)].children.iter();
         children
+            .filter(|child| child.leaving.is_none())
             .map(|child| Child { value: worth(child), ..*child })
             .min_by_key(|child| (child.value, child.peer))
     }
@@ -348,7 +440,7 @@ impl Swarm {
         let path = sub.path();
         let verdict = if path.contains(&peer.tag()) || path.len() == PATH_LEN_MAX {
             Err(RejectReason::Loop)
-        } else if sub.is_child(&peer) {
+        } else if sub.children.iter().any(|child| child.peer == peer && child.leaving.is_none()) {
             Ok(None)
         } else {
             match self.accept_code(s) {
@@ -356,6 +448,7 @@ impl Swarm {
                 ACCEPT_URGENT if attach.urgent => Ok(None),
                 ACCEPT_NOBODY | ACCEPT_URGENT => Err(RejectReason::Full),
                 _ if self.room(s) == Room::Ease => Ok(None),
+                _ if self.is_displacing(now) => Err(RejectReason::Full),
                 // Who has its share already displaces nobody: one peer must not become everybody's parent.
                 threshold if value >= threshold && self.substreams_of_child(&peer) < self.share() => {
                     Ok(self.weakest_child(s))
@@ -370,12 +463,7 @@ impl Swarm {
             }
             Ok(displaced) => {
                 if let Some(displaced) = displaced {
-                    self.substreams[usize::from(s)].remove_child(&displaced.peer);
-                    let mut suggestions = self.suggestions(s, displaced.peer);
-                    suggestions.insert(0, peer);
-                    suggestions.truncate(SUGGESTIONS_MAX);
-                    let reason = RejectReason::Displaced;
-                    self.send(displaced.peer, &Message::Reject(Reject { substream: s, reason, suggestions }));
+                    self.displace(now, s, displaced.peer, peer);
                 }
                 self.adopt(now, peer, &attach, value);
                 self.send(peer, &Message::Accept(Accept { substream: s, path }));
@@ -387,7 +475,7 @@ impl Swarm {
         let s = attach.substream;
         let sub = &mut self.substreams[usize::from(s)];
         sub.remove_child(&peer);
-        let child = Child { peer, interior: attach.interior, value };
+        let child = Child { peer, interior: attach.interior, value, leaving: None };
         // Strongest first: the order in which a chunk is pushed.
         let at = sub
             .children
@@ -395,15 +483,19 @@ impl Swarm {
         sub.children.insert(at, child);
         let k = u64::from(self.substream_count());
         let end = self.store.have().end();
-        let mut backlog: Vec<(VerifiedChunk, Timestamp, u64)> = self
+        let mut backlog: Vec<(VerifiedChunk, Timestamp, Option<u64>)> = self
             .store
             .range(attach.from.max(end.saturating_sub(BACKLOG_MAX as u64 * k))..end.max(attach.from))
-            .filter(|(number, _)| number % k == u64::from(s))
+            .filter(|(number, held)| number % k == u64::from(s) && now.since(held.received) < BACKLOG_AGE_MAX)
             .filter(|(number, _)| self.neighbours.get(&peer).is_some_and(|n| !n.has(*number)))
-            .map(|(_, held)| (held.chunk.clone(), held.received, held.lag_us))
+            .map(|(_, held)| (held.chunk.clone(), held.received, held.hops_us))
             .collect();
         backlog.drain(..backlog.len().saturating_sub(BACKLOG_MAX));
-        for (chunk, received, lag_us) in backlog {
+        // What waits is for children that have been there for longer.
+        if self.uplink.wait > self.config.policy.serve_wait {
+            backlog.clear();
+        }
+        for (chunk, received, hops_us) in backlog {
             let expires = now + self.config.policy.push_expiry;
             self.put(SwarmOutput::Offer(Offer {
                 peer,
@@ -412,15 +504,25 @@ impl Swarm {
                 expires,
                 requested: false,
                 received,
-                lag_us,
+                hops_us,
             }));
         }
     }
 
     /// Children of this node that relay substream `s`, the strongest first.
-    fn suggestions(&self, s: u8, not: PeerId) -> Vec<PeerId> {
+    fn suggestions(&self, s: u8, not: PeerId) -> Vec<PexPeer> {
         let children = self.substreams[usize::from(s)].children.iter();
-        children.filter(|c| c.interior && c.peer != not).map(|c| c.peer).take(SUGGESTIONS_MAX).collect()
+        children
+            .filter(|c| c.interior && c.peer != not && c.leaving.is_none())
+            .filter_map(|c| self.introduction(&c.peer))
+            .take(SUGGESTIONS_MAX)
+            .collect()
+    }
+
+    /// A neighbour and its address, where others may be told of it.
+    fn introduction(&self, peer: &PeerId) -> Option<PexPeer> {
+        let addr = self.neighbours.get(peer)?.addr.filter(|addr| is_dialable(addr, self.config.lan))?;
+        Some(PexPeer { peer: *peer, addr })
     }
 
     pub(super) fn hear_accept(&mut self, now: Timestamp, peer: PeerId, accept: Accept) {
@@ -447,6 +549,7 @@ impl Swarm {
         sub.parent_since = now;
         sub.proven = false;
         sub.elsewhere = 0;
+        sub.evicted = None;
         sub.parent = Some(Parent { peer, path: accept.path });
         sub.lag_us = None;
         sub.hold = (sub.hold * 8 / 5).min(HOLD_MAX);
@@ -502,6 +605,9 @@ impl Swarm {
         let Some(sub) = self.substreams.get_mut(usize::from(s)) else { return };
         if sub.pending.is_some_and(|pending| pending.peer == peer) {
             sub.pending = None;
+        } else if sub.is_parent(&peer) && reject.reason == RejectReason::Displaced {
+            // It goes on pushing for a moment: the move needs no gap.
+            sub.evicted = Some(now);
         } else if sub.is_parent(&peer) {
             self.leave_parent(now, s);
         } else {
@@ -510,13 +616,14 @@ impl Swarm {
         if let Some(neighbour) = self.neighbours.get_mut(&peer) {
             neighbour.refused_until.insert(s, now + REFUSED_FOR);
         }
+        self.meet(now, &reject.suggestions);
         if reject.reason != RejectReason::Displaced {
             return;
         }
         // Whom a displaced child may try has just got room. Other suggestions lift no refusal: two full parents that
         // name each other would be asked in turn for ever.
         for suggested in &reject.suggestions {
-            if let Some(neighbour) = self.neighbours.get_mut(suggested) {
+            if let Some(neighbour) = self.neighbours.get_mut(&suggested.peer) {
                 neighbour.refused_until.remove(&s);
             }
         }
@@ -570,13 +677,15 @@ impl Swarm {
 
     /// Looks for parents where there is none or a better one, and asks after late chunks.
     pub(super) fn tend_trees(&mut self, now: Timestamp) {
+        self.end_leaving(now);
         if self.is_source() || !self.phase.is_joined() || self.config.policy.overlay == Overlay::Mesh {
             return;
         }
-        let ages = self.oldest_missing(now);
         let stalled = self.store.stalled(now);
         for s in 0..self.substream_count() {
+            let age = self.staleness(now, s).max(stalled);
             let sub = &mut self.substreams[usize::from(s)];
+            sub.behind = age;
             if let Some(pending) = sub.pending {
                 if now < pending.until {
                     continue;
@@ -586,7 +695,6 @@ impl Swarm {
                     neighbour.refused_until.insert(s, now + REFUSED_FOR);
                 }
             }
-            let age = ages.get(usize::from(s)).copied().unwrap_or_default().max(stalled);
             match self.substreams[usize::from(s)].parent() {
                 None => self.seek_parent(now, s, None),
                 Some(parent) => self.watch_parent(now, s, parent, age),
@@ -620,8 +728,16 @@ impl Swarm {
                     self.send(parent, &Message::Detach { substream: s });
                 }
             }
+        } else if sub.evicted.is_some() {
+            self.seek_parent(now, s, Some(u64::MAX));
         } else if age > policy.probe_after + usual * 2 {
+            // It says itself that nothing comes to it: who waits for it waits in vain.
+            let dry = self.neighbours.get(&parent).is_some_and(|n| n.lag_us(s).is_none())
+                && age > policy.starve_after / 2;
             self.probe(now, parent);
+            if dry {
+                self.seek_parent(now, s, Some(u64::MAX));
+            }
         } else if now >= sub.consider_at {
             let hold = policy.switch_hold * sub.hold / 10;
             let eggs = Policy::eggs_us(self.reliance(&parent).saturating_sub(1), self.substream_count());
@@ -698,29 +814,29 @@ impl Swarm {
         missing.find(|n| n % k == u64::from(s) && !self.locks.contains_key(n)).unwrap_or(low)
     }
 
-    /// For each substream the age of its oldest missing chunk that nobody was asked for, burst left out.
-    fn oldest_missing(&self, now: Timestamp) -> Vec<Duration> {
-        let k = u64::from(self.substream_count());
-        let mut ages: Vec<Duration> = alloc::vec![Duration::ZERO; k as usize];
-        let edge = self.store.edge();
+    /// For how long the chunk that follows the newest of substream `s` has been known to exist. A hole behind the newest
+    /// is no sign that the substream dried up: it is pulled.
+    fn staleness(&self, now: Timestamp, s: u8) -> Duration {
+        let k = u64::from(self.substream_count()).max(1);
         let burst_end = match self.phase {
             super::join::Phase::Joined { burst_end } => burst_end,
             _ => 0,
         };
-        let low = self.store.start().max(burst_end).max(edge.saturating_sub(k * 24)).min(edge);
-        for number in self.store.have().missing(low..edge) {
-            let slot = &mut ages[(number % k) as usize];
-            if slot.is_zero()
-                && let Some(since) = self.store.known_since(number)
-            {
-                *slot = now.since(since);
-            }
-        }
-        ages
+        let from = self.store.start().max(burst_end);
+        // The first of the substream at or after where pushing is expected to begin.
+        let first = from + (u64::from(s) + k - from % k) % k;
+        let next = self.substreams[usize::from(s)].newest.map_or(first, |newest| newest + k).max(first);
+        self.store.known_since(next).map_or(Duration::ZERO, |since| now.since(since))
     }
 
     /// Offers a new chunk to the children in its substream.
-    pub(super) fn push(&mut self, now: Timestamp, chunk: &VerifiedChunk, lag_us: u64, from: Option<PeerId>) {
+    pub(super) fn push(
+        &mut self,
+        now: Timestamp,
+        chunk: &VerifiedChunk,
+        hops_us: Option<u64>,
+        from: Option<PeerId>,
+    ) {
         let k = u64::from(self.substream_count()).max(1);
         let number = chunk.header().number;
         let policy = &self.config.policy;
@@ -737,13 +853,14 @@ impl Swarm {
             .map(|(place, child)| Offer {
                 peer: child.peer,
                 chunk: chunk.clone(),
-                due: now.saturating_sub(Duration::from_micros(lag_us.min(2_000_000) * age / 100))
+                due: now
+                    .saturating_sub(Duration::from_micros(hops_us.unwrap_or(0).min(2_000_000) * age / 100))
                     + sibling_delay * place as u32
-                    + if child.interior { Duration::ZERO } else { leaf_delay },
+                    + if child.interior && child.leaving.is_none() { Duration::ZERO } else { leaf_delay },
                 expires: now + expiry,
                 requested: false,
                 received: now,
-                lag_us,
+                hops_us,
             })
             .collect();
         for offer in offers {

@@ -62,8 +62,8 @@ pub(crate) struct Release {
     pub(crate) token: ChunkToken,
     pub(crate) channel: ChannelId,
     pub(crate) offer: Offer,
-    /// Time since signing up to now and through this node's own uplink, µs.
-    pub(crate) lag_us: u64,
+    /// Time since signing up to now and through this node's own uplink as the hops added it up, µs.
+    pub(crate) hops_us: Option<u64>,
 }
 
 /// An offer that ended: what its swarm is told.
@@ -271,8 +271,9 @@ impl Uplink {
             self.usual_wait_us = (self.usual_wait(now) * 15 + waited.min(2_000_000)) / 16;
             self.usual_at = now;
         }
-        let lag_us = offer.lag_us + (now.since(offer.received) + transmission).as_micros() as u64;
-        Some(Release { token, channel, offer, lag_us })
+        let here_us = (now.since(offer.received) + transmission).as_micros() as u64;
+        let hops_us = offer.hops_us.map(|hops_us| hops_us + here_us);
+        Some(Release { token, channel, offer, hops_us })
     }
 
     /// A released chunk ended.

@@ -24,7 +24,7 @@ fn chunks(n: usize) -> Vec<VerifiedChunk> {
 fn offer(chunk: &VerifiedChunk, peer: PeerId, due: u64, expires: u64) -> Offer {
     let (due, expires) = (Timestamp::from_millis(due), Timestamp::from_millis(expires));
     let chunk = chunk.clone();
-    Offer { peer, chunk, due, expires, requested: false, received: Timestamp::ZERO, lag_us: 0 }
+    Offer { peer, chunk, due, expires, requested: false, received: Timestamp::ZERO, hops_us: Some(0) }
 }
 
 fn uplink(limit: Option<u64>, rtt: Duration) -> Uplink {

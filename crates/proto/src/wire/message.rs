@@ -155,8 +155,8 @@ pub struct Reject {
     pub substream: u8,
     /// Why.
     pub reason: RejectReason,
-    /// Whom to try.
-    pub suggestions: Vec<PeerId>,
+    /// Whom to try, and where they are.
+    pub suggestions: Vec<PexPeer>,
 }
 
 /// Why a child is not served.
@@ -165,7 +165,7 @@ pub struct Reject {
 pub enum RejectReason {
     /// All slots are taken by peers with more upload.
     Full = 0,
-    /// A peer with more upload took the slot.
+    /// A peer with more upload takes the slot: the sender goes on pushing for a moment, until the child has moved.
     Displaced = 1,
     /// The applicant is an ancestor of the parent.
     Loop = 2,
@@ -251,7 +251,7 @@ impl Message {
             Self::Reject(m) => {
                 let suggestions = &m.suggestions[..m.suggestions.len().min(SUGGESTIONS_MAX)];
                 out.extend_from_slice(&[9, m.substream, m.reason as u8, suggestions.len() as u8]);
-                suggestions.iter().for_each(|peer| out.extend_from_slice(&peer.0));
+                suggestions.iter().for_each(|peer| encode_pex(out, peer));
             }
             Self::Detach { substream } => out.extend_from_slice(&[10, *substream]),
             Self::Request(m) => {
@@ -411,8 +411,8 @@ fn decode_reject(reader: &mut Reader) -> Result<Reject, WireError> {
         3 => RejectReason::Starving,
         _ => return Err(WireError::OutOfRange),
     };
-    let count = decode_count(reader, SUGGESTIONS_MAX, 32)?;
-    let suggestions = (0..count).map(|_| reader.array().map(PeerId)).collect::<Result<_, _>>()?;
+    let count = decode_count(reader, SUGGESTIONS_MAX, 39)?;
+    let suggestions = (0..count).map(|_| decode_pex(reader)).collect::<Result<_, _>>()?;
     Ok(Reject { substream, reason, suggestions })
 }
 

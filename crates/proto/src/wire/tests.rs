@@ -42,7 +42,7 @@ fn samples() -> Vec<Message> {
         Message::Reject(Reject {
             substream: 0,
             reason: RejectReason::Displaced,
-            suggestions: vec![PeerId([9; 32])],
+            suggestions: vec![PexPeer { peer: PeerId([9; 32]), addr: "192.0.2.9:4009".parse().unwrap() }],
         }),
         Message::Detach { substream: 2 },
         Message::Request(Request { deadline_ms: 1_500, joining: true, chunks: chunks.clone() }),
