@@ -10,6 +10,7 @@
 //! [`policy`] takes every choice between peers; the other modules keep the books. The swarm never orders its own
 //! sending: chunks to send are offered to the node's [`uplink`](crate::uplink), which every swarm shares.
 
+mod children;
 mod config;
 mod gossip;
 mod have;

@@ -1,4 +1,4 @@
-//! Substream trees: for each substream one parent that pushes, and the children this node pushes to.
+//! Substream trees, upwards: for each substream one parent that pushes. Downwards is [`children`](super::children).
 //!
 //! Loops are avoided by the path of ancestors; a late chunk makes this node ask its parent whether it is there, and
 //! a silent or starving parent is replaced. Whom to ask and whom to accept is [`policy`](super::policy)'s choice.
@@ -6,22 +6,13 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::policy::{ACCEPT_NOBODY, ACCEPT_URGENT, Overlay, ParentView, Policy, child_value};
-use super::{Offer, Swarm, SwarmOutput};
-use crate::addr::is_dialable;
-use crate::chunk::VerifiedChunk;
+use super::children::{BACKLOG_MAX, Child};
+use super::policy::{Overlay, ParentView, Policy, child_value};
+use super::{Swarm, SwarmOutput};
 use crate::id::PeerId;
 use crate::time::Timestamp;
-use crate::wire::{
-    Accept, Attach, LAG_UNKNOWN_MS, Message, PATH_LEN_MAX, Path, PexPeer, Reject, RejectReason,
-    SUGGESTIONS_MAX,
-};
+use crate::wire::{Accept, Attach, LAG_UNKNOWN_MS, Message, PATH_LEN_MAX, Path, Reject, RejectReason};
 
-/// Chunks that a new child is pushed from before it came: what bridges a handover. Children that come and go must not be
-/// what fills an uplink.
-const BACKLOG_MAX: usize = 6;
-/// Older chunks than this are not among them: who wants them asks.
-const BACKLOG_AGE_MAX: Duration = Duration::from_millis(1200);
 /// Chunks of somebody who was, or was asked to be, a parent are welcome for this long.
 const FORMER_GRACE: Duration = Duration::from_secs(15);
 /// A parent that refused is asked again after this long.
@@ -34,12 +25,6 @@ const ELSEWHERE_MAX: u32 = 10;
 const STARVED_COST: Duration = Duration::from_millis(150);
 /// What arrives later than this is not offered to children.
 const LAG_OFFERED_MAX_MS: u64 = 3_000;
-/// A displaced child is pushed to for this long at most while it looks elsewhere.
-const LEAVING_MAX: Duration = Duration::from_millis(1500);
-/// Children are displaced this often at most, over all substreams: until it has gone each costs a slot.
-const DISPLACE_PERIOD: Duration = Duration::from_millis(500);
-/// With so many neighbours a source's slots go to whoever relays best; with fewer each has its share.
-const SOURCE_NEIGHBOURS_MANY: usize = 12;
 /// Largest factor by which changes lengthen the hold time, in tenths.
 const HOLD_MAX: u32 = 100;
 
@@ -54,26 +39,6 @@ struct Parent {
 struct Pending {
     peer: PeerId,
     until: Timestamp,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Child {
-    peer: PeerId,
-    interior: bool,
-    value: u8,
-    /// It was told to go elsewhere, and is pushed to until it has, or until then.
-    leaving: Option<Timestamp>,
-}
-
-/// How much room there is for another child.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Room {
-    /// Enough.
-    Ease,
-    /// Enough for somebody who finds no other parent.
-    Tight,
-    /// None.
-    None,
 }
 
 /// One substream, towards its parent and towards its children.
@@ -91,7 +56,7 @@ pub(super) struct Substream {
     consider_at: Timestamp,
     /// Factor on the hold time, in tenths; grows with every change.
     hold: u32,
-    children: Vec<Child>,
+    pub(super) children: Vec<Child>,
     /// Its children have not been told its path.
     path_changed: bool,
     /// How far behind the signature it arrives, smoothed, µs.
@@ -163,7 +128,7 @@ impl Substream {
     }
 
     /// Children that are to stay.
-    fn settled(&self) -> u32 {
+    pub(super) fn settled(&self) -> u32 {
         self.children.iter().filter(|child| child.leaving.is_none()).count() as u32
     }
 
@@ -172,7 +137,7 @@ impl Substream {
     }
 
     /// This node's own ancestors: its parent and the parent's.
-    fn path(&self) -> Path {
+    pub(super) fn path(&self) -> Path {
         let Some(parent) = &self.parent else { return Path::new() };
         core::iter::once(parent.peer.tag()).chain(parent.path.iter().copied()).take(PATH_LEN_MAX).collect()
     }
@@ -185,7 +150,7 @@ impl Substream {
         Some(parent)
     }
 
-    fn remove_child(&mut self, peer: &PeerId) {
+    pub(super) fn remove_child(&mut self, peer: &PeerId) {
         self.children.retain(|child| child.peer != *peer);
     }
 }
@@ -272,257 +237,6 @@ impl Swarm {
         let behind = sub.behind > self.config.policy.probe_after + sub.lateness() * 2;
         let lag_ms = lag_us / 1000 + if behind { sub.behind.as_millis() as u64 } else { 0 };
         if lag_ms < LAG_OFFERED_MAX_MS { lag_ms as u16 } else { LAG_UNKNOWN_MS }
-    }
-
-    /// Least value of a child that would be accepted in substream `s`.
-    pub(super) fn accept_code(&self, s: u8) -> u8 {
-        let receives = self.is_source() || self.advertised_lag_ms(s) < LAG_UNKNOWN_MS;
-        if !receives || self.config.policy.overlay == Overlay::Mesh {
-            return ACCEPT_NOBODY;
-        }
-        let interior = self.is_source() || self.config.policy.is_interior(&self.local, s);
-        match self.room(s) {
-            Room::Ease if interior => return 0,
-            Room::Ease | Room::Tight => return ACCEPT_URGENT,
-            Room::None => {}
-        }
-        // A displaced child costs a handover: the newcomer must be clearly worth more.
-        match self.weakest_child(s) {
-            Some(weakest) if interior && weakest.value < 200 => weakest.value + 1 + weakest.value / 8,
-            _ => ACCEPT_NOBODY,
-        }
-    }
-
-    /// Children over all substreams that a source may have; its owner counted the headers when naming the copies.
-    fn source_slots(&self) -> u32 {
-        let k = u64::from(self.substream_count());
-        let carried = (self.upload_bps() * k / self.rate_bps.max(1)) as u32;
-        match self.config.role {
-            // What a momentary swing of the rate does to the quotient must not close a substream.
-            super::Role::Source { copies_percent: Some(percent), .. } => {
-                let sold = (u64::from(percent) * k / 100) as u32;
-                if carried + k as u32 / 2 >= sold { sold } else { carried }
-            }
-            _ => carried,
-        }
-    }
-
-    /// A substream's own share of `slots`, the `place`th of `of`: no substream is closed because others took its slots.
-    fn quota(slots: u32, place: u32, of: u32) -> u32 {
-        slots * (place + 1) / of.max(1) - slots * place / of.max(1)
-    }
-
-    /// A source with a set number of copies that pushes all of them.
-    pub(super) fn is_sold_out(&self) -> bool {
-        let limited = matches!(self.config.role, super::Role::Source { copies_percent: Some(_), .. });
-        limited && self.unsold_slots() == 0
-    }
-
-    pub(super) fn unsold_slots(&self) -> u32 {
-        self.source_slots().saturating_sub(self.substreams.iter().map(Substream::children).sum())
-    }
-
-    fn room(&self, s: u8) -> Room {
-        let k = self.substream_count();
-        let here = self.substreams[usize::from(s)].settled();
-        if self.is_source() {
-            let quota = Self::quota(self.source_slots(), u32::from(s), u32::from(k));
-            return if here < quota { Room::Ease } else { Room::None };
-        }
-        if self.uplink.usual_wait > self.config.policy.shed_wait / 2 {
-            return Room::None;
-        }
-        let used: u32 = self.substreams.iter().map(Substream::children).sum();
-        let slots = self.config.policy.slots(self.upload_bps(), self.rate_bps, k);
-        if used >= slots {
-            return Room::None;
-        }
-        let interior = u32::from(k.div_ceil(self.config.policy.interior_every.max(1))).max(1);
-        if here < slots.div_ceil(interior) { Room::Ease } else { Room::Tight }
-    }
-
-    /// An uplink that is always late serves nobody: its least useful child is better off elsewhere.
-    pub(super) fn shed(&mut self) {
-        if self.is_source() || self.uplink.usual_wait <= self.config.policy.shed_wait {
-            return;
-        }
-        let all = (0..self.substream_count()).filter_map(|s| Some((self.weakest_child(s)?, s)));
-        let Some((child, s)) = all.min_by_key(|(child, s)| (child.interior, child.value, *s)) else { return };
-        self.substreams[usize::from(s)].remove_child(&child.peer);
-        let suggestions = self.suggestions(s, child.peer);
-        let reject = Reject { substream: s, reason: RejectReason::Full, suggestions };
-        self.send(child.peer, &Message::Reject(reject));
-        self.put(SwarmOutput::WithdrawPushes(child.peer, s));
-    }
-
-    /// Tells `child` to go elsewhere, first of all to `to`, which took its place; it is pushed to until it has.
-    fn displace(&mut self, now: Timestamp, s: u8, child: PeerId, to: PeerId) {
-        let children = &mut self.substreams[usize::from(s)].children;
-        let Some(entry) = children.iter_mut().find(|entry| entry.peer == child) else { return };
-        entry.leaving = Some(now + LEAVING_MAX);
-        self.displace_at = now + DISPLACE_PERIOD;
-        let mut suggestions = self.suggestions(s, child);
-        suggestions.retain(|other| other.peer != to);
-        if let Some(first) = self.introduction(&to) {
-            suggestions.insert(0, first);
-        }
-        suggestions.truncate(SUGGESTIONS_MAX);
-        let reason = RejectReason::Displaced;
-        self.send(child, &Message::Reject(Reject { substream: s, reason, suggestions }));
-    }
-
-    /// Displaced children whose time is up are children no longer.
-    fn end_leaving(&mut self, now: Timestamp) {
-        for s in 0..self.substream_count() {
-            let children = &mut self.substreams[usize::from(s)].children;
-            let over: Vec<PeerId> = children
-                .iter()
-                .filter(|c| c.leaving.is_some_and(|until| now >= until))
-                .map(|c| c.peer)
-                .collect();
-            children.retain(|child| !over.contains(&child.peer));
-            for peer in over {
-                let reject = Reject { substream: s, reason: RejectReason::Full, suggestions: Vec::new() };
-                self.send(peer, &Message::Reject(reject));
-                self.put(SwarmOutput::WithdrawPushes(peer, s));
-            }
-        }
-    }
-
-    /// Somebody is on the way out, or only just was.
-    fn is_displacing(&self, now: Timestamp) -> bool {
-        now < self.displace_at
-            || self.substreams.iter().any(|sub| sub.children.iter().any(|c| c.leaving.is_some()))
-    }
-
-    /// Substreams that one child may have from this node when others want them: half of all, and of a source's copies
-    /// what is left for each when all neighbours have as many, so that nobody depends on the source alone.
-    fn share(&self) -> usize {
-        let half = self.substreams.len() / 2;
-        if !self.is_source() {
-            return half;
-        }
-        let neighbours = self.neighbours.values().filter(|n| n.met).count().max(1);
-        if neighbours >= SOURCE_NEIGHBOURS_MANY {
-            return half.max(1);
-        }
-        (self.source_slots() as usize).div_ceil(neighbours).clamp(1, half.max(1))
-    }
-
-    /// Whether `peer` is a child in any substream.
-    pub(super) fn feeds(&self, peer: &PeerId) -> bool {
-        self.substreams.iter().any(|sub| sub.is_child(peer))
-    }
-
-    fn substreams_of_child(&self, peer: &PeerId) -> usize {
-        self.substreams.iter().filter(|sub| sub.is_child(peer)).count()
-    }
-
-    fn weakest_child(&self, s: u8) -> Option<Child> {
-        // Who takes more than its share from one node leaves too little for others, whatever it is worth.
-        let share = self.share();
-        let worth =
-            |child: &Child| if self.substreams_of_child(&child.peer) > share { 0 } else { child.value };
-        let children = self.substreams[usize::from(s)].children.iter();
-        children
-            .filter(|child| child.leaving.is_none())
-            .map(|child| Child { value: worth(child), ..*child })
-            .min_by_key(|child| (child.value, child.peer))
-    }
-
-    pub(super) fn hear_attach(&mut self, now: Timestamp, peer: PeerId, attach: Attach) {
-        let s = attach.substream;
-        if usize::from(s) >= self.substreams.len() {
-            return;
-        }
-        let value = child_value(attach.interior, attach.upload_kbps);
-        let sub = &self.substreams[usize::from(s)];
-        let path = sub.path();
-        let verdict = if path.contains(&peer.tag()) || path.len() == PATH_LEN_MAX {
-            Err(RejectReason::Loop)
-        } else if sub.children.iter().any(|child| child.peer == peer && child.leaving.is_none()) {
-            Ok(None)
-        } else {
-            match self.accept_code(s) {
-                _ if self.advertised_lag_ms(s) == LAG_UNKNOWN_MS => Err(RejectReason::Starving),
-                ACCEPT_URGENT if attach.urgent => Ok(None),
-                ACCEPT_NOBODY | ACCEPT_URGENT => Err(RejectReason::Full),
-                _ if self.room(s) == Room::Ease => Ok(None),
-                _ if self.is_displacing(now) => Err(RejectReason::Full),
-                // Who has its share already displaces nobody: one peer must not become everybody's parent.
-                threshold if value >= threshold && self.substreams_of_child(&peer) < self.share() => {
-                    Ok(self.weakest_child(s))
-                }
-                _ => Err(RejectReason::Full),
-            }
-        };
-        match verdict {
-            Err(reason) => {
-                let suggestions = self.suggestions(s, peer);
-                self.send(peer, &Message::Reject(Reject { substream: s, reason, suggestions }));
-            }
-            Ok(displaced) => {
-                if let Some(displaced) = displaced {
-                    self.displace(now, s, displaced.peer, peer);
-                }
-                self.adopt(now, peer, &attach, value);
-                self.send(peer, &Message::Accept(Accept { substream: s, path }));
-            }
-        }
-    }
-
-    fn adopt(&mut self, now: Timestamp, peer: PeerId, attach: &Attach, value: u8) {
-        let s = attach.substream;
-        let sub = &mut self.substreams[usize::from(s)];
-        sub.remove_child(&peer);
-        let child = Child { peer, interior: attach.interior, value, leaving: None };
-        // Strongest first: the order in which a chunk is pushed.
-        let at = sub
-            .children
-            .partition_point(|other| (other.interior, other.value) >= (child.interior, child.value));
-        sub.children.insert(at, child);
-        let k = u64::from(self.substream_count());
-        let end = self.store.have().end();
-        let mut backlog: Vec<(VerifiedChunk, Timestamp, Option<u64>)> = self
-            .store
-            .range(attach.from.max(end.saturating_sub(BACKLOG_MAX as u64 * k))..end.max(attach.from))
-            .filter(|(number, held)| number % k == u64::from(s) && now.since(held.received) < BACKLOG_AGE_MAX)
-            .filter(|(number, _)| self.neighbours.get(&peer).is_some_and(|n| !n.has(*number)))
-            .map(|(_, held)| (held.chunk.clone(), held.received, held.hops_us))
-            .collect();
-        backlog.drain(..backlog.len().saturating_sub(BACKLOG_MAX));
-        // What waits is for children that have been there for longer.
-        if self.uplink.wait > self.config.policy.serve_wait {
-            backlog.clear();
-        }
-        for (chunk, received, hops_us) in backlog {
-            let expires = now + self.config.policy.push_expiry;
-            self.put(SwarmOutput::Offer(Offer {
-                peer,
-                chunk,
-                due: now,
-                expires,
-                requested: false,
-                received,
-                hops_us,
-            }));
-        }
-    }
-
-    /// Children of this node that relay substream `s`, the strongest first.
-    fn suggestions(&self, s: u8, not: PeerId) -> Vec<PexPeer> {
-        let children = self.substreams[usize::from(s)].children.iter();
-        children
-            .filter(|c| c.interior && c.peer != not && c.leaving.is_none())
-            .filter_map(|c| self.introduction(&c.peer))
-            .take(SUGGESTIONS_MAX)
-            .collect()
-    }
-
-    /// A neighbour and its address, where others may be told of it.
-    fn introduction(&self, peer: &PeerId) -> Option<PexPeer> {
-        let addr = self.neighbours.get(peer)?.addr.filter(|addr| is_dialable(addr, self.config.lan))?;
-        Some(PexPeer { peer: *peer, addr })
     }
 
     pub(super) fn hear_accept(&mut self, now: Timestamp, peer: PeerId, accept: Accept) {
@@ -626,13 +340,6 @@ impl Swarm {
             if let Some(neighbour) = self.neighbours.get_mut(&suggested.peer) {
                 neighbour.refused_until.remove(&s);
             }
-        }
-    }
-
-    pub(super) fn hear_detach(&mut self, peer: PeerId, s: u8) {
-        if let Some(sub) = self.substreams.get_mut(usize::from(s)) {
-            sub.remove_child(&peer);
-            self.put(SwarmOutput::WithdrawPushes(peer, s));
         }
     }
 
@@ -827,46 +534,6 @@ impl Swarm {
         let first = from + (u64::from(s) + k - from % k) % k;
         let next = self.substreams[usize::from(s)].newest.map_or(first, |newest| newest + k).max(first);
         self.store.known_since(next).map_or(Duration::ZERO, |since| now.since(since))
-    }
-
-    /// Offers a new chunk to the children in its substream.
-    pub(super) fn push(
-        &mut self,
-        now: Timestamp,
-        chunk: &VerifiedChunk,
-        hops_us: Option<u64>,
-        from: Option<PeerId>,
-    ) {
-        let k = u64::from(self.substream_count()).max(1);
-        let number = chunk.header().number;
-        let policy = &self.config.policy;
-        let (expiry, leaf_delay, sibling_delay) =
-            (policy.push_expiry, policy.leaf_delay, policy.sibling_delay);
-        let age = u64::from(policy.age_percent);
-        let Some(sub) = self.substreams.get((number % k) as usize) else { return };
-        let offers: Vec<Offer> = sub
-            .children
-            .iter()
-            .filter(|child| Some(child.peer) != from)
-            .filter(|child| self.neighbours.get(&child.peer).is_some_and(|n| !n.has(number)))
-            .enumerate()
-            .map(|(place, child)| Offer {
-                peer: child.peer,
-                chunk: chunk.clone(),
-                due: now
-                    .saturating_sub(Duration::from_micros(hops_us.unwrap_or(0).min(2_000_000) * age / 100))
-                    + sibling_delay * place as u32
-                    + if child.interior && child.leaving.is_none() { Duration::ZERO } else { leaf_delay },
-                expires: now + expiry,
-                requested: false,
-                received: now,
-                hops_us,
-            })
-            .collect();
-        for offer in offers {
-            self.spend(now, u64::from(offer.chunk.header().len));
-            self.put(SwarmOutput::Offer(offer));
-        }
     }
 
     pub(super) fn send(&mut self, peer: PeerId, message: &Message) {
