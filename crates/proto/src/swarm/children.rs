@@ -348,3 +348,17 @@ impl Swarm {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_substream_has_its_share_of_the_slots_and_nothing_is_lost() {
+        for (slots, of) in [(18, 8), (17, 8), (8, 8), (5, 4), (3, 8), (0, 8)] {
+            let each: Vec<u32> = (0..of).map(|place| Swarm::quota(slots, place, of)).collect();
+            assert_eq!(each.iter().sum::<u32>(), slots);
+            assert!(each.iter().all(|n| (slots / of..=slots.div_ceil(of)).contains(n)), "{slots}: {each:?}");
+        }
+    }
+}
