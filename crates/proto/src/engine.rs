@@ -177,7 +177,7 @@ impl Engine {
             Input::Disconnected(peer) => self.disconnected(now, peer),
             Input::Path(peer, rtt) => {
                 if self.connections.contains_key(&peer) {
-                    self.uplink.connected(peer, rtt);
+                    self.uplink.connected(now, peer, rtt);
                     self.swarms.values_mut().for_each(|(_, swarm)| swarm.path(&peer, rtt));
                 }
             }
@@ -218,7 +218,7 @@ impl Engine {
             return;
         }
         self.connections.insert(peer, Connection::new(now, connected));
-        self.uplink.connected(peer, connected.rtt);
+        self.uplink.connected(now, peer, connected.rtt);
         for (_, swarm) in self.swarms.values_mut() {
             // A channel is named first by the one who knows that the other watches it.
             if swarm.knows(&peer) {

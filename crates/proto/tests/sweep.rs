@@ -41,6 +41,8 @@ fn apply(net: &mut Net) {
             "pipeline_joining" => policy.pipeline_joining = number as usize,
             "serve_after_joining" => policy.serve_after_joining = MS(number),
             "serve_wait_joining" => policy.serve_wait_joining = MS(number),
+            "crowded_wait" => policy.crowded_wait = MS(number),
+            "join_wait_max" => policy.join_wait_max = MS(number),
             "join_back" => policy.join_back = MS(number),
             "pull_after" => policy.pull_after = MS(number),
             "pull_after_has" => policy.pull_after_has = MS(number),

@@ -56,7 +56,7 @@ impl Swarm {
         if !receives || self.config.policy.overlay == Overlay::Mesh {
             return ACCEPT_NOBODY;
         }
-        let interior = self.is_source() || self.config.policy.is_interior(&self.local, s);
+        let interior = self.is_source() || self.config.policy.is_interior(self.class, s);
         match self.room(s) {
             Room::Ease if interior => return 0,
             Room::Ease | Room::Tight => return ACCEPT_URGENT,
@@ -279,6 +279,7 @@ impl Swarm {
                 due: now,
                 expires,
                 requested: false,
+                offered: now,
                 received,
                 hops_us,
             }));
@@ -338,6 +339,7 @@ impl Swarm {
                     + if child.interior && child.leaving.is_none() { Duration::ZERO } else { leaf_delay },
                 expires: now + expiry,
                 requested: false,
+                offered: now,
                 received: now,
                 hops_us,
             })

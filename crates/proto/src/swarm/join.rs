@@ -37,6 +37,8 @@ const CLAIM_TRUSTED: Duration = Duration::from_millis(600);
 const REFUSED_MAX: usize = 32;
 /// How far beyond the signed edge a neighbour's claim is believed enough to ask for it, chunks.
 const CLAIM_AHEAD: u64 = 256;
+/// The segment that comes next may be this late before it is not waited for any longer.
+const COMING_GRACE: Duration = Duration::from_millis(1500);
 /// With so many neighbours heard, a start that only one of them names is not chosen if there is another.
 const VOTERS_MIN: usize = 3;
 
@@ -53,6 +55,12 @@ pub(super) struct Unproven {
 #[derive(Debug, Default)]
 pub(super) struct Joining {
     unproven: Option<Unproven>,
+    /// This node relays already, and starts with the segment that comes next, if it has come by then.
+    coming: Option<Timestamp>,
+    /// It did not come.
+    waited: bool,
+    /// Nothing below is delivered.
+    pub(super) first: u64,
     joined_at: Timestamp,
     /// When the first neighbour named a start.
     first_named: Option<Timestamp>,
@@ -83,6 +91,12 @@ impl Swarm {
                 self.phase = Phase::Joined { burst_end: self.store.edge() };
             }
         }
+        if self.joining.coming.is_some_and(|until| now > until) {
+            // No segment began when one should have: what there is must do.
+            self.joining.coming = None;
+            self.joining.waited = true;
+            self.phase = Phase::Waiting;
+        }
         if self.phase != Phase::Waiting {
             return;
         }
@@ -100,11 +114,23 @@ impl Swarm {
         let claimed =
             if let [.., second, _] = claims[..] { second } else { claims.first().copied().unwrap_or(0) };
         let burst_end = claimed.clamp(start, believable.max(start));
-        self.store.begin_at(start);
-        self.store.raise_edge(note.next_number, now);
-        self.phase = Phase::Joined { burst_end };
         self.joining.joined_at = now;
-        self.joining.unproven = Some(Unproven { since: now, number: start, named_by });
+        if let Some(wait) = self.wait_for_next(now, start, named_by) {
+            // Whoever is furthest behind: the next segment's first chunk must not be missed.
+            let behind = claims.first().copied().unwrap_or(0);
+            let edge = behind.clamp(start + 1, believable.max(start + 1));
+            self.store.begin_at(edge);
+            self.store.raise_edge(edge, now);
+            self.phase = Phase::Joined { burst_end: edge };
+            self.joining.coming = Some(now + wait + COMING_GRACE);
+        } else {
+            self.store.begin_at(start);
+            self.store.raise_edge(note.next_number, now);
+            self.phase = Phase::Joined { burst_end };
+            self.joining.first = start;
+            self.joining.unproven = Some(Unproven { since: now, number: start, named_by });
+        }
+        self.class = self.choose_class();
         for substream in &mut self.substreams {
             substream.seek(now);
         }
@@ -115,7 +141,7 @@ impl Swarm {
     /// named it.
     fn choose_start(&mut self, now: Timestamp, epoch: u64, believable: u64) -> Option<(u64, PeerId)> {
         let policy = &self.config.policy;
-        let back = if self.is_scarce() { policy.join_back_scarce } else { policy.join_back };
+        let back = if self.is_busy(policy.scarce_wait) { policy.join_back_scarce } else { policy.join_back };
         let (back, back_max) = (back.as_millis() as u64, policy.join_back_max.as_millis() as u64);
         // Each start: how many name it, its age as the one who names it first puts it, and who that is.
         let mut starts: BTreeMap<u64, (usize, u64, PeerId)> = BTreeMap::new();
@@ -150,15 +176,43 @@ impl Swarm {
         filled.or(starts.last_key_value()).map(|(number, (.., peer))| (*number, *peer))
     }
 
-    /// Chunks wait on the uplinks of most neighbours: there is little to spare for what lies back.
-    fn is_scarce(&self) -> bool {
+    /// Chunks wait longer than `limit` on the uplinks of most neighbours: there is little to spare for what lies back.
+    fn is_busy(&self, limit: Duration) -> bool {
         let viewers = || self.neighbours.values().filter(|n| n.met && !n.source);
-        let waiting = viewers().filter(|n| n.wait() > self.config.policy.scarce_wait).count();
+        let waiting = viewers().filter(|n| n.wait() > limit).count();
         waiting > 0 && waiting * 2 >= viewers().count()
+    }
+
+    /// How long until the segment after the one that `named_by` says began with `start`, where it is better to wait for
+    /// it than to fetch what has passed of this one: there is little to spare, and it is not long.
+    fn wait_for_next(&self, now: Timestamp, start: u64, named_by: PeerId) -> Option<Duration> {
+        let policy = &self.config.policy;
+        let neighbour = self
+            .neighbours
+            .get(&named_by)
+            .filter(|_| self.is_busy(policy.crowded_wait) && !self.joining.waited)?;
+        let at = neighbour.segment_starts.iter().position(|known| known.number == start)?;
+        let newest = neighbour.segment_starts.get(at)?;
+        let before = neighbour.segment_starts.get(at.checked_sub(1)?)?;
+        let lasts = Duration::from_millis(u64::from(before.age_ms.saturating_sub(newest.age_ms)));
+        let age = Duration::from_millis(u64::from(newest.age_ms)) + now.since(neighbour.starts_at);
+        let wait = lasts.saturating_sub(age);
+        (age > policy.join_back_scarce && wait <= policy.join_wait_max).then_some(wait)
     }
 
     /// A chunk is in the store: it is told, or proves where this node started.
     pub(super) fn deliver(&mut self, now: Timestamp, chunk: VerifiedChunk) {
+        let header = chunk.header();
+        if self.joining.coming.is_some() {
+            if header.index == 0 && header.flags.has(Flags::SEGMENT_START) {
+                self.joining.coming = None;
+                self.begin_with(header.number);
+            }
+            return;
+        }
+        if header.number < self.joining.first {
+            return;
+        }
         match self.joining.unproven {
             None => self.put(SwarmOutput::Event(Event::Chunk(self.config.channel, chunk))),
             Some(unproven) if unproven.number == chunk.header().number => self.prove_start(now),
@@ -177,10 +231,16 @@ impl Swarm {
             return;
         }
         self.joining.unproven = None;
+        self.begin_with(unproven.number);
+    }
+
+    /// Chunk `number` begins a segment: from here on everything is delivered.
+    fn begin_with(&mut self, number: u64) {
+        self.joining.first = number;
         let (channel, epoch) = (self.config.channel, self.epoch());
-        self.event(Event::Joined { channel, epoch, number: unproven.number });
+        self.event(Event::Joined { channel, epoch, number });
         let held: Vec<VerifiedChunk> =
-            self.store.range(unproven.number..u64::MAX).map(|(_, held)| held.chunk.clone()).collect();
+            self.store.range(number..u64::MAX).map(|(_, held)| held.chunk.clone()).collect();
         for chunk in held {
             self.event(Event::Chunk(channel, chunk));
         }

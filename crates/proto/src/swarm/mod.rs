@@ -80,6 +80,9 @@ pub(crate) struct Offer {
     /// Not worth sending after this.
     pub(crate) expires: Timestamp,
     pub(crate) requested: bool,
+    /// When it was put into the queue.
+    pub(crate) offered: Timestamp,
+    /// When this node had the chunk.
     pub(crate) received: Timestamp,
     /// Time from signing to here as the hops added it up, µs; `None` when one of them did not know.
     pub(crate) hops_us: Option<u64>,
@@ -106,6 +109,8 @@ pub(crate) struct Swarm {
     local: PeerId,
     handle: u8,
     rng: fastrand::Rng,
+    /// Which substreams this node relays as a matter of course, see [`Policy::is_interior`](policy::Policy).
+    class: u8,
     unix_offset_us: i64,
     certificate: Option<Certificate>,
     note: Option<LiveNote>,
@@ -158,6 +163,7 @@ impl Swarm {
             local,
             handle,
             rng: fastrand::Rng::with_seed(seed),
+            class: config.policy.usual_class(&local),
             unix_offset_us: 0,
             certificate: None,
             note: None,
@@ -252,6 +258,10 @@ impl Swarm {
         self.shed();
         let missed = self.store.discard(now, self.config.retention);
         for range in missed {
+            let range = range.start.max(self.joining.first)..range.end.max(self.joining.first);
+            if range.is_empty() {
+                continue;
+            }
             self.stats.missed += range.end - range.start;
             self.event(Event::Missed(self.config.channel, range));
         }

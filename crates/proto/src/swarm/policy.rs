@@ -98,6 +98,10 @@ pub struct Policy {
     pub join_back_scarce: Duration,
     /// See `join_back_scarce`.
     pub scarce_wait: Duration,
+    /// Where they wait longer than this, a joiner waits for the next segment …
+    pub crowded_wait: Duration,
+    /// … if it comes this soon, and fetches nothing that has passed.
+    pub join_wait_max: Duration,
     /// See `join_back`.
     pub join_back_max: Duration,
     /// A replayed chunk or a false claim counts this many against a peer at most before it is dropped.
@@ -126,7 +130,7 @@ impl Default for Policy {
             neighbours_wanted: 12,
             neighbours_max: 20,
             source_neighbours_max: 32,
-            slot_fill_percent: 92,
+            slot_fill_percent: 80,
             interior_every: 2,
             leaf_delay: ms(250),
             shed_wait: ms(350),
@@ -160,6 +164,8 @@ impl Default for Policy {
             join_back: ms(900),
             join_back_scarce: ms(200),
             scarce_wait: ms(30),
+            crowded_wait: ms(100),
+            join_wait_max: ms(2000),
             join_back_max: ms(2600),
             strikes_max: 5,
             source_repair_percent: 8,
@@ -199,9 +205,14 @@ pub(crate) fn child_value(interior: bool, upload_kbps: u32) -> u8 {
 }
 
 impl Policy {
-    /// Whether `peer` relays substream `s` as a matter of course.
-    pub(crate) fn is_interior(&self, peer: &PeerId, s: u8) -> bool {
-        (u64::from(s) + peer.tag()).is_multiple_of(u64::from(self.interior_every.max(1)))
+    /// Whether a peer of interior class `class` relays substream `s` as a matter of course.
+    pub(crate) fn is_interior(&self, class: u8, s: u8) -> bool {
+        s % self.interior_every.max(1) == class
+    }
+
+    /// The interior class of `peer`, where nothing speaks for another.
+    pub(crate) fn usual_class(&self, peer: &PeerId) -> u8 {
+        (peer.tag() % u64::from(self.interior_every.max(1))) as u8
     }
 
     /// Children (over all substreams) that an upload carries.

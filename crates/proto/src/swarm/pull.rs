@@ -272,6 +272,7 @@ impl Swarm {
                         due: now + after,
                         expires,
                         requested: true,
+                        offered: now,
                         received,
                         hops_us,
                     });

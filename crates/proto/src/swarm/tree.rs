@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::children::{BACKLOG_MAX, Child};
-use super::policy::{Overlay, ParentView, Policy, child_value};
+use super::neighbour::Neighbour;
+use super::policy::{ACCEPT_URGENT, Overlay, ParentView, Policy, child_value};
 use super::{Swarm, SwarmOutput};
 use crate::id::PeerId;
 use crate::time::Timestamp;
@@ -456,12 +457,29 @@ impl Swarm {
         }
     }
 
+    /// The interior class in which the neighbours can upload least: substreams must not depend on how names fell.
+    pub(super) fn choose_class(&self) -> u8 {
+        let policy = &self.config.policy;
+        let usual = policy.usual_class(&self.local);
+        let supply = |class: u8| -> u64 {
+            let relays = |n: &&Neighbour| {
+                let mut states = (0u8..).zip(&n.state.substreams);
+                states.any(|(s, state)| policy.is_interior(class, s) && state.accept < ACCEPT_URGENT)
+            };
+            let relaying = self.neighbours.values().filter(|n| n.met && !n.source).filter(relays);
+            relaying.map(|n| u64::from(n.upload_kbps)).sum()
+        };
+        (0..policy.interior_every.max(1))
+            .min_by_key(|class| (supply(*class), *class != usual))
+            .unwrap_or(usual)
+    }
+
     /// Applies to the best parent; with a `current` lag only to one that is clearly better.
     fn seek_parent(&mut self, now: Timestamp, s: u8, current: Option<u64>) {
         let policy = &self.config.policy;
         let sub = &self.substreams[usize::from(s)];
         let urgent = !sub.has_parent() && now.since(sub.orphan_since) > policy.urgent_after;
-        let interior = policy.is_interior(&self.local, s);
+        let interior = policy.is_interior(self.class, s);
         let value = child_value(interior, self.upload_kbps());
         let best = self
             .neighbours

@@ -1,33 +1,43 @@
 //! How much this node can upload: configured, or measured from how long chunks take to be acknowledged.
 //!
-//! While chunks queue in front of the line, acknowledgements come at the line's own rate: what is acknowledged between
-//! a chunk's release and its own acknowledgement, divided by that time, is the capacity (BBR's delivery rate), whatever
-//! the round trips are. Whether chunks queue shows, in the manner of LEDBAT (RFC 6817), as delay above the smallest
-//! delay seen. While none do, nothing is known but what got through. The connections' own congestion control stays
-//! underneath.
+//! The first burst that queues tells the line's rate: acknowledgements come at it (BBR's delivery rate), from the first
+//! of them on. From then on chunks are let go a little faster than that, and every half second is weighed by the chunk that
+//! was delayed least, in the manner of LEDBAT (RFC 6817), since a queue in this line delays all of them and one at a
+//! receiver only some. Delayed by much, what comes through is the rate, and the queue is let drain; by little, the rate
+//! is at least what came through. The connections' own congestion control stays underneath.
 
-use alloc::collections::BTreeMap;
 use core::time::Duration;
 
-use crate::id::PeerId;
 use crate::time::Timestamp;
 
 /// Evidence is weighed this often.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// Even the fastest chunk of an interval was delayed by this much: a queue stands.
+/// Even the fastest chunk of an interval was delayed by this much: a queue stands in the line.
 const STANDING_QUEUE: Duration = Duration::from_millis(100);
+/// The fastest chunk of an interval was delayed by no more than this: none does.
+const CLEAR: Duration = Duration::from_millis(30);
 /// Fewer chunks than this prove nothing.
 const SAMPLES_MIN: u32 = 4;
-/// A chunk that took this much longer than twice the least of its connection waited behind others.
-const QUEUED: Duration = Duration::from_millis(20);
-/// The first capacity is believed when a chunk waited this long.
+/// A chunk that took this much longer than two round trips waited behind others.
+const QUEUED: Duration = Duration::from_millis(40);
+/// The first capacity is believed when a chunk waited this long, as the last of so many in a row that waited.
 const QUEUED_FIRST: Duration = Duration::from_millis(80);
+const RUN_MIN: u32 = 4;
 /// Other chunks under way when a chunk was released that waited for this line, and not for somebody else's.
 const UNDER_WAY_MIN: usize = 2;
 /// A chunk that took longer than this was held up by something else: a loss, or silence.
-const QUEUED_MAX: Duration = Duration::from_millis(1000);
-/// Intervals of which the best counts.
-const RECENT: usize = 8;
+const QUEUED_MAX: Duration = Duration::from_millis(3000);
+/// Chunks are let go at these percentages of the capacity: the first as a rule, so that a line that is faster than
+/// believed shows it; the next ones while it does, one interval each; the last for as long as it does.
+const GAINS: [u64; 4] = [108, 125, 150, 150];
+/// When it queued as it should, it is not tried for this long.
+const FULL_FOR: Duration = Duration::from_secs(5);
+/// A burst shows whether the line is faster than believed when it outran it by this much.
+const AHEAD_MIN: Duration = Duration::from_millis(60);
+/// A line carries what it can when this percentage of its capacity goes through it.
+const PRESSED_PERCENT: u64 = 90;
+/// A line whose queue stands is given this percentage.
+const DRAIN: u64 = 80;
 /// What a limit of 100 bytes on the line is good for in chunk bytes: the rest is headers, acknowledgements and control.
 const LIMIT_USEFUL_PERCENT: u64 = 89;
 /// Chunks that may be under way on all connections together while nothing is known of the line; one more for each that
@@ -35,10 +45,8 @@ const LIMIT_USEFUL_PERCENT: u64 = 89;
 const WINDOW_FIRST: usize = 6;
 /// The smallest capacity that is believed.
 const CAPACITY_MIN_BPS: u64 = 100_000;
-/// Connections whose base delay is kept.
-const BASES_MAX: usize = 64;
-/// A base delay is forgotten after this long, so that a changed path is learnt.
-const BASE_AGE_MAX: Duration = Duration::from_secs(60);
+/// The most that got through is forgotten after one to two of these; until then no less than half of it is believed.
+const MEMORY: Duration = Duration::from_secs(30);
 
 /// What had got through when a chunk was let go.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +57,10 @@ pub(super) struct Mark {
     at: Timestamp,
     /// Chunks under way then: with few, it is not this line that they wait for.
     under_way: usize,
+    /// For how long chunks had been let go one after another by then, itself included …
+    burst: Duration,
+    /// … at this percentage of the capacity.
+    gain: u64,
 }
 
 /// The upload budget.
@@ -58,24 +70,32 @@ pub(super) struct Budget {
     /// Known only once chunks have queued.
     capacity_bps: Option<u64>,
     proven_bps: u64,
-    /// Smallest delay per connection, and since when.
-    bases: BTreeMap<PeerId, (Duration, Timestamp)>,
     /// Bytes acknowledged since the beginning.
     acknowledged: u64,
     acknowledged_at: Timestamp,
-    /// What the last intervals with a queue gave. Acknowledgements that queue elsewhere make some too small.
-    recent: [u64; RECENT],
+    /// The most that got through in an interval of this and of the last stretch of [`MEMORY`], and when this one began.
+    most_bps: (u64, u64),
+    most_since: Timestamp,
+    /// The first acknowledgement since the line was idle: when, and how many bytes there were with it. From there on
+    /// acknowledgements come at the line's rate.
+    first: Option<(Timestamp, u64)>,
     window: usize,
-    /// The chunk of this interval that queued longest, and the rate of acknowledgements meanwhile.
-    longest: Option<(Duration, u64)>,
-    /// How many of the interval's chunks queued.
-    queued: u32,
+    /// How many chunks in a row queued.
+    run: u32,
     interval_start: Option<Timestamp>,
+    /// Acknowledged in this interval, let go in it, and how many acknowledgements there were.
     bytes: u64,
+    released: u64,
     samples: u32,
     least_excess: Duration,
-    /// The interval before this one was congested: the queue is draining.
-    draining: bool,
+    /// How long the current burst has been.
+    burst: Duration,
+    /// A burst that was let go faster than the line is believed to be queued as it should.
+    full_at: Timestamp,
+    /// One did not, in this interval.
+    is_faster: bool,
+    /// Where in [`GAINS`] the pace is; `None`: the line's queue drains.
+    gain: Option<usize>,
 }
 
 impl Budget {
@@ -84,31 +104,39 @@ impl Budget {
             limit_bps,
             capacity_bps: None,
             proven_bps: 0,
-            bases: BTreeMap::new(),
             acknowledged: 0,
             acknowledged_at: Timestamp::ZERO,
-            recent: [0; RECENT],
+            most_bps: (0, 0),
+            most_since: Timestamp::ZERO,
+            first: None,
             window: WINDOW_FIRST,
-            longest: None,
-            queued: 0,
+            run: 0,
             interval_start: None,
             bytes: 0,
+            released: 0,
             samples: 0,
             least_excess: Duration::MAX,
-            draining: false,
+            burst: Duration::ZERO,
+            full_at: Timestamp::ZERO,
+            is_faster: false,
+            gain: Some(1),
         }
     }
 
     /// The rate at which chunks are let go; `None`: as they come.
     pub(super) fn pace_bps(&self) -> Option<u64> {
-        let known = self.upload_bps()?;
-        Some(if self.draining { known * 8 / 10 } else { known })
+        let limit = self.limit();
+        let paced = self.capacity_bps.map(|bps| bps * self.percent() / 100);
+        paced.map_or(limit, |paced| Some(limit.map_or(paced, |limit| paced.min(limit))))
+    }
+
+    fn limit(&self) -> Option<u64> {
+        self.limit_bps.map(|bps| bps * LIMIT_USEFUL_PERCENT / 100)
     }
 
     /// Upload as far as it is known, in chunk bytes: the limit, or less when the line gives less.
     pub(super) fn upload_bps(&self) -> Option<u64> {
-        let limit = self.limit_bps.map(|bps| bps * LIMIT_USEFUL_PERCENT / 100);
-        match (limit, self.capacity_bps) {
+        match (self.limit(), self.capacity_bps) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
@@ -124,76 +152,116 @@ impl Budget {
         self.proven_bps
     }
 
-    /// A chunk is let go while so many others are under way.
-    pub(super) fn released(&mut self, now: Timestamp, under_way: usize) -> Mark {
+    /// A chunk is let go while so many others are under way; `follows`: right after the one before it, as the pace allows.
+    pub(super) fn released(&mut self, now: Timestamp, bytes: u64, under_way: usize, follows: bool) -> Mark {
         self.interval_start.get_or_insert(now);
+        self.released += bytes;
         if under_way == 0 {
             self.acknowledged_at = now;
+            self.first = None;
         }
-        Mark { bytes: self.acknowledged, at: self.acknowledged_at, under_way }
+        let transmission = self.capacity_bps.map_or(Duration::ZERO, |bps| transmission(bytes, bps));
+        self.burst = if follows { self.burst + transmission } else { transmission };
+        let gain = if self.capacity_bps == self.upload_bps() { self.percent() } else { 100 };
+        Mark { bytes: self.acknowledged, at: self.acknowledged_at, under_way, burst: self.burst, gain }
     }
 
-    /// A chunk was acknowledged that took so long since its release at `mark`.
-    pub(super) fn delivered(&mut self, now: Timestamp, peer: PeerId, bytes: u64, took: Duration, mark: Mark) {
-        if self.bases.len() >= BASES_MAX && !self.bases.contains_key(&peer) {
-            self.bases.clear();
-        }
-        let base = self.bases.entry(peer).or_insert((took, now));
-        if took < base.0 || now.since(base.1) > BASE_AGE_MAX {
-            *base = (took, now);
-        }
-        let base = base.0;
+    /// The pace in percent of the capacity.
+    fn percent(&self) -> u64 {
+        self.gain.map_or(DRAIN, |gain| GAINS[gain])
+    }
+
+    /// A chunk was acknowledged that took so long since its release at `mark`; a round trip on an idle line takes `rtt`.
+    pub(super) fn delivered(
+        &mut self,
+        now: Timestamp,
+        bytes: u64,
+        rtt: Duration,
+        took: Duration,
+        mark: Mark,
+    ) {
         self.acknowledged += bytes;
         self.acknowledged_at = now;
+        let first = *self.first.get_or_insert((now, self.acknowledged));
         self.bytes += bytes;
         self.samples += 1;
-        self.least_excess = self.least_excess.min(took.saturating_sub(base));
-        if took <= base * 2 + QUEUED {
-            self.window = self.window.saturating_add(1);
-        }
-        if took > base * 2 + QUEUED && took < QUEUED_MAX && mark.under_way >= UNDER_WAY_MIN {
-            self.queued += 1;
-            let span_us = now.since(mark.at).as_micros() as u64;
-            let bps = (self.acknowledged - mark.bytes) * 8_000_000 / span_us.max(1);
-            if self.longest.is_none_or(|(longest, _)| took > longest) {
-                self.longest = Some((took, bps.max(CAPACITY_MIN_BPS)));
+        let own = self.capacity_bps.map_or(Duration::ZERO, |bps| transmission(bytes, bps));
+        let excess = took.saturating_sub(rtt + own);
+        self.least_excess = self.least_excess.min(excess);
+        // By so much the pace outran the line, if that is as fast as believed.
+        let ahead = mark.burst * (mark.gain.saturating_sub(100) as u32) / mark.gain.max(1) as u32;
+        if ahead > AHEAD_MIN {
+            if excess < ahead / 2 {
+                self.is_faster = true;
+            } else if excess < ahead * 2 {
+                self.full_at = now;
             }
-            if self.capacity_bps.is_none() && self.is_queueing() && took > base * 2 + QUEUED_FIRST {
-                // The first burst tells: nobody waits for the end of an interval.
-                self.capacity_bps = Some(bps);
+        }
+        if took <= rtt * 2 + QUEUED {
+            self.window = self.window.saturating_add(1);
+            self.run = 0;
+        } else if took < QUEUED_MAX {
+            self.run += 1;
+            let is_full = self.run >= RUN_MIN && mark.under_way >= UNDER_WAY_MIN;
+            // The first burst tells: nobody waits for the end of an interval.
+            if self.capacity_bps.is_none() && is_full && took > rtt * 2 + QUEUED_FIRST {
+                let (at, before) = if mark.bytes < first.1 { first } else { (mark.at, mark.bytes) };
+                let span_us = now.since(at).as_micros() as u64;
+                let bps = (self.acknowledged - before) * 8_000_000 / span_us.max(1);
+                self.capacity_bps = Some(bps.max(CAPACITY_MIN_BPS));
             }
         }
         let start = *self.interval_start.get_or_insert(now);
         if now.since(start) >= INTERVAL {
-            self.weigh(now.since(start));
+            self.weigh(now, now.since(start));
             self.interval_start = Some(now);
-            (self.bytes, self.samples, self.queued) = (0, 0, 0);
-            (self.longest, self.least_excess) = (None, Duration::MAX);
+            (self.bytes, self.released, self.samples) = (0, 0, 0);
+            self.least_excess = Duration::MAX;
+            self.is_faster = false;
         }
     }
 
-    /// Chunks queue, and not only here and there one that was lost.
-    fn is_queueing(&self) -> bool {
-        self.queued >= SAMPLES_MIN && self.queued * 4 >= self.samples
-    }
-
-    fn weigh(&mut self, span: Duration) {
-        let got_bps = self.bytes * 8_000_000 / (span.as_micros() as u64).max(1);
+    fn weigh(&mut self, now: Timestamp, span: Duration) {
+        let rate = |bytes: u64| bytes * 8_000_000 / (span.as_micros() as u64).max(1);
+        let got_bps = rate(self.bytes);
         self.proven_bps = self.proven_bps.max(got_bps);
-        if self.samples < SAMPLES_MIN {
+        if now.since(self.most_since) > MEMORY {
+            (self.most_bps, self.most_since) = ((0, self.most_bps.0), now);
+        }
+        self.most_bps.0 = self.most_bps.0.max(got_bps);
+        let Some(capacity) = self.capacity_bps.filter(|_| self.samples >= SAMPLES_MIN) else { return };
+        if self.least_excess > STANDING_QUEUE {
+            if rate(self.released) * 100 < capacity * PRESSED_PERCENT {
+                // They may wait for somebody else's line: this one is not full.
+                self.capacity_bps = Some((capacity - capacity / 32).max(got_bps.min(capacity)));
+                self.gain = Some(0);
+                return;
+            }
+            // What comes through is what the line carries. Acknowledgements that queue elsewhere make it look poorer than
+            // it is: not all is believed at once.
+            let weight = if self.gain.is_none() { 2 } else { 4 };
+            let least = CAPACITY_MIN_BPS.max(self.most_bps.0.max(self.most_bps.1) / 2);
+            self.capacity_bps = Some(((capacity * (weight - 1) + got_bps) / weight).max(least));
+            self.gain = None;
             return;
         }
-        self.draining = self.least_excess > STANDING_QUEUE;
-        if let Some((_, bps)) = self.longest.filter(|_| self.is_queueing()) {
-            self.recent.rotate_right(1);
-            self.recent[0] = bps;
-            self.capacity_bps = self.recent.iter().max().copied();
-        } else if let Some(capacity) = self.capacity_bps
-            && got_bps * 5 > capacity * 4
-        {
-            self.capacity_bps = Some(capacity + capacity / 20);
+        let mut proven = got_bps.min(rate(self.released));
+        let pressed = proven * 100 >= capacity * PRESSED_PERCENT;
+        let is_faster = self.is_faster && now.since(self.full_at) > span;
+        if is_faster {
+            proven = proven.max(capacity + capacity / 16);
         }
+        self.capacity_bps = Some(capacity.max(proven));
+        let usual = usize::from(now.since(self.full_at) > FULL_FOR);
+        self.gain = match self.gain {
+            Some(gain) if pressed && self.least_excess < CLEAR => Some((gain + 1).min(GAINS.len() - 1)),
+            _ => Some(usual),
+        };
     }
+}
+
+fn transmission(bytes: u64, bps: u64) -> Duration {
+    Duration::from_micros(bytes * 8_000_000 / bps.max(1))
 }
 
 #[cfg(test)]
@@ -203,17 +271,17 @@ mod tests {
 
     /// Chunks of 8 KiB through a line of `line_bps`, offered at `offered_bps` or what the budget says, for 20 s.
     fn run(budget: &mut Budget, line_bps: u64, offered_bps: u64) -> Duration {
-        let (bytes, peer) = (8192u64, PeerId([1; 32]));
+        let (bytes, rtt) = (8192u64, Duration::from_millis(20));
         let (mut now, mut line_free) = (Timestamp::ZERO, Timestamp::ZERO);
         let mut last = Duration::ZERO;
         let mut flying: VecDeque<(Timestamp, Timestamp, Mark)> = VecDeque::new();
         while now < Timestamp::from_millis(20_000) {
             while let Some(&(at, released, before)) = flying.front().filter(|flight| flight.0 <= now) {
                 last = at.since(released);
-                budget.delivered(at, peer, bytes, last, before);
+                budget.delivered(at, bytes, rtt, last, before);
                 flying.pop_front();
             }
-            let before = budget.released(now, flying.len());
+            let before = budget.released(now, bytes, flying.len(), true);
             line_free = line_free.max(now) + Duration::from_micros(bytes * 8_000_000 / line_bps);
             flying.push_back((line_free + Duration::from_millis(20), now, before));
             let bps = budget.pace_bps().unwrap_or(u64::MAX).min(offered_bps);

@@ -29,6 +29,8 @@ const SCAN_MAX: usize = 256;
 const STALLED_AFTER: Duration = Duration::from_millis(300);
 /// How long pushed chunks waited counts half after this long without any.
 const USUAL_HALF_LIFE: Duration = Duration::from_millis(500);
+/// The least round trip is forgotten after one to two of these: paths change.
+const LEAST_PERIOD: Duration = Duration::from_secs(30);
 /// The pacer forgives this much idleness: what a timer may be late.
 const BURST: Duration = Duration::from_millis(8);
 
@@ -46,12 +48,35 @@ struct Flight {
 #[derive(Debug, Default)]
 struct Connection {
     rtt: Duration,
+    /// The least round trip of this and the last stretch of [`LEAST_PERIOD`], and when this one began.
+    least: (Duration, Duration),
+    least_since: Timestamp,
+    /// Nothing was under way when it was made: its round trip has no queue of this node's in it.
+    calm: bool,
     flights: BTreeMap<ChunkToken, Flight>,
 }
 
 impl Connection {
+    fn new(now: Timestamp, calm: bool) -> Self {
+        Self { least: (Duration::MAX, Duration::MAX), least_since: now, calm, ..Self::default() }
+    }
+
+    fn note_rtt(&mut self, now: Timestamp, rtt: Duration) {
+        self.rtt = rtt;
+        if now.since(self.least_since) > LEAST_PERIOD {
+            self.least = (rtt, self.least.0);
+            self.least_since = now;
+        }
+        self.least.0 = self.least.0.min(rtt);
+    }
+
+    fn least_rtt(&self) -> Duration {
+        self.least.0.min(self.least.1)
+    }
+
     fn has_room(&self) -> bool {
-        let steps = self.rtt.as_millis() / ROUND_TRIP_STEP.as_millis();
+        // A round trip that queues have lengthened must not lengthen queues.
+        let steps = self.least_rtt().as_millis() / ROUND_TRIP_STEP.as_millis();
         self.flights.len() < (UNSENT_PER_CONNECTION + steps as usize).min(UNDER_WAY_MAX)
     }
 }
@@ -111,8 +136,14 @@ impl Uplink {
         }
     }
 
-    pub(crate) fn connected(&mut self, peer: PeerId, rtt: Duration) {
-        self.connections.entry(peer).or_default().rtt = rtt;
+    /// A connection stands, or its round trip changed.
+    pub(crate) fn connected(&mut self, now: Timestamp, peer: PeerId, rtt: Duration) {
+        let calm = self.under_way() == 0;
+        self.connections.entry(peer).or_insert_with(|| Connection::new(now, calm)).note_rtt(now, rtt);
+    }
+
+    fn under_way(&self) -> usize {
+        self.connections.values().map(|connection| connection.flights.len()).sum()
     }
 
     /// Forgets a connection and all that waits for it.
@@ -240,7 +271,7 @@ impl Uplink {
 
     /// The next chunk to hand over, if pacer and connections let one go now.
     pub(crate) fn release(&mut self, now: Timestamp) -> Option<Release> {
-        let under_way: usize = self.connections.values().map(|connection| connection.flights.len()).sum();
+        let under_way = self.under_way();
         if now < self.free_at || under_way >= self.budget.window() {
             return None;
         }
@@ -250,6 +281,7 @@ impl Uplink {
         let key = *self.queue.iter().take(SCAN_MAX).find(ready)?.0;
         let (channel, offer) = self.remove(&key)?;
         let bytes = offer.chunk.encoded().len() as u64;
+        let follows = self.free_at + BURST >= now;
         let mut transmission = Duration::ZERO;
         if let Some(bps) = self.budget.pace_bps() {
             transmission = Duration::from_micros(bytes * 8_000_000 / bps.max(1));
@@ -263,11 +295,11 @@ impl Uplink {
             requested: offer.requested,
             bytes,
             released: now,
-            mark: self.budget.released(now, under_way),
+            mark: self.budget.released(now, bytes, under_way, follows),
         };
         self.connections.get_mut(&offer.peer)?.flights.insert(token, flight);
         if !offer.requested {
-            let waited = now.since(offer.received).as_micros() as u64;
+            let waited = now.since(offer.offered).as_micros() as u64;
             self.usual_wait_us = (self.usual_wait(now) * 15 + waited.min(2_000_000)) / 16;
             self.usual_at = now;
         }
@@ -284,11 +316,14 @@ impl Uplink {
         token: ChunkToken,
         delivered: bool,
     ) -> Option<Done> {
+        let least = self.connections.values().map(Connection::least_rtt).min()?;
         let connection = self.connections.get_mut(peer)?;
         let flight = connection.flights.remove(&token)?;
         if delivered {
             let took = now.since(flight.released);
-            self.budget.delivered(now, *peer, flight.bytes, took, flight.mark);
+            // What was connected through a queue may take it for distance; nobody is nearer than the nearest.
+            let rtt = if connection.calm { connection.least_rtt() } else { least };
+            self.budget.delivered(now, flight.bytes, rtt, took, flight.mark);
         }
         let sent_bytes = delivered.then_some(flight.bytes);
         Some(Done {
@@ -336,7 +371,7 @@ impl Uplink {
     fn line_wait(&self, now: Timestamp) -> Duration {
         let waits = self.connections.values().filter_map(|connection| {
             let waited = now.since(connection.flights.first_key_value()?.1.released);
-            let longer = waited.saturating_sub(connection.rtt * 2);
+            let longer = waited.saturating_sub(connection.least_rtt() * 2);
             (longer < STALLED_AFTER).then_some(longer)
         });
         waits.min().unwrap_or_default()

@@ -24,13 +24,22 @@ fn chunks(n: usize) -> Vec<VerifiedChunk> {
 fn offer(chunk: &VerifiedChunk, peer: PeerId, due: u64, expires: u64) -> Offer {
     let (due, expires) = (Timestamp::from_millis(due), Timestamp::from_millis(expires));
     let chunk = chunk.clone();
-    Offer { peer, chunk, due, expires, requested: false, received: Timestamp::ZERO, hops_us: Some(0) }
+    Offer {
+        peer,
+        chunk,
+        due,
+        expires,
+        requested: false,
+        offered: Timestamp::ZERO,
+        received: Timestamp::ZERO,
+        hops_us: Some(0),
+    }
 }
 
 fn uplink(limit: Option<u64>, rtt: Duration) -> Uplink {
     let mut uplink = Uplink::new(limit);
-    uplink.connected(A, rtt);
-    uplink.connected(B, rtt);
+    uplink.connected(Timestamp::ZERO, A, rtt);
+    uplink.connected(Timestamp::ZERO, B, rtt);
     uplink
 }
 
@@ -63,7 +72,7 @@ fn a_long_round_trip_is_filled() {
     }
     assert_eq!(numbers(&mut uplink, now).len(), 6);
     let mut far = Uplink::new(Some(1_000_000_000));
-    far.connected(A, Duration::from_secs(10));
+    far.connected(Timestamp::ZERO, A, Duration::from_secs(10));
     for chunk in chunks(40) {
         far.offer(channel(1), offer(&chunk, A, 0, 1_000));
     }
@@ -162,7 +171,7 @@ fn two_swarms_share_by_deadline_and_the_queue_is_bounded() {
     for number in 0..QUEUE_LEN_MAX as u64 + 10 {
         let mut peer = [0; 32];
         peer[..8].copy_from_slice(&number.to_be_bytes());
-        uplink.connected(PeerId(peer), Duration::ZERO);
+        uplink.connected(Timestamp::ZERO, PeerId(peer), Duration::ZERO);
         uplink.offer(channel(1), offer(&chunks[0], PeerId(peer), 5_000, 9_000));
     }
     assert!(uplink.queue.len() <= QUEUE_LEN_MAX && uplink.waiting.len() == uplink.queue.len());
@@ -172,7 +181,7 @@ fn two_swarms_share_by_deadline_and_the_queue_is_bounded() {
 fn a_line_of_which_nothing_is_known_is_entered_slowly() {
     let (mut uplink, mut now) = (uplink(None, Duration::ZERO), Timestamp::from_millis(1));
     for peer in 10..30 {
-        uplink.connected(PeerId([peer; 32]), Duration::ZERO);
+        uplink.connected(Timestamp::ZERO, PeerId([peer; 32]), Duration::ZERO);
     }
     let chunks = chunks(20);
     for (peer, chunk) in (10..30).flat_map(|peer| chunks.iter().map(move |chunk| (peer, chunk))) {
