@@ -9,6 +9,7 @@
 //!
 //! | [`wire`] | what peers say to each other, to the byte |
 //! | [`swarm`] | one channel's swarm: have map, substreams, pulls, neighbours, joining |
+//! | [`congestion`] | how much one connection may have under way |
 //! | [`uplink`] | the node's one pacer and deadline queue, above all its swarms |
 //! | [`addr`] | which addresses may be dialled or passed on |
 //! | [`engine`] | all of a node's swarms above its one uplink; [`io`] is its contract with a driver |
@@ -24,6 +25,7 @@ extern crate std;
 pub mod addr;
 pub mod broadcast;
 pub mod chunk;
+pub mod congestion;
 pub mod engine;
 pub mod id;
 pub mod io;

@@ -23,6 +23,10 @@ fn apply(net: &mut Net) {
         let number: u64 = value.parse().expect("a number");
         match name {
             "slot_fill_percent" => policy.slot_fill_percent = number as u32,
+            "slot_fill_urgent_percent" => policy.slot_fill_urgent_percent = number as u32,
+            "overdue_after" => policy.overdue_after = MS(number),
+            "serve_wait_overdue" => policy.serve_wait_overdue = MS(number),
+            "joining_max" => policy.joining_max = MS(number),
             "interior_every" => policy.interior_every = number as u8,
             "shed_wait" => policy.shed_wait = MS(number),
             "age_percent" => policy.age_percent = number as u32,
@@ -92,10 +96,12 @@ fn sweep() {
             };
             let share = |f: fn(&Figures) -> f64| runs.iter().map(f).sum::<f64>() * 100.0 / runs.len() as f64;
             let worst = runs.iter().map(|f| f.p95).max().unwrap_or_default().as_millis();
+            let mut startups: Vec<Duration> = runs.iter().flat_map(|f| f.startups.clone()).collect();
+            startups.sort_unstable();
             let chunk = runs[0].chunk + 108;
             let p95 = percentile(&reference::snowball(&net, n, chunk), 95).as_millis().max(1);
             println!(
-                "{name:6} N {n:3} p50 {:4} p95 {:4} (worst {worst:4}, small parts {:4}) p99 {:4} max {:4} ms | reference {p95:4}, ratio {:.2} | late {:4} dup {:.2} pulled {:.2} % copies {:.3} control {:.2} % startup {} ms lacked {}",
+                "{name:6} N {n:3} p50 {:4} p95 {:4} (worst {worst:4}, small parts {:4}) p99 {:4} max {:4} ms | reference {p95:4}, ratio {:.2} | late {:4} dup {:.2} pulled {:.2} % copies {:.3} control {:.2} % startup {} / {} ms lacked {} lost {}",
                 mean(|f| f.p50),
                 mean(|f| f.p95),
                 mean(|f| f.p95_small),
@@ -107,8 +113,10 @@ fn sweep() {
                 share(|f| f.pulled),
                 share(|f| f.copies) / 100.0,
                 share(|f| f.control),
+                percentile(&startups, 90).as_millis(),
                 runs.iter().map(|f| f.startup).max().unwrap_or_default().as_millis(),
                 runs.iter().map(|f| f.lacked).sum::<usize>(),
+                runs.iter().map(|f| f.lost).sum::<usize>(),
             );
         }
     }

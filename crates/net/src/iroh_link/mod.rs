@@ -16,6 +16,7 @@
 
 mod chunk;
 pub mod config;
+mod congestion;
 mod connection;
 mod handshake;
 mod table;

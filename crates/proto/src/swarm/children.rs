@@ -26,6 +26,8 @@ const BACKLOG_AGE_MAX: Duration = Duration::from_millis(1200);
 const LEAVING_MAX: Duration = Duration::from_millis(1500);
 /// Children are displaced this often at most, over all substreams: until it has gone each costs a slot.
 const DISPLACE_PERIOD: Duration = Duration::from_millis(500);
+/// A source's first copy of a chunk may wait this many times as long as others.
+const SOURCE_PATIENCE: u32 = 4;
 /// With so many neighbours a source's slots go to whoever relays best; with fewer each has its share.
 const SOURCE_NEIGHBOURS_MANY: usize = 12;
 
@@ -109,9 +111,14 @@ impl Swarm {
             return Room::None;
         }
         let used: u32 = self.substreams.iter().map(Substream::children).sum();
-        let slots = self.config.policy.slots(self.upload_bps(), self.rate_bps, k);
-        if used >= slots {
+        let policy = &self.config.policy;
+        let slots = |fill| policy.slots(fill, self.upload_bps(), self.rate_bps, k);
+        if used >= slots(policy.slot_fill_urgent_percent) {
             return Room::None;
+        }
+        let slots = slots(policy.slot_fill_percent);
+        if used >= slots {
+            return Room::Tight;
         }
         let interior = u32::from(k.div_ceil(self.config.policy.interior_every.max(1))).max(1);
         if here < slots.div_ceil(interior) { Room::Ease } else { Room::Tight }
@@ -324,6 +331,8 @@ impl Swarm {
             (policy.push_expiry, policy.leaf_delay, policy.sibling_delay);
         let age = u64::from(policy.age_percent);
         let Some(sub) = self.substreams.get((number % k) as usize) else { return };
+        // What the source does not give to anybody nobody ever has: its first copy waits for longer.
+        let first_expiry = if self.is_source() { expiry * SOURCE_PATIENCE } else { expiry };
         let offers: Vec<Offer> = sub
             .children
             .iter()
@@ -337,7 +346,7 @@ impl Swarm {
                     .saturating_sub(Duration::from_micros(hops_us.unwrap_or(0).min(2_000_000) * age / 100))
                     + sibling_delay * place as u32
                     + if child.interior && child.leaving.is_none() { Duration::ZERO } else { leaf_delay },
-                expires: now + expiry,
+                expires: now + if place == 0 { first_expiry } else { expiry },
                 requested: false,
                 offered: now,
                 received: now,

@@ -38,7 +38,7 @@ const REFUSED_MAX: usize = 32;
 /// How far beyond the signed edge a neighbour's claim is believed enough to ask for it, chunks.
 const CLAIM_AHEAD: u64 = 256;
 /// The segment that comes next may be this late before it is not waited for any longer.
-const COMING_GRACE: Duration = Duration::from_millis(1500);
+const COMING_GRACE: Duration = Duration::from_secs(6);
 /// With so many neighbours heard, a start that only one of them names is not chosen if there is another.
 const VOTERS_MIN: usize = 3;
 
@@ -61,7 +61,7 @@ pub(super) struct Joining {
     waited: bool,
     /// Nothing below is delivered.
     pub(super) first: u64,
-    joined_at: Timestamp,
+    pub(super) joined_at: Timestamp,
     /// When the first neighbour named a start.
     first_named: Option<Timestamp>,
     /// Starts that proved false, or that nobody delivered (`false`).

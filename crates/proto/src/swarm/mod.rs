@@ -109,6 +109,8 @@ pub(crate) struct Swarm {
     local: PeerId,
     handle: u8,
     rng: fastrand::Rng,
+    /// Chunks that nobody had and that a request got out of this source.
+    rescued: neighbour::Recent,
     /// Which substreams this node relays as a matter of course, see [`Policy::is_interior`](policy::Policy).
     class: u8,
     unix_offset_us: i64,
@@ -163,6 +165,7 @@ impl Swarm {
             local,
             handle,
             rng: fastrand::Rng::with_seed(seed),
+            rescued: neighbour::Recent::default(),
             class: config.policy.usual_class(&local),
             unix_offset_us: 0,
             certificate: None,

@@ -32,6 +32,8 @@ pub struct Policy {
     pub source_neighbours_max: usize,
     /// Share of upload given to children; the rest pays for repair and joiners.
     pub slot_fill_percent: u32,
+    /// The same for somebody who finds no other parent: pulled, the chunks would cost more.
+    pub slot_fill_urgent_percent: u32,
     /// Each peer is interior in one of this many substreams, evenly spaced.
     pub interior_every: u8,
     /// Leaves are served this much after interior children, when both wait.
@@ -84,6 +86,10 @@ pub struct Policy {
     pub serve_wait: Duration,
     /// … and those of joiners while it is shorter than this.
     pub serve_wait_joining: Duration,
+    /// A hole this old is asked for, and served, before anything newer: soon nobody waits for it any more …
+    pub overdue_after: Duration,
+    /// … while the uplink's queue is shorter than this.
+    pub serve_wait_overdue: Duration,
     /// Requested chunks take their turn this much after pushed ones: who relays goes first …
     pub serve_after: Duration,
     /// … and those of joiners this much.
@@ -98,6 +104,8 @@ pub struct Policy {
     pub join_back_scarce: Duration,
     /// See `join_back_scarce`.
     pub scarce_wait: Duration,
+    /// A joiner gives way to others for this long.
+    pub joining_max: Duration,
     /// Where they wait longer than this, a joiner waits for the next segment …
     pub crowded_wait: Duration,
     /// … if it comes this soon, and fetches nothing that has passed.
@@ -131,6 +139,7 @@ impl Default for Policy {
             neighbours_max: 20,
             source_neighbours_max: 32,
             slot_fill_percent: 80,
+            slot_fill_urgent_percent: 120,
             interior_every: 2,
             leaf_delay: ms(250),
             shed_wait: ms(350),
@@ -146,7 +155,7 @@ impl Default for Policy {
             probe_timeout: ms(150),
             starve_after: ms(900),
             attach_timeout: ms(250),
-            urgent_after: ms(400),
+            urgent_after: ms(200),
             pull_after: ms(450),
             pull_after_has: ms(600),
             pull_unproven_after: ms(250),
@@ -156,7 +165,9 @@ impl Default for Policy {
             pipeline_joining: 12,
             requests_joining: 16,
             serve_wait: ms(150),
-            serve_wait_joining: ms(300),
+            serve_wait_joining: ms(100),
+            overdue_after: ms(1300),
+            serve_wait_overdue: ms(400),
             serve_after: ms(30),
             serve_after_joining: ms(250),
             push_expiry: ms(600),
@@ -164,6 +175,7 @@ impl Default for Policy {
             join_back: ms(900),
             join_back_scarce: ms(200),
             scarce_wait: ms(30),
+            joining_max: ms(2000),
             crowded_wait: ms(100),
             join_wait_max: ms(2000),
             join_back_max: ms(2600),
@@ -216,8 +228,8 @@ impl Policy {
     }
 
     /// Children (over all substreams) that an upload carries.
-    pub(crate) fn slots(&self, upload_bps: u64, rate_bps: u64, substreams: u8) -> u32 {
-        let bps = upload_bps * u64::from(self.slot_fill_percent) / 100 * u64::from(substreams);
+    pub(crate) fn slots(&self, fill_percent: u32, upload_bps: u64, rate_bps: u64, substreams: u8) -> u32 {
+        let bps = upload_bps * u64::from(fill_percent) / 100 * u64::from(substreams);
         u32::try_from(bps / rate_bps.max(1)).unwrap_or(u32::MAX)
     }
 

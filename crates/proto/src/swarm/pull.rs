@@ -40,7 +40,7 @@ impl Swarm {
         let Phase::Joined { burst_end } = self.phase else { return };
         self.end_locks(now);
         self.guess_after.retain(|_, after| now < *after);
-        let joining = self.store.have().end() < burst_end || self.has_holes(burst_end);
+        let joining = self.is_joining(now);
         // Every message is a chance to look; asking at each of them would make more packets than chunks.
         if now < self.pull_at {
             return;
@@ -50,10 +50,11 @@ impl Swarm {
         }
         let mut requests: BTreeMap<PeerId, Vec<u64>> = BTreeMap::new();
         for number in self.holes(now, burst_end) {
+            let wait = self.wait_asked(now, number, joining);
             if joining && self.locks.len() >= self.config.policy.requests_joining {
                 break;
             }
-            if let Some(peer) = self.choose_holder(now, number, joining) {
+            if let Some(peer) = self.choose_holder(now, number, joining, wait) {
                 let until = now + self.lock_time(&peer, joining);
                 self.locks.insert(number, peer);
                 if let Some(neighbour) = self.neighbours.get_mut(&peer) {
@@ -71,6 +72,14 @@ impl Swarm {
             let chunks = RangeList::from_numbers(numbers);
             self.send(peer, &Message::Request(Request { deadline_ms, joining, chunks }));
         }
+    }
+
+    /// What was there when this node came is not here yet. After a while that is a hole like others: who goes on giving way
+    /// to everybody never gets it.
+    fn is_joining(&self, now: Timestamp) -> bool {
+        let Phase::Joined { burst_end } = self.phase else { return false };
+        let lacks = self.store.have().end() < burst_end || self.has_holes(burst_end);
+        lacks && now.since(self.joining.joined_at) < self.config.policy.joining_max
     }
 
     fn has_holes(&self, burst_end: u64) -> bool {
@@ -126,24 +135,37 @@ impl Swarm {
             && n.epoch == self.epoch()
             && now >= n.busy_until
             && n.asked.len() < pipeline
-            && n.wait() <= self.wait_asked(joining)
+            && n.wait() <= policy.serve_wait.max(policy.serve_wait_joining).max(policy.serve_wait_overdue)
     }
 
-    /// Whose chunks wait longer than this on its uplink would refuse: asking costs both sides for nothing.
-    fn wait_asked(&self, joining: bool) -> Duration {
+    /// Whose chunks wait longer than this on its uplink would refuse `number`: asking costs both sides for nothing.
+    fn wait_asked(&self, now: Timestamp, number: u64, joining: bool) -> Duration {
         let policy = &self.config.policy;
-        if joining { policy.serve_wait_joining } else { policy.serve_wait }
+        let overdue = number < self.store.edge()
+            && self.store.known_since(number).is_none_or(|since| now.since(since) > policy.overdue_after);
+        if joining {
+            policy.serve_wait_joining
+        } else if overdue {
+            policy.serve_wait_overdue
+        } else {
+            policy.serve_wait
+        }
     }
 
     /// The neighbour to ask: it holds the chunk, has room in its pipeline, and answers soonest.
-    fn choose_holder(&mut self, now: Timestamp, number: u64, joining: bool) -> Option<PeerId> {
+    fn choose_holder(
+        &mut self,
+        now: Timestamp,
+        number: u64,
+        joining: bool,
+        wait_most: Duration,
+    ) -> Option<PeerId> {
         let policy = &self.config.policy;
         let pipeline = if joining { policy.pipeline_joining } else { policy.pipeline };
         let interval_us = 8_000_000 * 8192 / self.rate_bps.max(1);
         let s = (number % u64::from(self.substream_count()).max(1)) as u8;
         let since = self.store.known_since(number);
         let parent = self.substreams.get(usize::from(s)).and_then(super::tree::Substream::parent);
-        let wait_most = self.wait_asked(joining);
         let may_guess = !self.guess_after.contains_key(&number);
         let rng = &mut self.rng;
         self.neighbours
@@ -210,7 +232,7 @@ impl Swarm {
         reason: RefuseReason,
         chunks: &RangeList,
     ) {
-        let joining = matches!(self.phase, Phase::Joined { burst_end } if self.has_holes(burst_end));
+        let joining = self.is_joining(now);
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         let mut lied = false;
         for number in chunks.numbers(REQUESTED_MAX) {
@@ -241,25 +263,43 @@ impl Swarm {
     pub(super) fn serve(&mut self, now: Timestamp, peer: PeerId, request: &Request) {
         let (spent, allowance) = (self.is_spent(now, request.joining), self.allowance());
         let policy = &self.config.policy;
-        let (limit, after) = if request.joining {
+        let (usual_limit, after) = if request.joining {
             (policy.serve_wait_joining, policy.serve_after_joining)
         } else {
             (policy.serve_wait, policy.serve_after)
         };
         let never = !self.config.upload || spent;
+        // What the source has not given to anybody nobody can have: it goes once, whatever else was spent.
+        let only_here: Vec<u64> = if self.is_source() {
+            let kept = |number: &u64| {
+                !self.rescued.contains(*number)
+                    && self.neighbours.values().all(|n| !n.given.contains(*number))
+            };
+            request.chunks.numbers(REQUESTED_MAX).filter(kept).collect()
+        } else {
+            Vec::new()
+        };
+        let policy = &self.config.policy;
         let mut wait = self.uplink.wait;
         let expires = now + policy.pull_expiry.min(Duration::from_millis(u64::from(request.deadline_ms)));
         let (mut absent, mut refused, mut offers) = (Vec::new(), Vec::new(), Vec::new());
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         for number in request.chunks.numbers(REQUESTED_MAX) {
+            let age = self.store.get(number).map_or(Duration::ZERO, |held| now.since(held.received));
+            // Its age is this node's own knowledge: nobody gets ahead by a claim.
+            let overdue = !request.joining && age > policy.overdue_after;
+            let limit = if overdue { policy.serve_wait_overdue } else { usual_limit };
             match self.store.get(number) {
                 None => absent.push(number),
-                Some(_) if never || wait > limit || neighbour.serving >= SERVING_MAX => refused.push(number),
+                Some(_) if neighbour.serving >= SERVING_MAX => refused.push(number),
+                Some(_) if (never || wait > limit) && !only_here.contains(&number) => refused.push(number),
                 // It has arrived there: the question and the chunk crossed each other.
                 Some(_) if neighbour.given.contains(number) => refused.push(number),
                 Some(held) => {
                     let bytes = held.chunk.encoded().len() as u64;
-                    if !neighbour.charge(now, bytes, allowance) {
+                    if only_here.contains(&number) {
+                        self.rescued.note(number);
+                    } else if !neighbour.charge(now, bytes, allowance) {
                         refused.push(number);
                         continue;
                     }
@@ -269,7 +309,7 @@ impl Swarm {
                     offers.push(Offer {
                         peer,
                         chunk,
-                        due: now + after,
+                        due: if overdue { now.saturating_sub(age) } else { now + after },
                         expires,
                         requested: true,
                         offered: now,

@@ -442,7 +442,11 @@ impl Swarm {
             // It says itself that nothing comes to it: who waits for it waits in vain.
             let dry = self.neighbours.get(&parent).is_some_and(|n| n.lag_us(s).is_none())
                 && age > policy.starve_after / 2;
-            self.probe(now, parent);
+            let quiet = self.neighbours.get(&parent).is_some_and(|n| now.since(n.heard) > policy.probe_after);
+            if quiet {
+                // Whoever was heard just now is there, and late.
+                self.probe(now, parent);
+            }
             if dry {
                 self.seek_parent(now, s, Some(u64::MAX));
             }

@@ -36,6 +36,8 @@ const FULL_FOR: Duration = Duration::from_secs(5);
 const AHEAD_MIN: Duration = Duration::from_millis(60);
 /// A line carries what it can when this percentage of its capacity goes through it.
 const PRESSED_PERCENT: u64 = 90;
+/// A line may be full when this percentage of the pace went into it.
+const LOADED_PERCENT: u64 = 75;
 /// A line whose queue stands is given this percentage.
 const DRAIN: u64 = 80;
 /// What a limit of 100 bytes on the line is good for in chunk bytes: the rest is headers, acknowledgements and control.
@@ -57,10 +59,8 @@ pub(super) struct Mark {
     at: Timestamp,
     /// Chunks under way then: with few, it is not this line that they wait for.
     under_way: usize,
-    /// For how long chunks had been let go one after another by then, itself included …
-    burst: Duration,
-    /// … at this percentage of the capacity.
-    gain: u64,
+    /// By how much the pace had outrun the line by then, if that is as fast as believed.
+    ahead: Duration,
 }
 
 /// The upload budget.
@@ -88,8 +88,8 @@ pub(super) struct Budget {
     released: u64,
     samples: u32,
     least_excess: Duration,
-    /// How long the current burst has been.
-    burst: Duration,
+    /// By how much chunks let go one after another have outrun the line, if that is as fast as believed.
+    ahead: Duration,
     /// A burst that was let go faster than the line is believed to be queued as it should.
     full_at: Timestamp,
     /// One did not, in this interval.
@@ -116,7 +116,7 @@ impl Budget {
             released: 0,
             samples: 0,
             least_excess: Duration::MAX,
-            burst: Duration::ZERO,
+            ahead: Duration::ZERO,
             full_at: Timestamp::ZERO,
             is_faster: false,
             gain: Some(1),
@@ -160,10 +160,11 @@ impl Budget {
             self.acknowledged_at = now;
             self.first = None;
         }
-        let transmission = self.capacity_bps.map_or(Duration::ZERO, |bps| transmission(bytes, bps));
-        self.burst = if follows { self.burst + transmission } else { transmission };
-        let gain = if self.capacity_bps == self.upload_bps() { self.percent() } else { 100 };
-        Mark { bytes: self.acknowledged, at: self.acknowledged_at, under_way, burst: self.burst, gain }
+        let own = self.capacity_bps.map_or(Duration::ZERO, |bps| transmission(bytes, bps));
+        let paced = if self.capacity_bps == self.upload_bps() { self.percent() } else { 100 };
+        let before = if follows { self.ahead } else { Duration::ZERO };
+        self.ahead = (before + own).saturating_sub(own * 100 / paced as u32);
+        Mark { bytes: self.acknowledged, at: self.acknowledged_at, under_way, ahead: self.ahead }
     }
 
     /// The pace in percent of the capacity.
@@ -188,12 +189,10 @@ impl Budget {
         let own = self.capacity_bps.map_or(Duration::ZERO, |bps| transmission(bytes, bps));
         let excess = took.saturating_sub(rtt + own);
         self.least_excess = self.least_excess.min(excess);
-        // By so much the pace outran the line, if that is as fast as believed.
-        let ahead = mark.burst * (mark.gain.saturating_sub(100) as u32) / mark.gain.max(1) as u32;
-        if ahead > AHEAD_MIN {
-            if excess < ahead / 2 {
+        if mark.ahead > AHEAD_MIN {
+            if excess < mark.ahead / 2 {
                 self.is_faster = true;
-            } else if excess < ahead * 2 {
+            } else if excess < mark.ahead * 2 {
                 self.full_at = now;
             }
         }
@@ -231,18 +230,19 @@ impl Budget {
         self.most_bps.0 = self.most_bps.0.max(got_bps);
         let Some(capacity) = self.capacity_bps.filter(|_| self.samples >= SAMPLES_MIN) else { return };
         if self.least_excess > STANDING_QUEUE {
-            if rate(self.released) * 100 < capacity * PRESSED_PERCENT {
+            let pace = capacity * self.percent().min(100) / 100;
+            if rate(self.released) * 100 < pace * LOADED_PERCENT {
                 // They may wait for somebody else's line: this one is not full.
                 self.capacity_bps = Some((capacity - capacity / 32).max(got_bps.min(capacity)));
                 self.gain = Some(0);
                 return;
             }
-            // What comes through is what the line carries. Acknowledgements that queue elsewhere make it look poorer than
-            // it is: not all is believed at once.
+            // What comes through is what the line carries, where more is given to it. Acknowledgements that queue elsewhere
+            // make it look poorer than it is: not all is believed at once.
             let weight = if self.gain.is_none() { 2 } else { 4 };
             let least = CAPACITY_MIN_BPS.max(self.most_bps.0.max(self.most_bps.1) / 2);
             self.capacity_bps = Some(((capacity * (weight - 1) + got_bps) / weight).max(least));
-            self.gain = None;
+            (self.gain, self.full_at) = (None, now);
             return;
         }
         let mut proven = got_bps.min(rate(self.released));
@@ -252,10 +252,12 @@ impl Budget {
             proven = proven.max(capacity + capacity / 16);
         }
         self.capacity_bps = Some(capacity.max(proven));
-        let usual = usize::from(now.since(self.full_at) > FULL_FOR);
+        let tried = now.since(self.full_at) > FULL_FOR;
         self.gain = match self.gain {
-            Some(gain) if pressed && self.least_excess < CLEAR => Some((gain + 1).min(GAINS.len() - 1)),
-            _ => Some(usual),
+            Some(gain) if tried && pressed && self.least_excess < CLEAR => {
+                Some((gain + 1).min(GAINS.len() - 1))
+            }
+            _ => Some(usize::from(tried)),
         };
     }
 }

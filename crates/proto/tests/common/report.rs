@@ -7,7 +7,7 @@ use caudal_proto::time::Timestamp;
 use super::{World, percentile};
 
 /// One run in figures.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Figures {
     pub p50: Duration,
     pub p95: Duration,
@@ -26,6 +26,10 @@ pub struct Figures {
     pub startup: Duration,
     /// Chunks that viewers lacked at 1.5 s, from where each started.
     pub lacked: usize,
+    /// Each viewer's time from opening to its first part whole.
+    pub startups: Vec<Duration>,
+    /// The same at 3.5 s, when a player has stepped over them.
+    pub lost: usize,
 }
 
 /// The counters that only grow, taken before what is measured begins.
@@ -73,6 +77,10 @@ impl World {
         let received = (after.received - before.received).max(1) as f64;
         let useful: u64 =
             self.published.values().filter(|p| p.0 >= before.from).map(|p| u64::from(p.1.header().len)).sum();
+        let since = |i: usize| self.nodes[i].joined.last().map(|joined| joined.2);
+        let lacked = |after| {
+            viewers.iter().filter_map(|&i| Some(self.late(i, after, since(i)?, to).len())).sum::<usize>()
+        };
         Figures {
             p50: percentile(&delays, 50),
             p95: percentile(&delays, 95),
@@ -84,11 +92,9 @@ impl World {
             duplicates: (after.duplicates - before.duplicates) as f64 / received,
             pulled: (after.pulled - before.pulled) as f64 / received,
             copies: (after.source - before.source) as f64 / useful as f64,
-            lacked: viewers
-                .iter()
-                .filter_map(|&i| self.nodes[i].joined.last().map(|joined| (i, joined.2)))
-                .map(|(i, since)| self.late(i, super::MS(1500), since, to).len())
-                .sum(),
+            lacked: lacked(super::MS(1500)),
+            lost: lacked(super::MS(3500)),
+            startups: viewers.iter().map(|&i| self.startup(i)).collect(),
             startup: viewers.iter().map(|&i| self.startup(i)).max().unwrap_or_default(),
             control: (after.control - before.control) as f64 / (useful as f64 * viewers.len() as f64),
         }
