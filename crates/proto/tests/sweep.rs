@@ -24,6 +24,7 @@ fn apply(net: &mut Net) {
         match name {
             "slot_fill_percent" => policy.slot_fill_percent = number as u32,
             "slot_fill_urgent_percent" => policy.slot_fill_urgent_percent = number as u32,
+            "overdue_percent" => policy.overdue_percent = number as u32,
             "overdue_after" => policy.overdue_after = MS(number),
             "serve_wait_overdue" => policy.serve_wait_overdue = MS(number),
             "joining_max" => policy.joining_max = MS(number),

@@ -109,6 +109,8 @@ pub(crate) struct Swarm {
     local: PeerId,
     handle: u8,
     rng: fastrand::Rng,
+    /// Bytes left for overdue holes, and when they were counted.
+    overdue: (i64, Timestamp),
     /// Chunks that nobody had and that a request got out of this source.
     rescued: neighbour::Recent,
     /// Which substreams this node relays as a matter of course, see [`Policy::is_interior`](policy::Policy).
@@ -165,6 +167,7 @@ impl Swarm {
             local,
             handle,
             rng: fastrand::Rng::with_seed(seed),
+            overdue: (0, now),
             rescued: neighbour::Recent::default(),
             class: config.policy.usual_class(&local),
             unix_offset_us: 0,

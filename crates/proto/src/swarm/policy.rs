@@ -88,8 +88,10 @@ pub struct Policy {
     pub serve_wait_joining: Duration,
     /// A hole this old is asked for, and served, before anything newer: soon nobody waits for it any more …
     pub overdue_after: Duration,
-    /// … while the uplink's queue is shorter than this.
+    /// … while the uplink's queue is shorter than this …
     pub serve_wait_overdue: Duration,
+    /// … with this share of the upload at most: where there is no more to spare, old holes make new ones.
+    pub overdue_percent: u32,
     /// Requested chunks take their turn this much after pushed ones: who relays goes first …
     pub serve_after: Duration,
     /// … and those of joiners this much.
@@ -168,6 +170,7 @@ impl Default for Policy {
             serve_wait_joining: ms(100),
             overdue_after: ms(1300),
             serve_wait_overdue: ms(400),
+            overdue_percent: 10,
             serve_after: ms(30),
             serve_after_joining: ms(250),
             push_expiry: ms(600),

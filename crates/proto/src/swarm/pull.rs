@@ -32,6 +32,8 @@ const SLOW_COST: Duration = Duration::from_millis(100);
 const BUSY_FOR: Duration = Duration::from_millis(300);
 /// … and by a joiner for this long.
 const BUSY_FOR_JOINING: Duration = Duration::from_millis(120);
+/// What is not spent on overdue holes is saved for this long.
+const OVERDUE_SAVED: Duration = Duration::from_secs(1);
 /// Holes are asked for this often at most, all that are due at once; joiners ask as they go.
 const PULL_PERIOD: Duration = Duration::from_millis(100);
 
@@ -262,6 +264,7 @@ impl Swarm {
 
     pub(super) fn serve(&mut self, now: Timestamp, peer: PeerId, request: &Request) {
         let (spent, allowance) = (self.is_spent(now, request.joining), self.allowance());
+        let mut overdue_left = self.overdue_left(now);
         let policy = &self.config.policy;
         let (usual_limit, after) = if request.joining {
             (policy.serve_wait_joining, policy.serve_after_joining)
@@ -287,7 +290,7 @@ impl Swarm {
         for number in request.chunks.numbers(REQUESTED_MAX) {
             let age = self.store.get(number).map_or(Duration::ZERO, |held| now.since(held.received));
             // Its age is this node's own knowledge: nobody gets ahead by a claim.
-            let overdue = !request.joining && age > policy.overdue_after;
+            let overdue = !request.joining && age > policy.overdue_after && overdue_left > 0;
             let limit = if overdue { policy.serve_wait_overdue } else { usual_limit };
             match self.store.get(number) {
                 None => absent.push(number),
@@ -302,6 +305,9 @@ impl Swarm {
                     } else if !neighbour.charge(now, bytes, allowance) {
                         refused.push(number);
                         continue;
+                    }
+                    if overdue {
+                        overdue_left -= bytes as i64;
                     }
                     wait += Duration::from_micros(bytes * 8_000_000 / self.uplink.pace_bps.max(1));
                     neighbour.serving += 1;
@@ -324,12 +330,20 @@ impl Swarm {
                 neighbour.send(&Message::Refuse { reason, chunks: RangeList::from_numbers(numbers) });
             }
         }
+        self.overdue = (overdue_left, now);
         // What is admitted now counts for the next request of the same moment.
         self.uplink.wait = wait;
         for offer in offers {
             self.spend(now, u64::from(offer.chunk.header().len));
             self.put(SwarmOutput::Offer(offer));
         }
+    }
+
+    /// Bytes that may go to overdue holes before anything else: a share of the upload, saved for a second.
+    fn overdue_left(&self, now: Timestamp) -> i64 {
+        let per_second = self.upload_bps() / 8 * u64::from(self.config.policy.overdue_percent) / 100;
+        let earned = per_second * now.since(self.overdue.1).min(OVERDUE_SAVED).as_micros() as u64 / 1_000_000;
+        (self.overdue.0 + earned as i64).min(per_second as i64)
     }
 
     /// Whether a source that may send a set number of copies has sent them. Joiners, who can ask others, do not get the
