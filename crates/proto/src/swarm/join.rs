@@ -95,7 +95,7 @@ impl Swarm {
             // No segment began when one should have: what there is must do.
             self.joining.coming = None;
             self.joining.waited = true;
-            self.phase = Phase::Waiting;
+            self.look_again();
         }
         if self.phase != Phase::Waiting {
             return;
@@ -253,6 +253,11 @@ impl Swarm {
             self.joining.refused.pop_first();
         }
         self.joining.refused.insert(number, is_false);
+        self.look_again();
+    }
+
+    /// Another start is looked for.
+    fn look_again(&mut self) {
         self.phase = Phase::Waiting;
         for neighbour in self.neighbours.values_mut() {
             // What lay below the old start was thrown away and may come again.

@@ -111,8 +111,8 @@ pub(crate) struct Swarm {
     rng: fastrand::Rng,
     /// Bytes left for overdue holes, and when they were counted.
     overdue: (i64, Timestamp),
-    /// Chunks that nobody had and that a request got out of this source.
-    rescued: neighbour::Recent,
+    /// Chunks that this source gave to anybody.
+    given_out: neighbour::Recent,
     /// Which substreams this node relays as a matter of course, see [`Policy::is_interior`](policy::Policy).
     class: u8,
     unix_offset_us: i64,
@@ -168,7 +168,7 @@ impl Swarm {
             handle,
             rng: fastrand::Rng::with_seed(seed),
             overdue: (0, now),
-            rescued: neighbour::Recent::default(),
+            given_out: neighbour::Recent::default(),
             class: config.policy.usual_class(&local),
             unix_offset_us: 0,
             certificate: None,

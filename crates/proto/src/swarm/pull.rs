@@ -32,6 +32,8 @@ const SLOW_COST: Duration = Duration::from_millis(100);
 const BUSY_FOR: Duration = Duration::from_millis(300);
 /// … and by a joiner for this long.
 const BUSY_FOR_JOINING: Duration = Duration::from_millis(120);
+/// A chunk that only the source has goes beyond its budget while it is this young.
+const ONLY_HERE_MAX: Duration = Duration::from_secs(3);
 /// What is not spent on overdue holes is saved for this long.
 const OVERDUE_SAVED: Duration = Duration::from_secs(1);
 /// Holes are asked for this often at most, all that are due at once; joiners ask as they go.
@@ -42,11 +44,11 @@ impl Swarm {
         let Phase::Joined { burst_end } = self.phase else { return };
         self.end_locks(now);
         self.guess_after.retain(|_, after| now < *after);
-        let joining = self.is_joining(now);
         // Every message is a chance to look; asking at each of them would make more packets than chunks.
         if now < self.pull_at {
             return;
         }
+        let joining = self.is_joining(now);
         if !self.neighbours.values().any(|n| self.may_ask(now, n, joining)) {
             return;
         }
@@ -272,16 +274,7 @@ impl Swarm {
             (policy.serve_wait, policy.serve_after)
         };
         let never = !self.config.upload || spent;
-        // What the source has not given to anybody nobody can have: it goes once, whatever else was spent.
-        let only_here: Vec<u64> = if self.is_source() {
-            let kept = |number: &u64| {
-                !self.rescued.contains(*number)
-                    && self.neighbours.values().all(|n| !n.given.contains(*number))
-            };
-            request.chunks.numbers(REQUESTED_MAX).filter(kept).collect()
-        } else {
-            Vec::new()
-        };
+        let is_source = self.is_source();
         let policy = &self.config.policy;
         let mut wait = self.uplink.wait;
         let expires = now + policy.pull_expiry.min(Duration::from_millis(u64::from(request.deadline_ms)));
@@ -292,16 +285,19 @@ impl Swarm {
             // Its age is this node's own knowledge: nobody gets ahead by a claim.
             let overdue = !request.joining && age > policy.overdue_after && overdue_left > 0;
             let limit = if overdue { policy.serve_wait_overdue } else { usual_limit };
+            // What the source has not given to anybody nobody can have: it goes once, whatever else was spent. Only while
+            // players wait for it, and while it is known what was given.
+            let only_here = is_source && age < ONLY_HERE_MAX && !self.given_out.contains(number);
             match self.store.get(number) {
                 None => absent.push(number),
                 Some(_) if neighbour.serving >= SERVING_MAX => refused.push(number),
-                Some(_) if (never || wait > limit) && !only_here.contains(&number) => refused.push(number),
+                Some(_) if (never || wait > limit) && !only_here => refused.push(number),
                 // It has arrived there: the question and the chunk crossed each other.
                 Some(_) if neighbour.given.contains(number) => refused.push(number),
                 Some(held) => {
                     let bytes = held.chunk.encoded().len() as u64;
-                    if only_here.contains(&number) {
-                        self.rescued.note(number);
+                    if only_here {
+                        self.given_out.note(number);
                     } else if !neighbour.charge(now, bytes, allowance) {
                         refused.push(number);
                         continue;
@@ -397,6 +393,7 @@ impl Swarm {
                 neighbour.bytes_out += bytes;
                 self.stats.bytes_out += bytes;
                 neighbour.given.note(done.number);
+                self.given_out.note(done.number);
             } else if done.requested && !done.merged {
                 // Every request is answered: what expired in the queue may be asked of somebody else.
                 let chunks = RangeList::from_numbers([done.number]);

@@ -262,7 +262,8 @@ impl Budget {
     }
 }
 
-fn transmission(bytes: u64, bps: u64) -> Duration {
+/// How long a line of `bps` takes for `bytes`.
+pub(super) fn transmission(bytes: u64, bps: u64) -> Duration {
     Duration::from_micros(bytes * 8_000_000 / bps.max(1))
 }
 

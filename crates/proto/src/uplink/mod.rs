@@ -284,7 +284,7 @@ impl Uplink {
         let follows = self.free_at + BURST >= now;
         let mut transmission = Duration::ZERO;
         if let Some(bps) = self.budget.pace_bps() {
-            transmission = Duration::from_micros(bytes * 8_000_000 / bps.max(1));
+            transmission = budget::transmission(bytes, bps);
             self.free_at = self.free_at.max(now.saturating_sub(BURST)) + transmission;
         }
         self.next += 1;
