@@ -7,9 +7,8 @@ use caudal_media::assemble::{Assembler, AssemblerOutput, ChunkIn};
 use caudal_media::part::Part;
 use caudal_proto::chunk::{Flags, VerifiedChunk};
 
-/// A part that is missing while later ones are there is waited for this long. Stepping over it ends the repair of its
-/// chunks, and what a crowded swarm owes it pays late: people mind a picture that waits less than one that jumps.
-const PATIENCE: Duration = Duration::from_secs(6);
+/// A part that is missing while later ones are there is waited for this long.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Chunks kept until it is known which part joining began with.
 const EARLY_MAX: usize = 4096;
 /// Joining that lacks its first part for this long begins with another.
