@@ -175,7 +175,7 @@ impl Default for Policy {
             serve_after_joining: ms(250),
             push_expiry: ms(600),
             pull_expiry: ms(400),
-            join_back: ms(900),
+            join_back: ms(500),
             join_back_scarce: ms(200),
             scarce_wait: ms(30),
             joining_max: ms(2000),
