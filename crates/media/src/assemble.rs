@@ -8,10 +8,13 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::fmp4::{Fmp4Error, InitTrack, fragment_start_us, move_times, read_init};
 use crate::part::{PART_LEN_MAX, Part, PartError};
 
 /// How far ahead of the next part a chunk may be: two minutes of 200 ms parts and more.
 pub const PARTS_AHEAD_MAX: u64 = 1024;
+/// A part that begins so much before the last one ended belongs to another timeline, µs.
+const RESTART_US: u64 = 1_000_000;
 /// What a chunk costs beside its payload, bytes: without it, empty chunks would be held for nothing.
 const CHUNK_OVERHEAD: usize = 64;
 /// Most payload bytes (and overhead) held for parts that are not delivered yet.
@@ -330,10 +333,41 @@ impl Held {
 /// Parts to one playable fragmented MP4 stream: `ftyp moov (prft moof mdat)*`.
 ///
 /// The init data is written first, and again in band whenever it changes, which MediaSource and demuxers accept.
-/// Nothing else is rewritten. Parts before the first segment start give nothing.
+/// Nothing else is rewritten, but for the times of a recording. Parts before the first segment start give nothing.
 #[derive(Debug, Default)]
 pub struct StreamWriter {
     init: Option<Bytes>,
+    recording: Option<Timeline>,
+}
+
+/// A recording's own timeline: from 0, whenever in the broadcast it was begun.
+#[derive(Debug, Default)]
+struct Timeline {
+    tracks: Vec<InitTrack>,
+    /// What its times are moved by, µs.
+    by_us: Option<i64>,
+    /// Where what was written ends on the broadcast's timeline, µs.
+    end_us: u64,
+}
+
+impl Timeline {
+    fn place(&mut self, part: &Part) -> Result<Bytes, Fmp4Error> {
+        if let Some(init) = &part.init {
+            self.tracks = read_init(init)?;
+        }
+        let Some(start) = fragment_start_us(&part.media, &self.tracks)? else {
+            return Ok(part.media.clone());
+        };
+        let by = match self.by_us {
+            // Another broadcast's timeline begins anew: it goes on where the last one ended.
+            Some(by) if start + RESTART_US < self.end_us => by + (self.end_us - start) as i64,
+            Some(by) => by,
+            None => -(start as i64),
+        };
+        self.by_us = Some(by);
+        self.end_us = start + u64::from(part.duration_us);
+        move_times(&part.media, &self.tracks, by)
+    }
 }
 
 impl StreamWriter {
@@ -342,13 +376,23 @@ impl StreamWriter {
         Self::default()
     }
 
+    /// A writer for a recording: its times begin at 0, as a file's do, and do not run backwards when the source was
+    /// restarted.
+    pub fn recording() -> Self {
+        Self { init: None, recording: Some(Timeline::default()) }
+    }
+
     /// The bytes that this part adds to the stream, in order.
     pub fn write(&mut self, part: &Part) -> impl Iterator<Item = Bytes> + use<> {
         let changed = part.init.clone().filter(|init| self.init.as_ref() != Some(init));
         if changed.is_some() {
             self.init.clone_from(&changed);
         }
-        let media = self.init.is_some().then(|| part.media.clone());
+        let media = self.init.is_some().then(|| match &mut self.recording {
+            // What cannot be read is written as it came.
+            Some(timeline) => timeline.place(part).unwrap_or_else(|_| part.media.clone()),
+            None => part.media.clone(),
+        });
         changed.into_iter().chain(media)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use caudal_media::{
-    assemble::{Assembler, AssemblerOutput, ChunkIn},
+    assemble::{Assembler, AssemblerOutput, ChunkIn, StreamWriter},
     fmp4::{self, ReadSample},
     part::Part,
     sample::{Ingest, TrackConfig, TrackKind},
@@ -390,5 +390,49 @@ fn a_track_that_falls_silent_is_left_out_and_comes_back() {
         assert_eq!(breaks, 2, "{kind:?} leaves and comes back");
         assert_eq!(samples.iter().filter(|s| s.init == 1 && s.track == kind).count(), 0);
         assert!(parts.iter().all(|part| part.duration_us < 1_000_000), "playback goes on in parts");
+    }
+}
+
+/// A file as a viewer records it.
+fn recorded<'a>(parts: impl IntoIterator<Item = &'a Part>) -> Bytes {
+    let mut writer = StreamWriter::recording();
+    parts.into_iter().flat_map(|part| writer.write(part)).flatten().collect::<Vec<u8>>().into()
+}
+
+#[test]
+fn a_recording_begins_at_zero_whenever_it_was_begun() {
+    const HOURS_US: i64 = 30 * 3600 * 1_000_000;
+    let parts = segment(later(ingest(&MAIN), HOURS_US));
+    // Joined at the second segment, 30 hours and 2 s into the broadcast.
+    let joined = segments(&parts)[1..].concat();
+    let (output, raw) = (recorded(&joined), stream(&joined));
+    let file = TempFile::with("late.mp4", [output.clone()]);
+    let format = ["-v", "error", "-show_entries", "format=start_time,duration", "-of", "csv=p=0"];
+    let (times, complaints) = run("ffprobe", &[&format[..], &[path(&file)]].concat());
+    assert_eq!(complaints, "");
+    let times: Vec<f64> = times.trim().split(',').map(|time| time.parse().unwrap()).collect();
+    // B-frames: what is shown first may be decoded up to 0.1 s before it.
+    assert!(times[0].abs() < 0.15 && (3.5..4.5).contains(&times[1]), "{times:?}");
+    // All tracks were moved alike, and nothing else changed.
+    let (before, after) = (fmp4::read_samples(&raw).unwrap(), fmp4::read_samples(&output).unwrap());
+    assert_eq!(before.len(), after.len());
+    let moved: Vec<f64> =
+        before.iter().zip(&after).map(|(b, a)| (b.dts - a.dts) as f64 / f64::from(a.timescale)).collect();
+    assert!(moved.iter().all(|by| (by - moved[0]).abs() < 0.001), "picture and sound keep their distance");
+    for kind in [TrackKind::Video, TrackKind::Audio] {
+        assert_eq!(data(&before, kind), data(&after, kind));
+    }
+}
+
+#[test]
+fn a_recording_goes_on_where_a_restarted_source_begins_anew() {
+    let (first, second) = (segment(later(ingest(&MAIN), 7_200_000_000)), segment(ingest(&OTHER)));
+    let samples = fmp4::read_samples(&recorded(first.iter().chain(&second))).unwrap();
+    for kind in [TrackKind::Video, TrackKind::Audio] {
+        let seconds = |s: &&ReadSample| s.dts as f64 / f64::from(s.timescale);
+        let times: Vec<f64> = of(&samples, kind).iter().map(seconds).collect();
+        let steps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(steps.iter().all(|step| (-0.05..0.3).contains(step)), "{kind:?}: {steps:?}");
+        assert!((8.5..9.5).contains(times.last().unwrap()), "{kind:?} ends at {:?}", times.last());
     }
 }

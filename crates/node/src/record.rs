@@ -62,7 +62,7 @@ impl Recording {
             }
             Output::Stdout => (PathBuf::from("standard output"), Sink::Pipe(tokio::io::stdout())),
         };
-        Ok(Self { path, sink, writer: StreamWriter::new(), recorded: Recorded::default() })
+        Ok(Self { path, sink, writer: StreamWriter::recording(), recorded: Recorded::default() })
     }
 
     /// Where it goes.

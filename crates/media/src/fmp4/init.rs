@@ -165,6 +165,8 @@ pub(super) struct FoundBox<'a> {
     pub(super) kind: [u8; 4],
     /// Offset of the box header.
     pub(super) at: usize,
+    /// Offset of the body.
+    pub(super) body_at: usize,
     pub(super) body: &'a [u8],
 }
 
@@ -191,7 +193,8 @@ impl<'a> Iterator for Boxes<'a> {
         let Some(body) = rest.get(..size) else {
             return Some(Err(Fmp4Error::malformed("box header", at, "the box is longer than the data")));
         };
-        self.at = at + (available - rest.len()) + size;
-        Some(Ok(FoundBox { kind: header.kind.into(), at, body }))
+        let body_at = at + (available - rest.len());
+        self.at = body_at + size;
+        Some(Ok(FoundBox { kind: header.kind.into(), at, body_at, body }))
     }
 }

@@ -8,9 +8,11 @@ mod codec;
 mod fragment;
 mod init;
 mod read;
+mod times;
 
 pub use init::{InitTrack, TIMESCALE_MAX, TRACKS_MAX, read_init, write_init};
 pub use read::{ReadSample, SAMPLES_READ_MAX, prft_unix_us, read_samples};
+pub use times::{fragment_start_us, move_times};
 
 pub(crate) use codec::frame_ticks;
 pub(crate) use fragment::{Fragment, Run, RunSample};
