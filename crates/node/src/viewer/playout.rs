@@ -8,7 +8,7 @@ use caudal_media::part::Part;
 use caudal_proto::chunk::{Flags, VerifiedChunk};
 
 /// A part that is missing while later ones are there is waited for this long.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(6);
 /// Chunks kept until it is known which part joining began with.
 const EARLY_MAX: usize = 4096;
 /// Joining that lacks its first part for this long begins with another.
