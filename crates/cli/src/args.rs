@@ -51,7 +51,8 @@ pub(crate) enum Command {
 #[command(after_help = "Examples:\n  caudal tracker --listen 127.0.0.1:7777\n  \
                         caudal tracker --listen 0.0.0.0:7777 --lan          (a home or office)\n  \
                         caudal tracker --listen 127.0.0.1:7777 --deny taken-down.txt\n\n\
-                        On the internet put an HTTPS proxy before it and name it with --trusted-proxy.")]
+                        On the internet put an HTTPS proxy before it, name that with --trusted-proxy, and say with\n\
+                        --public-url by what address peers know this tracker.")]
 pub(crate) struct TrackerArgs {
     /// TCP address to listen on.
     #[arg(long, default_value = "127.0.0.1:7777", value_name = "ADDR")]
@@ -68,6 +69,10 @@ pub(crate) struct TrackerArgs {
     /// An HTTPS proxy before this tracker, whose X-Forwarded-For is believed.
     #[arg(long, value_name = "IP")]
     pub(crate) trusted_proxy: Vec<std::net::IpAddr>,
+    /// The URL by which peers know this tracker (several times if there are several): requests that were signed for
+    /// another tracker are refused, so that no other can pass them off here.
+    #[arg(long, value_name = "URL")]
+    pub(crate) public_url: Vec<String>,
     /// Print a ready line as JSON.
     #[arg(long)]
     pub(crate) json: bool,

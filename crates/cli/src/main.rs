@@ -22,8 +22,7 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let args = Args::parse();
     init_log(args.verbose);
-    let typed = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
-    let context = run::Context { started, typed: format!("caudal {typed}") };
+    let context = run::Context { started, typed: run::shown(std::env::args().skip(1)) };
     let result = match args.command {
         Command::Tracker(args) => run::on_threads(commands::tracker::run(args)),
         Command::Publish(args) => run::on_one_thread(commands::publish::run(*args, context)),

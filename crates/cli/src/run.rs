@@ -10,13 +10,34 @@ use tokio::sync::{oneshot, watch};
 /// The build's commit.
 pub(crate) const COMMIT: &str = env!("CAUDAL_COMMIT");
 
+/// What follows it is a secret.
+const STREAM_KEY_FLAG: &str = "--stream-key";
+
 /// What every command knows.
 #[derive(Debug)]
 pub(crate) struct Context {
     /// When the process started.
     pub(crate) started: Instant,
-    /// What was typed.
+    /// What was typed, without its secrets.
     pub(crate) typed: String,
+}
+
+/// A command as it may be shown to whoever asks for stats: the stream key lets its owner publish.
+pub(crate) fn shown(arguments: impl Iterator<Item = String>) -> String {
+    let mut shown = "caudal".to_owned();
+    let mut secret = false;
+    for argument in arguments {
+        shown.push(' ');
+        if std::mem::replace(&mut secret, argument == STREAM_KEY_FLAG) {
+            shown.push_str("***");
+        } else if argument.strip_prefix(STREAM_KEY_FLAG).is_some_and(|rest| rest.starts_with('=')) {
+            shown.push_str(STREAM_KEY_FLAG);
+            shown.push_str("=***");
+        } else {
+            shown.push_str(&argument);
+        }
+    }
+    shown
 }
 
 /// Why a command did not succeed.
@@ -94,14 +115,29 @@ pub(crate) fn until_stopped(duration: Option<Duration>) -> Result<watch::Receive
 
 /// One line of JSON on standard output.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    use std::io::Write as _;
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
-    let mut out = std::io::stdout().lock();
-    out.write_all(&line)?;
-    out.flush()?;
-    Ok(())
+    Ok(print(&line)?)
 }
+
+/// Text on standard output. A reader that has what it wanted and went (`| head -1`) is no error.
+pub(crate) fn print(text: &[u8]) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A line for people on standard output; unlike `println!` it does not panic when nobody reads.
+macro_rules! say {
+    ($($text:tt)*) => {
+        // Nobody can be told that a full disk did not take a message to a person.
+        let _ = $crate::run::print(format!("{}\n", format_args!($($text)*)).as_bytes());
+    };
+}
+pub(crate) use say;
 
 /// Trackers that somebody typed.
 pub(crate) fn typed_trackers(urls: &[String], lan: bool) -> Result<Vec<AllowedUrl>, Failure> {
@@ -109,4 +145,17 @@ pub(crate) fn typed_trackers(urls: &[String], lan: bool) -> Result<Vec<AllowedUr
         Ok(url.parse::<TrackerUrl>()?.check(UrlOrigin::Typed, lan)?)
     };
     urls.iter().map(check).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_key_is_not_shown() {
+        for typed in ["publish --stream-key s3cret --name A", "publish --stream-key=s3cret --name A"] {
+            let shown = shown(typed.split(' ').map(str::to_owned));
+            assert!(!shown.contains("s3cret") && shown.ends_with("--name A"), "{shown}");
+        }
+    }
 }

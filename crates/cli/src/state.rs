@@ -103,6 +103,28 @@ fn file_name(name: &str) -> String {
     format!("{plain}-{:08x}", hash as u32)
 }
 
+/// Held by the one process of this user that publishes a channel; the system lets go of it however the process ends.
+#[derive(Debug)]
+pub(crate) struct OnAir(#[expect(dead_code, reason = "closing it unlocks")] Option<fs::File>);
+
+/// Makes sure that no other process of this user publishes `channel`: two would push each other off the air in turn.
+pub(crate) fn go_on_air(channel: &ChannelId) -> Result<OnAir> {
+    let dir = state_dir()?;
+    let path = dir.join(format!("{channel}.lock"));
+    let opened = fs::create_dir_all(&dir).and_then(|()| {
+        fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)
+    });
+    // Without a place for state, or on a file system without locks, it goes on the air unlocked.
+    let Ok(file) = opened else { return Ok(OnAir(None)) };
+    if matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) {
+        bail!(
+            "this channel is on the air already: another caudal publish on this computer uses its key. End that one, or \
+             choose another --name or --key"
+        );
+    }
+    Ok(OnAir(Some(file)))
+}
+
 /// The last epoch of a channel; 0 when unknown.
 pub(crate) fn last_epoch(channel: &ChannelId) -> u64 {
     let text = state_dir().ok().and_then(|dir| fs::read_to_string(dir.join(format!("{channel}.epoch"))).ok());

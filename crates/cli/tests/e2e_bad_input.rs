@@ -60,6 +60,10 @@ fn what_cannot_be_done_is_said_with_the_remedy() {
     publish(&[&card[..], &["--listen", &taken]].concat(), &[&taken, "--listen", "in use"]);
     publish(&["--input", &format!("rtmp://{taken}/live")], &[&taken, "--input rtmp://", "in use"]);
     publish(&[&card[..], &["--bind", &udp_taken]].concat(), &[&udp_taken, "in use"]);
+    // A channel that is on the air already.
+    let on_air = Caudal::start(&home, &[&base[..], &card, &["--card-rate", "1M"]].concat());
+    publish(&card, &["on the air already", "--name", "--key"]);
+    drop(on_air);
     watch(&[&good, "--listen", &taken], &[&taken, "--listen", "in use"]);
     watch(&[&good, "--bind", &udp_taken], &[&udp_taken, "in use"]);
     // Links.

@@ -189,3 +189,20 @@ fn a_viewer_that_saw_nothing_says_so_by_its_exit_code() {
     assert_eq!(status.code(), Some(1));
     assert!(report.is_some_and(|report| report.contains("\"ok\":false")));
 }
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let home = Folder::new();
+    let file = home.join("channel.key");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let new = Command::new(env!("CARGO_BIN_EXE_caudal"))
+        .args(["key", "new", "--file"])
+        .arg(&file)
+        .env("HOME", home.path())
+        .stdout(writer)
+        .output()
+        .expect("caudal starts");
+    assert_eq!(new.status.code(), Some(0), "{}", String::from_utf8_lossy(&new.stderr));
+    assert!(new.stderr.is_empty() && file.exists());
+}

@@ -25,6 +25,7 @@ use caudal_media::hls::{
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt as _;
 
 use crate::NodeError;
@@ -35,6 +36,8 @@ use crate::report::prometheus;
 const CONNECTIONS_MAX: usize = 128;
 /// A request's head must come within this.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client may leave an answer unread for this long: longer than any player buffers ahead, and paused players come back.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest request head.
 const HEAD_LEN_MAX: usize = 16 * 1024;
 /// A blocking playlist or part request waits for this long.
@@ -128,11 +131,13 @@ async fn serve(stream: TcpStream, router: Router) {
     let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         router.clone().oneshot(request.map(Body::new))
     });
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_LEN_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service)
         .await;
     if let Err(error) = served {
         tracing::debug!("a player's connection: {error}");

@@ -6,7 +6,7 @@ use caudal_tracker::link::Link;
 use serde_json::json;
 
 use crate::args::ChannelsArgs;
-use crate::run::{Failure, print_json, typed_trackers};
+use crate::run::{Failure, print_json, say, typed_trackers};
 
 /// Channels asked for.
 const LIMIT: u32 = 100;
@@ -36,18 +36,15 @@ pub(crate) async fn run(args: ChannelsArgs) -> Result<(), Failure> {
             .collect();
         print_json(&json!({ "total": list.total, "channels": channels }))?;
     } else if list.channels.is_empty() {
-        println!("Nothing is on the air at {tracker}.");
-        println!("To change that: caudal publish --name NAME --tracker {tracker} --listed");
+        say!("Nothing is on the air at {tracker}.");
+        say!("To change that: caudal publish --name NAME --tracker {tracker} --listed");
     } else {
         for c in &list.channels {
             let name = c.descriptor.as_ref().map_or("(no name)", |d| d.name.as_str());
-            println!("{name}  ·  {} viewers\n  {}", c.viewers, link(c.channel, Some(name.to_owned())));
+            say!("{name}  ·  {} viewers\n  {}", c.viewers, link(c.channel, Some(name.to_owned())));
         }
         if list.total > list.channels.len() as u64 {
-            println!(
-                "… and {} more: narrow them down with --search",
-                list.total - list.channels.len() as u64
-            );
+            say!("… and {} more: narrow them down with --search", list.total - list.channels.len() as u64);
         }
     }
     Ok(())

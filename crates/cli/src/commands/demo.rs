@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::args::DemoArgs;
-use crate::run::{COMMIT, END_WITH_STDIN, Failure, print_json, until_stopped};
+use crate::run::{COMMIT, END_WITH_STDIN, Failure, print_json, say, until_stopped};
 use crate::state::write_key;
 
 /// A process must say that it is ready within this.
@@ -85,16 +85,13 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), Failure> {
     let Running { tracker, source, viewers } = started;
     let (tracker_url, link) = (tracker.told("http"), source.told("link"));
     if !args.json {
-        println!("\nOn the air. Watch it as one of the viewers does:");
+        say!("\nOn the air. Watch it as one of the viewers does:");
         for viewer in viewers.iter().take(3) {
-            println!("  mpv {}/live.mp4", viewer.told("http"));
+            say!("  mpv {}/live.mp4", viewer.told("http"));
         }
-        println!("or join from another terminal:\n  caudal watch '{link}' --player mpv");
-        println!(
-            "How it goes: {}/api/v1/stats   channels: {tracker_url}/v1/channels",
-            viewers[0].told("http")
-        );
-        println!(
+        say!("or join from another terminal:\n  caudal watch '{link}' --player mpv");
+        say!("How it goes: {}/api/v1/stats   channels: {tracker_url}/v1/channels", viewers[0].told("http"));
+        say!(
             "{}",
             duration
                 .map_or_else(|| "Ctrl-C ends it.".to_owned(), |d| format!("Running for {} s …", d.as_secs()))
@@ -186,9 +183,14 @@ fn conclude(
     let number = |value: &Value, path: &str| value.pointer(path).and_then(Value::as_f64).unwrap_or(f64::NAN);
     let mut checks = Vec::new();
     if !args.json {
-        println!(
+        say!(
             "\n{:<10} {:>9} {:>9} {:>11} {:>8} {:>6}",
-            "viewer", "start", "delay p95", "continuity", "offload", "gaps"
+            "viewer",
+            "start",
+            "delay p95",
+            "continuity",
+            "offload",
+            "gaps"
         );
     }
     for (name, report) in reports {
@@ -208,7 +210,7 @@ fn conclude(
             number(report, "/chunks/missing")
         );
         if !args.json {
-            println!(
+            say!(
                 "{name:<10} {:>6.0} ms {:>6.0} ms {:>9.2} % {:>6.1} % {:>6}",
                 number(report, "/startup_ms"),
                 number(report, "/chunk_delay_ms/p95"),
@@ -229,9 +231,9 @@ fn conclude(
     } else {
         if let Some(source) = source {
             let copies = number(source, "/source_copies");
-            println!("source     sent the stream {copies:.2} times for {} viewers", reports.len());
+            say!("source     sent the stream {copies:.2} times for {} viewers", reports.len());
         }
-        println!("{}", if ok { "Whole: nothing was missing or late." } else { "NOT WHOLE: see above." });
+        say!("{}", if ok { "Whole: nothing was missing or late." } else { "NOT WHOLE: see above." });
     }
     if ok || !args.headless { Ok(()) } else { Err(Failure::NotOk) }
 }

@@ -4,7 +4,7 @@ use caudal_node::network::random_key;
 use serde_json::json;
 
 use crate::args::{KeyAction, KeyArgs};
-use crate::run::{Failure, print_json};
+use crate::run::{Failure, print_json, say};
 use crate::state::{read_key, write_key};
 
 pub(crate) fn run(args: KeyArgs) -> Result<(), Failure> {
@@ -15,8 +15,8 @@ pub(crate) fn run(args: KeyArgs) -> Result<(), Failure> {
             if json {
                 print_json(&json!({ "channel": key.channel().to_string(), "file": file }))?;
             } else {
-                println!("Channel: {}\nKey: {}", key.channel(), file.display());
-                println!("Back it up: who has it owns the channel, and nobody can make it again.");
+                say!("Channel: {}\nKey: {}", key.channel(), file.display());
+                say!("Back it up: who has it owns the channel, and nobody can make it again.");
             }
         }
         KeyAction::Show { file, json } => {
@@ -24,13 +24,13 @@ pub(crate) fn run(args: KeyArgs) -> Result<(), Failure> {
             if json {
                 print_json(&json!({ "channel": channel.to_string(), "file": file }))?;
             } else {
-                println!("Channel: {channel}");
+                say!("Channel: {channel}");
             }
         }
         KeyAction::Backup { file, to } => {
             let key = read_key(&file)?;
             write_key(&to, &key)?;
-            println!("Copied the key of channel {} to {}", key.channel(), to.display());
+            say!("Copied the key of channel {} to {}", key.channel(), to.display());
         }
     }
     Ok(())

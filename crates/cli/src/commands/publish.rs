@@ -15,8 +15,8 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::args::PublishArgs;
-use crate::run::{COMMIT, Context, Failure, print_json, typed_trackers, until_stopped};
-use crate::state::{channel_key, last_epoch, store_epoch};
+use crate::run::{COMMIT, Context, Failure, print_json, say, typed_trackers, until_stopped};
+use crate::state::{channel_key, go_on_air, last_epoch, store_epoch};
 
 /// The rate that a stream is taken to have until it was measured, bit/s.
 const RATE_UNKNOWN_BPS: u32 = 3_000_000;
@@ -35,6 +35,7 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
     let http = HttpServer::bind(args.listen).await?;
     let key = channel_key(args.key.as_deref(), &args.name)?;
     let channel = key.channel();
+    let _on_air = go_on_air(&channel)?;
     let trackers_of_link = trackers.iter().map(|url: &AllowedUrl| url.url().clone()).collect();
     let link = Link { channel, trackers: trackers_of_link, name: Some(args.name.clone()) }.to_string();
     let card = matches!(input, InputConfig::Card(_));
@@ -97,10 +98,10 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
 }
 
 fn greet(args: &PublishArgs, link: &str, http: &str, rtmp: Option<&(String, String)>) {
-    println!("Channel link (give it to viewers):\n  {link}\n");
+    say!("Channel link (give it to viewers):\n  {link}\n");
     if let Some((url, key)) = rtmp {
-        println!("OBS → Settings → Stream → Custom\n  Server:     {url}\n  Stream key: {key}\n");
-        println!(
+        say!("OBS → Settings → Stream → Custom\n  Server:     {url}\n  Stream key: {key}\n");
+        say!(
             "ffmpeg\n  ffmpeg -re -i FILE -c:v libx264 -g 30 -tune zerolatency -c:a aac -f flv {url}/{key}\n"
         );
     }
@@ -109,7 +110,7 @@ fn greet(args: &PublishArgs, link: &str, http: &str, rtmp: Option<&(String, Stri
     } else {
         "not listed: only who has the link finds it"
     };
-    println!("{} is {listed}.\nPreview and stats: {http}\nCtrl-C ends the broadcast.", args.name);
+    say!("{} is {listed}.\nPreview and stats: {http}\nCtrl-C ends the broadcast.", args.name);
 }
 
 async fn tell(mut advice: mpsc::UnboundedReceiver<String>) {

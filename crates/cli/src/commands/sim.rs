@@ -4,14 +4,14 @@ use caudal_sim::args::SimArgs;
 use caudal_sim::report::Summary;
 use caudal_sim::{Report, SimError};
 
-use crate::run::{COMMIT, Context, Failure, print_json};
+use crate::run::{COMMIT, Context, Failure, print_json, say};
 
 /// Runs the seeds that were asked for and prints their reports.
 pub(crate) fn run(args: &SimArgs, context: &Context) -> Result<(), Failure> {
     let mut printed = Ok(());
     let print = |report: &Report| {
         if !args.json {
-            println!("{report}\n");
+            say!("{report}\n");
         } else if printed.is_ok() {
             printed = print_json(report);
         }
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &SimArgs, context: &Context) -> Result<(), Failure> {
     };
     printed?;
     if reports.len() > 1 && !args.json {
-        println!("{}", Summary(&reports));
+        say!("{}", Summary(&reports));
     }
     if reports.iter().all(|report| report.ok) { Ok(()) } else { Err(Failure::NotOk) }
 }

@@ -6,12 +6,13 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::args::TrackerArgs;
-use crate::run::{Failure, print_json, until_stopped};
+use crate::run::{Failure, print_json, say, until_stopped};
 
 pub(crate) async fn run(args: TrackerArgs) -> Result<(), Failure> {
     let config = TrackerConfig {
         lan: args.lan.then_some(true),
         trusted_proxies: args.trusted_proxy,
+        public_urls: args.public_url,
         allow_list: args.allow,
         deny_list: args.deny,
         ..TrackerConfig::default()
@@ -25,7 +26,7 @@ pub(crate) async fn run(args: TrackerArgs) -> Result<(), Failure> {
     if args.json {
         print_json(&json!({ "ready": true, "role": "tracker", "http": url }))?;
     } else {
-        println!("Tracker: {url}\nChannels: {url}/v1/channels\nMetrics: {url}/metrics\nCtrl-C ends it.");
+        say!("Tracker: {url}\nChannels: {url}/v1/channels\nMetrics: {url}/metrics\nCtrl-C ends it.");
     }
     let mut stop = until_stopped(None)?;
     let stopped = async move {

@@ -1,12 +1,9 @@
 //! TCP connections: accepted up to a limit, served as HTTP/1.1, and cut when they stall.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -15,9 +12,8 @@ use axum::http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, Sleep};
+use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt as _;
 
 use crate::server::Shared;
@@ -63,7 +59,10 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, router: R
 async fn serve_connection(shared: &Shared, stream: TcpStream, peer: SocketAddr, router: Router) {
     // Answers are small and complete: nothing is gained by waiting to fill a segment.
     let _not_fatal = stream.set_nodelay(true);
-    let io = TokioIo::new(Stalling::new(stream, shared.limits.write_timeout()));
+    // A subscriber that stopped reading must not keep its place for ever.
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(shared.limits.write_timeout()));
+    let io = TokioIo::new(Box::pin(stream));
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Connected(peer));
         router.clone().oneshot(request.map(Body::new))
@@ -133,82 +132,5 @@ impl Drop for Guard {
                 by_host.remove(&host);
             }
         }
-    }
-}
-
-/// A stream whose writes fail when the other side reads nothing for too long, so that a subscriber that stopped reading
-/// does not keep its place for ever.
-struct Stalling<S> {
-    stream: S,
-    timeout: Duration,
-    deadline: Pin<Box<Sleep>>,
-    waiting: bool,
-}
-
-impl<S> Stalling<S> {
-    fn new(stream: S, timeout: Duration) -> Self {
-        Self { stream, timeout, deadline: Box::pin(tokio::time::sleep(timeout)), waiting: false }
-    }
-
-    fn watch<T>(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if progress.is_ready() {
-            self.waiting = false;
-            return progress;
-        }
-        if !self.waiting {
-            self.waiting = true;
-            self.deadline.as_mut().reset(Instant::now() + self.timeout);
-        }
-        match self.deadline.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Stalling<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let progress = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.watch(cx, progress)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let progress = Pin::new(&mut self.stream).poll_flush(cx);
-        self.watch(cx, progress)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let progress = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.watch(cx, progress)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-    #[tokio::test]
-    async fn a_reader_that_stops_reading_is_given_up() {
-        let (near, mut far) = tokio::io::duplex(8);
-        let mut near = Stalling::new(near, Duration::from_millis(50));
-        // As long as it reads now and then, however slowly, it stays.
-        for _ in 0..4 {
-            near.write_all(&[0; 8]).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(30)).await;
-            far.read_exact(&mut [0; 8]).await.unwrap();
-        }
-        let given_up = near.write_all(&[0; 9]).await.unwrap_err();
-        assert_eq!(given_up.kind(), io::ErrorKind::TimedOut);
     }
 }
