@@ -221,6 +221,9 @@ fn encoders_with_a_wrong_key_or_too_many_or_that_vanish() {
     assert!(code.is_some_and(|code| code != 0), "ffmpeg is told: {code:?}");
     let said = studio.source.wait_for_error("wrong stream key", S(5));
     assert!(said.contains("caudal publish printed"), "{said}");
+    // Connections that ask for nothing keep nobody out.
+    let addr = url.trim_start_matches("rtmp://").split('/').next().expect("an address");
+    let _idle: Vec<_> = (0..40).map(|_| std::net::TcpStream::connect(addr).expect("it listens")).collect();
     // A second publisher.
     let mut first = Ffmpeg::publish(&file, url, key);
     studio.viewer.wait_until("playing", S(15), |stats| number(stats, "/parts") >= 5.0);

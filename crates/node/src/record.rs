@@ -94,6 +94,10 @@ impl Recording {
                         return Err((NodeError::Output { path: self.path, source }, self.recorded));
                     }
                     if let Err(source) = self.write(&pieces).await {
+                        // Whoever read it has had enough; that is how a pipe to a player ends.
+                        if source.kind() == std::io::ErrorKind::BrokenPipe {
+                            return Ok(self.recorded);
+                        }
                         let error = NodeError::Output { path: self.path, source };
                         return Err((error, self.recorded));
                     }

@@ -27,6 +27,8 @@ pub const MESSAGES_MAX: u64 = 2000;
 pub const MESSAGES_PER_SECOND: u64 = 400;
 /// Peers that acknowledge nothing are looked for this often.
 const STALLS_PERIOD: Duration = Duration::from_millis(50);
+/// Chunks on handles without a meaning that a connection may bring: those that were on their way when it replaced another.
+const STRAYS_MAX: u32 = 64;
 /// A connection that no swarm uses is closed after this long.
 const UNUSED_FOR: Duration = Duration::from_secs(5);
 
@@ -50,11 +52,26 @@ struct Connection {
     /// Control messages that it may still send, and since when they were counted.
     messages_left: u64,
     messages_at: Timestamp,
+    /// Chunks that came on handles without a meaning.
+    strays: u32,
 }
 
 impl Connection {
     fn new(now: Timestamp, connected: Connected) -> Self {
-        Self { connected, handles: BTreeMap::new(), used: now, messages_left: MESSAGES_MAX, messages_at: now }
+        Self {
+            connected,
+            handles: BTreeMap::new(),
+            used: now,
+            messages_left: MESSAGES_MAX,
+            messages_at: now,
+            strays: 0,
+        }
+    }
+
+    /// One more chunk on a handle without a meaning; true when there are too many.
+    fn strayed(&mut self) -> bool {
+        self.strays += 1;
+        self.strays > STRAYS_MAX
     }
 
     /// One more message; false when they are a flood.
@@ -278,11 +295,13 @@ impl Engine {
     }
 
     fn chunk_stream(&mut self, now: Timestamp, peer: PeerId, read: Result<(ChunkHead, Chunk), WireError>) {
-        let Some(connection) = self.connections.get(&peer) else { return };
+        let Some(connection) = self.connections.get_mut(&peer) else { return };
         match read {
             Ok((head, chunk)) => {
                 if let Some(channel) = connection.handles.get(&head.handle).copied() {
                     self.with(&channel, |swarm| swarm.chunk(now, peer, &head, chunk));
+                } else if connection.strayed() {
+                    self.violation(now, peer, "it sends chunks on handles that it did not introduce");
                 }
             }
             Err(error) => self.violation(now, peer, &error.to_string()),

@@ -240,6 +240,33 @@ fn chunks_that_nobody_asked_for_are_dropped_within_five() {
 }
 
 #[test]
+fn forgeries_that_look_like_something_else_are_not_free() {
+    // As if of the next broadcast, or on a handle that means nothing: neither is worth a signature check, nor is it free.
+    for (other_epoch, reason) in [(true, "does not follow"), (false, "did not introduce")] {
+        let outcome = attack(9, Net::default(), |world| {
+            let channel = world.channel();
+            let key = SecretKey::from_bytes(&[66; 32]);
+            let mut n = 0;
+            let extra: Extra = Box::new(move |_, _, peers| {
+                n += 1000;
+                let epoch = if other_epoch { u64::MAX / 2 } else { 1 };
+                let mut signer = Signer::new(key.clone(), channel, epoch, RenditionId(0), 16_384);
+                let payload = Bytes::from_static(b"buy my pills");
+                let part = PartIn { flags: Flags::default(), capture_unix_us: 1, payload };
+                let body = signer.sign(&part, 1).remove(0).encoded().clone();
+                let handle = if other_epoch { 0 } else { 200 };
+                let head = ChunkHead { handle, requested: false, lag_ms: 3 }.encode();
+                let each = peers.iter().enumerate();
+                let ten = each.flat_map(|(i, peer)| (0..10).map(move |k| (*peer, n + (i * 10 + k) as u64)));
+                ten.map(|(peer, token)| chunk(peer, token, head.clone(), body.clone())).collect()
+            });
+            (None, Some(extra))
+        });
+        outcome.assert_dropped(reason);
+    }
+}
+
+#[test]
 fn a_black_hole_is_left() {
     for seed in seeds(4) {
         // It accepts every child, promises the best of lags, and delivers nothing.

@@ -26,6 +26,8 @@ use crate::state;
 const STATUS_PERIOD: Duration = Duration::from_millis(500);
 /// Cells of the buffer gauge.
 const GAUGE_CELLS: usize = 10;
+/// What was played last may take this long to be written.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// A full gauge, ms.
 const GAUGE_MS: i64 = 1500;
 
@@ -39,7 +41,16 @@ pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure
         path => Output::File(path.to_owned()),
     });
     let recording = match &output {
-        Some(output) => Some(Recording::open(output).await?),
+        Some(output) => {
+            // A named pipe opens when somebody reads it.
+            let mut stopped = stop.clone();
+            tokio::select! {
+                open = Recording::open(output) => Some(open?),
+                _ = stopped.wait_for(|stop| *stop) => {
+                    return Err(anyhow::anyhow!("--output: nobody opened the other end of the pipe").into());
+                }
+            }
+        }
         None => None,
     };
     say_once_about_addresses();
@@ -95,9 +106,9 @@ pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure
     // The window has ended: the recorder drains it and stops by itself.
     let recorded = match recorder {
         Some((path, task)) => {
-            let drained = tokio::time::timeout(Duration::from_secs(10), task).await;
+            let drained = tokio::time::timeout(DRAIN_MAX, task).await;
             finish.send_replace(true);
-            drained.map(|done| (path, done)).ok()
+            Some((path, drained.ok().and_then(Result::ok)))
         }
         None => None,
     };
@@ -105,7 +116,8 @@ pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure
 }
 
 type Written = Result<Recorded, (caudal_node::NodeError, Recorded)>;
-type Drained = (std::path::PathBuf, Result<Written, tokio::task::JoinError>);
+/// `None`: it did not end.
+type Drained = (std::path::PathBuf, Option<Written>);
 
 /// Records, and says at once when that fails: whoever watches goes on watching, and would find out too late.
 async fn record(recording: Recording, reader: Reader, finished: watch::Receiver<bool>) -> Written {
@@ -128,13 +140,27 @@ fn conclude(
 ) -> Result<(), Failure> {
     let report = shared.last_report();
     let mut failed = None;
-    if let Some((path, Ok(done))) = recorded {
+    let mut is_whole = true;
+    if let Some((path, done)) = recorded {
+        let name = path.display();
         let (recorded, error) = match done {
-            Ok(recorded) => (recorded, None),
-            Err((error, recorded)) => (recorded, Some(error)),
+            Some(Ok(recorded)) => (recorded, None),
+            Some(Err((error, recorded))) => (recorded, Some(error.into())),
+            None => {
+                let seconds = DRAIN_MAX.as_secs();
+                let error = anyhow::anyhow!(
+                    "{name}: nobody took the end of the recording for {seconds} s; it is cut off"
+                );
+                (Recorded::default(), Some(error))
+            }
         };
-        let megabytes = recorded.bytes as f64 / 1e6;
-        eprintln!("{}: {megabytes:.1} MB, {} parts", path.display(), recorded.parts);
+        if recorded.parts > 0 {
+            eprintln!("{name}: {:.1} MB, {} parts", recorded.bytes as f64 / 1e6, recorded.parts);
+        }
+        if recorded.skipped > 0 {
+            is_whole = false;
+            eprintln!("{name}: {} parts are missing, because writing was too slow", recorded.skipped);
+        }
         failed = error;
     }
     if json {
@@ -146,9 +172,9 @@ fn conclude(
     }
     result?;
     if let Some(error) = failed {
-        return Err(error.into());
+        return Err(Failure::CouldNot(error));
     }
-    if report.ok {
+    if report.ok && is_whole {
         return Ok(());
     }
     if !args.json && report.parts == 0 {
@@ -160,14 +186,17 @@ fn conclude(
 fn summary(report: &caudal_node::report::ViewerReport) -> String {
     let percent = |ratio: f64| (ratio * 1000.0).round() / 10.0;
     let startup = report.startup_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms"));
+    let (mut delay, mut continuity) = ("-".to_owned(), "-".to_owned());
+    if report.chunks.due > 0 {
+        delay = format!("{:.0} ms", report.chunk_delay_ms.p50);
+        continuity = format!("{} %", percent(report.continuity.get(&1500).copied().unwrap_or(0.0)));
+    }
     format!(
-        "Received {:.1} MB ({} % from other viewers), sent {:.1} MB. Start {startup}, chunk delay {:.0} ms (median), \
-         continuity {} %, {} gaps.",
+        "Received {:.1} MB ({} % from other viewers), sent {:.1} MB. Start {startup}, chunk delay {delay} (median), \
+         continuity {continuity}, {} gaps.",
         report.useful_bytes as f64 / 1e6,
         percent(report.offload_ratio),
         report.bytes_out as f64 / 1e6,
-        report.chunk_delay_ms.p50,
-        percent(report.continuity.get(&1500).copied().unwrap_or(0.0)),
         report.gaps,
     )
 }
@@ -231,7 +260,7 @@ async fn play(player: String, url: String, shared: Arc<Shared>) {
         .kill_on_drop(true)
         .spawn()
         .with_context(|| {
-            format!("cannot start the player {program}; is it installed? Or open {url} in another")
+            format!("cannot start the player {program}; is it installed? Or open {url}/live.mp4 in another")
         });
     match spawned {
         Ok(mut child) => {

@@ -38,7 +38,18 @@ pub enum FileError {
     /// There is nothing to play in it.
     #[error("the file holds no picture or sound that can be played")]
     Empty,
+    /// Its samples last no time: played in real time it would be sent thousands of times over.
+    #[error(
+        "the file's sample durations are wrong (more than {SAMPLES_PER_SECOND_MAX} samples a second). Write them anew: \
+         ffmpeg -i INPUT -c:v libx264 -r 30 -g 60 -c:a aac OUTPUT.mp4"
+    )]
+    TooFast,
 }
+
+/// Most samples a second, picture and sound together: four times what cameras for slow motion give.
+const SAMPLES_PER_SECOND_MAX: u64 = 1000;
+/// So many samples are played before their rate is judged.
+const JUDGED_AFTER: u64 = 500;
 
 /// Endless [`Ingest`] from a file.
 ///
@@ -56,6 +67,7 @@ pub struct FileSource<R> {
     /// Video samples before the first key frame of a pass are left out.
     key_seen: bool,
     samples_in_pass: u64,
+    pace: Pace,
     damage_said: bool,
 }
 
@@ -97,6 +109,7 @@ impl<R: Read + Seek> FileSource<R> {
             scales: [1, 1],
             key_seen: false,
             samples_in_pass: 0,
+            pace: Pace::default(),
             damage_said: false,
         };
         for event in queue {
@@ -120,6 +133,7 @@ impl<R: Read + Seek> FileSource<R> {
             if let Err(damage) = self.read() {
                 self.end_of_pass(damage)?;
             }
+            self.check_pace()?;
         }
     }
 
@@ -143,6 +157,11 @@ impl<R: Read + Seek> FileSource<R> {
         Ok(())
     }
 
+    /// An error that no further pass can mend.
+    fn check_pace(&self) -> Result<(), FileError> {
+        if self.pace.too_fast { Err(FileError::TooFast) } else { Ok(()) }
+    }
+
     /// Stamps an event and queues it.
     fn give(&mut self, event: Ingest) {
         let event = match event {
@@ -155,6 +174,7 @@ impl<R: Read + Seek> FileSource<R> {
                 let scale = self.scales[sample.track as usize];
                 sample.arrived_unix_us =
                     self.start_unix_us + rescale(sample.dts.max(0), scale, 1_000_000) as u64;
+                self.pace.count(sample.arrived_unix_us);
                 Ingest::Sample(sample)
             }
             Ingest::Track(kind, config) => {
@@ -190,6 +210,28 @@ impl<R: Read + Seek> FileSource<R> {
             }
         }
         Ok(())
+    }
+}
+
+/// Samples a second, judged [`JUDGED_AFTER`] at a time.
+#[derive(Debug, Default)]
+struct Pace {
+    samples: u64,
+    since_us: u64,
+    too_fast: bool,
+}
+
+impl Pace {
+    fn count(&mut self, at_us: u64) {
+        if self.samples == 0 {
+            self.since_us = at_us;
+        }
+        self.samples += 1;
+        if self.samples > JUDGED_AFTER {
+            let least_us = JUDGED_AFTER * 1_000_000 / SAMPLES_PER_SECOND_MAX;
+            self.too_fast = at_us.saturating_sub(self.since_us) < least_us;
+            self.samples = 0;
+        }
     }
 }
 
@@ -312,6 +354,18 @@ mod tests {
             let error = FileSource::open(Cursor::new(bytes), 0).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains("ffmpeg -i"), "{error}");
         }
+    }
+
+    #[test]
+    fn samples_without_duration_are_noticed() {
+        let judge = |step_us: u64| {
+            let mut pace = Pace::default();
+            (0..JUDGED_AFTER + 1).for_each(|i| pace.count(1_000_000 + i * step_us));
+            pace.too_fast
+        };
+        assert!(judge(0) && judge(100));
+        // 240 frames and 94 sounds a second.
+        assert!(!judge(2_994));
     }
 
     #[test]

@@ -135,22 +135,39 @@ pub struct Source {
     pub advice: Option<mpsc::UnboundedReceiver<String>>,
 }
 
-/// What the directory says of the channel; renewed when other codecs arrive.
+/// What is measured of the input may differ by this share from what the directory says …
+const LABEL_DRIFT: f64 = 0.25;
+/// … for this long: a scene is no reason to tell everybody.
+const LABEL_PERIOD: Duration = Duration::from_secs(15);
+
+/// What the directory says of the channel; renewed when other codecs or pictures arrive.
 #[derive(Debug)]
 struct Label {
     key: SecretKey,
     descriptor: Descriptor,
     signed: watch::Sender<SignedDescriptor>,
-    /// The codecs that it says.
-    told: String,
+    /// When it was written anew.
+    renewed: Option<Instant>,
 }
 
 impl Label {
     fn renew(&mut self, input: &InputReport) {
-        if input.codecs.is_empty() || input.codecs == self.told || input.rate_bps == 0 {
+        if input.codecs.is_empty() || input.rate_bps == 0 {
             return;
         }
-        self.told.clone_from(&input.codecs);
+        let is_told = self.descriptor.renditions.first().is_some_and(|told| {
+            let near = |told: f64, now: f64| (told - now).abs() <= told * LABEL_DRIFT;
+            let measured = near(told.bandwidth_bps as f64, input.rate_bps as f64)
+                && near(told.fps.unwrap_or(0.0), input.fps);
+            told.codecs == input.codecs
+                && told.width.unwrap_or(0) == input.width
+                && told.height.unwrap_or(0) == input.height
+                && (measured || self.renewed.is_some_and(|at| at.elapsed() < LABEL_PERIOD))
+        });
+        if is_told {
+            return;
+        }
+        self.renewed = Some(Instant::now());
         let picture = input.width > 0;
         self.descriptor.renditions = vec![Rendition {
             id: 0,
@@ -243,7 +260,7 @@ impl Source {
             inner: Mutex::new(Inner { state: "waiting", ..Inner::default() }),
             live: Live::new(RETENTION),
         });
-        let label = Label { key: config.channel_key, descriptor: announced, signed, told: String::new() };
+        let label = Label { key: config.channel_key, descriptor: announced, signed, renewed: None };
         let advice = Some(advice);
         Ok(Self {
             shared,

@@ -3,6 +3,7 @@
 //! RTMP itself is `media`'s; here are the sockets, the timeouts, and who may publish. An encoder that vanishes may come
 //! back and goes on where it was.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 const STALE_AFTER: Duration = Duration::from_secs(3);
 /// Writing an answer takes no longer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The broadcaster is told this often at most that there are too many connections.
+const WARN_PERIOD: Duration = Duration::from_secs(60);
 /// Bytes read at once.
 const READ_LEN: usize = 32 * 1024;
 
@@ -86,20 +89,26 @@ impl RtmpServer {
 
     /// Serves for as long as the node lives.
     pub(super) fn serve(self, ingest: mpsc::Sender<Ingest>, said: mpsc::UnboundedSender<String>) {
-        let stage = Mutex::new(Stage { publisher: None, tags: None, next: 0, connections: 0 });
+        let stage = Mutex::new(Stage {
+            publisher: None,
+            tags: None,
+            next: 0,
+            granted: 0,
+            asking: VecDeque::new(),
+            warned: None,
+        });
         let desk = Arc::new(Desk { settings: self.settings, ingest, said, stage });
         let listener = self.listener;
         tokio::spawn(async move {
             loop {
                 match listener.accept().await {
-                    Ok((stream, _)) if desk.enter() => {
+                    Ok((stream, _)) => {
+                        let Some(make_room) = desk.enter() else { continue };
                         let desk = Arc::clone(&desk);
                         tokio::spawn(async move {
-                            desk.attend(stream).await;
-                            desk.lock().connections -= 1;
+                            desk.attend(stream, &make_room).await;
                         });
                     }
-                    Ok(_) => tracing::warn!("too many RTMP connections"),
                     Err(error) => {
                         tracing::warn!("accepting an encoder: {error}");
                         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -123,7 +132,12 @@ struct Stage {
     /// Where the last publisher's timeline ended.
     tags: Option<Tags>,
     next: u64,
-    connections: usize,
+    /// Connections that may publish, or could until another took over.
+    granted: usize,
+    /// Connections that have not asked to publish yet, the oldest first: it makes room when there are too many.
+    asking: VecDeque<Arc<Notify>>,
+    /// When the broadcaster was last told that there are too many.
+    warned: Option<Instant>,
 }
 
 struct Publisher {
@@ -143,23 +157,36 @@ impl Desk {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self) -> bool {
+    /// Room for one more connection, and what tells it to go: whoever holds a place without asking for anything must not
+    /// keep the encoder out.
+    fn enter(&self) -> Option<Arc<Notify>> {
         let mut stage = self.lock();
-        let room = stage.connections < CONNECTIONS_MAX;
-        stage.connections += usize::from(room);
-        room
+        if stage.granted + stage.asking.len() >= CONNECTIONS_MAX {
+            if stage.warned.is_none_or(|at| at.elapsed() > WARN_PERIOD) {
+                stage.warned = Some(Instant::now());
+                tracing::warn!(
+                    "more than {CONNECTIONS_MAX} RTMP connections; the oldest that ask for nothing go"
+                );
+            }
+            stage.asking.pop_front()?.notify_one();
+        }
+        let make_room = Arc::new(Notify::new());
+        stage.asking.push_back(Arc::clone(&make_room));
+        Some(make_room)
     }
 
     fn say(&self, text: impl Into<String>) {
         let _ = self.said.send(text.into());
     }
 
-    async fn attend(&self, mut stream: TcpStream) {
+    async fn attend(&self, mut stream: TcpStream, make_room: &Arc<Notify>) {
         let _not_fatal = stream.set_nodelay(true);
         let mut session = Session::new();
         let mut ticket = None;
-        let ended = self.converse(&mut stream, &mut session, &mut ticket).await;
+        let ended = self.converse(&mut stream, &mut session, &mut ticket, make_room).await;
+        self.lock().asking.retain(|other| !Arc::ptr_eq(other, make_room));
         if let Some(ticket) = ticket {
+            self.lock().granted -= 1;
             let current = self.dismiss(&ticket, session.take_stream());
             if current {
                 // What was cut so far must not wait for an encoder that may never come back.
@@ -189,6 +216,7 @@ impl Desk {
         stream: &mut TcpStream,
         session: &mut Session,
         ticket: &mut Option<Ticket>,
+        make_room: &Arc<Notify>,
     ) -> String {
         let began = Instant::now();
         let mut buffer = vec![0; READ_LEN];
@@ -200,6 +228,7 @@ impl Desk {
             let read = tokio::select! {
                 read = timeout(patience, stream.read(&mut buffer)) => read,
                 () = told_to_leave(ticket.as_ref()) => return "another publisher took over".into(),
+                () = make_room.notified(), if ticket.is_none() => return "it made room for others".into(),
             };
             let len = match read {
                 Ok(Ok(0)) => return "closed".into(),
@@ -211,7 +240,14 @@ impl Desk {
                 self.heard(ticket.id);
             }
             let handled = session.handle_data(unix_us(), &buffer[..len]);
-            if let Some(reason) = self.drain(stream, session, ticket).await {
+            let had_asked = ticket.is_some();
+            let over = self.drain(stream, session, ticket).await;
+            if ticket.is_some() && !had_asked {
+                let mut stage = self.lock();
+                stage.granted += 1;
+                stage.asking.retain(|other| !Arc::ptr_eq(other, make_room));
+            }
+            if let Some(reason) = over {
                 return reason;
             }
             if let Err(error) = handled {

@@ -330,7 +330,8 @@ impl Shared {
             downloaded_bytes: None,
             useful_bytes: Some(stats.useful_bytes),
             upload_bps: None,
-            continuity: Some(inner.meter.continuity().get(&1500).copied().unwrap_or(1.0)),
+            continuity: (inner.meter.chunks(0).due > 0)
+                .then(|| inner.meter.continuity().get(&1500).copied().unwrap_or(1.0)),
             offload_ratio: Some(offload(stats)),
             startup_ms: inner.meter.startup_ms(),
             delay_p50_ms: Some(delay.p50),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use caudal_media::assemble::{Assembler, AssemblerOutput, ChunkIn};
+use caudal_media::assemble::{AssembleError, Assembler, AssemblerOutput, ChunkIn};
 use caudal_media::part::Part;
 use caudal_proto::chunk::{Flags, VerifiedChunk};
 
@@ -36,6 +36,8 @@ pub(crate) struct Playout {
     part_starts: BTreeMap<u64, u64>,
     next_number: u64,
     waiting: Option<(u64, Instant)>,
+    /// Parts given up because the stream had run too far ahead of them; not told yet.
+    stepped_over: u64,
     /// The next part begins a new broadcast.
     fresh: bool,
     played_before: bool,
@@ -52,6 +54,7 @@ impl Playout {
             part_starts: BTreeMap::new(),
             next_number: 0,
             waiting: None,
+            stepped_over: 0,
             fresh: false,
             played_before: false,
         }
@@ -105,7 +108,8 @@ impl Playout {
         let header = chunk.header();
         self.newest_part = self.newest_part.max(header.part);
         self.part_starts.insert(header.part, header.part_start());
-        let taken = self.assembler.push(ChunkIn {
+        self.part_starts.insert(header.part + 1, header.part_start() + u64::from(header.count));
+        let piece = || ChunkIn {
             part: header.part,
             index: header.index,
             count: header.count,
@@ -113,7 +117,17 @@ impl Playout {
             discontinuity: header.flags.has(Flags::DISCONTINUITY),
             capture_unix_us: header.capture_unix_us,
             payload: chunk.payload(),
-        });
+        };
+        let mut taken = self.assembler.push(piece());
+        if matches!(taken, Err(AssembleError::TooFar { .. })) {
+            // This computer slept, or was cut off: what it was waiting for is long gone.
+            self.stepped_over += header.part.saturating_sub(self.assembler.next_part());
+            self.assembler.reset(header.part);
+            self.part_starts = self.part_starts.split_off(&header.part);
+            self.next_number = header.part_start();
+            self.waiting = None;
+            taken = self.assembler.push(piece());
+        }
         if let Err(error) = taken {
             // The source signed it; nothing that a peer could do leads here.
             tracing::warn!("from the source: {error}");
@@ -121,6 +135,9 @@ impl Playout {
     }
 
     pub(crate) fn poll(&mut self) -> Option<Played> {
+        if self.stepped_over > 0 {
+            return Some(Played::Gap(std::mem::take(&mut self.stepped_over)));
+        }
         match self.assembler.poll()? {
             AssemblerOutput::Part(mut part) => {
                 part.discontinuity |= std::mem::take(&mut self.fresh);
@@ -156,5 +173,56 @@ impl Playout {
     /// The first chunk that playing still needs.
     pub(crate) fn next_number(&self) -> u64 {
         self.next_number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use caudal_proto::chunk::{PartIn, Signer};
+    use caudal_proto::id::{RenditionId, SecretKey};
+
+    use super::*;
+
+    #[test]
+    fn a_computer_that_slept_plays_on_from_the_next_segment() {
+        let key = SecretKey::from_bytes(&[7; 32]);
+        let channel = key.channel();
+        let mut signer = Signer::new(key, channel, 1, RenditionId(0), 16_384);
+        // Four minutes of parts of 200 ms, a segment each second.
+        let chunks: Vec<VerifiedChunk> = (0..1200)
+            .flat_map(|number| {
+                let segment_start = number % 5 == 0;
+                let part = Part {
+                    number,
+                    segment_start,
+                    discontinuity: false,
+                    capture_unix_us: number * 200_000,
+                    duration_us: 200_000,
+                    init: segment_start.then(|| Bytes::from_static(b"init")),
+                    media: Bytes::from_static(b"media"),
+                };
+                let flags = Flags::default().with(Flags::SEGMENT_START, segment_start);
+                let flags = flags.with(Flags::INIT, segment_start);
+                let capture_unix_us = part.capture_unix_us;
+                signer.sign(&PartIn { flags, capture_unix_us, payload: part.to_payload() }, capture_unix_us)
+            })
+            .collect();
+        let mut playout = Playout::new();
+        playout.begin(1, 0);
+        let (mut parts, mut gap) = (Vec::new(), 0);
+        // It sleeps from part 10 to part 1152, which starts no segment.
+        for chunk in chunks.into_iter().filter(|chunk| !(10..1152).contains(&chunk.header().part)) {
+            playout.chunk(chunk);
+            while let Some(played) = playout.poll() {
+                match played {
+                    Played::Part(part) => parts.push(part.number),
+                    Played::Gap(missing) => gap += missing,
+                }
+            }
+        }
+        assert_eq!(parts, (0..10).chain(1155..1200).collect::<Vec<u64>>());
+        assert_eq!(gap, 1142);
+        assert_eq!(playout.next_number(), 1200);
     }
 }

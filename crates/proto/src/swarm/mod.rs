@@ -403,7 +403,10 @@ impl Swarm {
     /// Refuses `peer` from now on; its connection is closed elsewhere.
     pub(crate) fn ban(&mut self, peer: PeerId) {
         if self.banned.len() >= BANNED_MAX {
-            self.banned.pop_first();
+            // Any: whoever could choose which would come back first.
+            let place = self.rng.u64(..self.banned.len() as u64) as usize;
+            let one = self.banned.iter().nth(place).copied();
+            one.inspect(|one| _ = self.banned.remove(one));
         }
         self.banned.insert(peer);
         self.known.remove(&peer);

@@ -13,8 +13,9 @@ use crate::io::Connected;
 use crate::time::Timestamp;
 use crate::wire::{FrameWriter, LAG_UNKNOWN_MS, Message, SegmentStart, State};
 
-/// Chunk numbers remembered as exchanged with one neighbour, in each direction.
-const RECENT_MAX: usize = 256;
+/// Chunk numbers remembered as exchanged with one neighbour, in each direction: no fewer than may come late, so that none
+/// of those can be replayed.
+const RECENT_MAX: usize = super::receive::LATE_MAX as usize;
 
 /// The last [`RECENT_MAX`] chunk numbers of something.
 #[derive(Debug, Default)]

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::Swarm;
 use super::store::Held;
+use crate::broadcast::Certificate;
 use crate::chunk::{Chunk, Flags, VerifiedChunk};
 use crate::id::PeerId;
 use crate::time::Timestamp;
@@ -12,7 +13,7 @@ use crate::wire::{ChunkHead, Message, RangeList};
 /// After a new broadcast began, chunks of the old one may still be on their way for this long.
 const EPOCH_GRACE: Duration = Duration::from_secs(10);
 /// Chunks this far below the window are late, not replayed.
-const LATE_MAX: u64 = 512;
+pub(super) const LATE_MAX: u64 = 512;
 /// A lag of the hops that is believed, ms.
 const LAG_BELIEVED_MS: u16 = 2_000;
 /// Halves of the window over which the smallest clock difference is kept.
@@ -63,13 +64,14 @@ impl Swarm {
         }
         let Some(certificate) = self.certificate.filter(|certificate| certificate.epoch == header.epoch)
         else {
-            let old = header.epoch < self.epoch();
-            if old && now.since(self.epoch_since) > EPOCH_GRACE {
+            // Nobody is asked for what this node does not follow, so of a newer broadcast none can be on its way.
+            if header.epoch > self.epoch() {
+                self.strike(now, peer, "it sent chunks of a broadcast that this node does not follow");
+            } else if now.since(self.epoch_since) > EPOCH_GRACE {
                 self.strike(now, peer, "it sent chunks of an older broadcast");
             }
             return;
         };
-        neighbour.chunk_at = now;
         let repeat = neighbour.taken.note(header.number);
         let s = (header.number % u64::from(certificate.substreams)) as u8;
         let welcome = asked || self.was_parent(now, &peer, s);
@@ -80,6 +82,7 @@ impl Swarm {
             } else if repeat {
                 self.strike(now, peer, "it replayed chunks");
             } else if welcome {
+                self.neighbours.get_mut(&peer).into_iter().for_each(|n| n.chunk_at = now);
                 self.stats.duplicates += 1;
                 self.note_late_push(&peer, s);
             } else {
@@ -90,6 +93,9 @@ impl Swarm {
         if header.number < self.store.start() {
             if repeat || !welcome || header.number + LATE_MAX < self.store.start() {
                 self.strike(now, peer, "it replayed chunks from before the window");
+            } else {
+                // Too late to be of use; a forgery all the same, if it is one.
+                let _late = self.verify(now, peer, chunk, &certificate);
             }
             return;
         }
@@ -97,23 +103,32 @@ impl Swarm {
             self.strike(now, peer, "it sent chunks that nobody asked it for");
             return;
         }
-        let verified = VerifiedChunk::new(
-            chunk,
-            &self.config.channel,
-            &certificate.broadcast,
-            &mut *self.config.verifier,
-        );
-        let Ok(chunk) = verified else {
+        if let Some(chunk) = self.verify(now, peer, chunk, &certificate) {
+            self.take(now, peer, head, chunk, s);
+        }
+    }
+
+    /// The chunk, when it is genuine; otherwise whoever sent it goes.
+    fn verify(
+        &mut self,
+        now: Timestamp,
+        peer: PeerId,
+        chunk: Chunk,
+        certificate: &Certificate,
+    ) -> Option<VerifiedChunk> {
+        let (channel, broadcast) = (&self.config.channel, &certificate.broadcast);
+        let verified = VerifiedChunk::new(chunk, channel, broadcast, &mut *self.config.verifier);
+        if verified.is_err() {
             self.stats.forged += 1;
             self.drop_peer(now, peer, "it sent a forged chunk");
-            return;
-        };
-        self.take(now, peer, head, chunk, s);
+        }
+        verified.ok()
     }
 
     fn take(&mut self, now: Timestamp, peer: PeerId, head: &ChunkHead, chunk: VerifiedChunk, s: u8) {
         let header = *chunk.header();
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        neighbour.chunk_at = now;
         neighbour.have.insert(header.number);
         neighbour.fade();
         // Nobody signs the lag: what no push can have taken is not believed.

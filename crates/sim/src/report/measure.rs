@@ -97,6 +97,9 @@ pub(crate) struct Bin {
 }
 
 /// What all records come to.
+/// A viewer that was due fewer chunks says nothing about the worst.
+const WORST_DUE_MIN: u64 = 20;
+
 pub(super) struct Measured {
     delays: Histogram,
     by_class: Vec<Histogram>,
@@ -170,7 +173,7 @@ impl Measured {
                 }
             }
         }
-        if due_here > 100 {
+        if due_here > WORST_DUE_MIN {
             self.worst = self.worst.min(on_time_here as f64 / due_here as f64);
         }
     }

@@ -38,7 +38,7 @@ impl fmt::Display for Report {
         for (ms, share) in &self.continuity {
             write!(f, "{} at {ms} ms  ", percent(*share))?;
         }
-        writeln!(f, "(worst viewer {})", percent(self.continuity_worst))?;
+        writeln!(f, "(worst viewer at 1500 ms {})", percent(self.continuity_worst))?;
         writeln!(f, "startup                {}, {} never started", self.startup_ms, self.never_started)?;
         let c = &self.chunks;
         writeln!(

@@ -10,6 +10,7 @@ use super::super::codec;
 use super::super::timeline::rescale;
 use super::Mp4Error;
 use super::tables::{ChunkOffsets, Tables};
+use crate::fmp4::TIMESCALE_MAX;
 use crate::sample::{TrackConfig, TrackKind};
 
 /// One track of the file that can be played.
@@ -174,8 +175,8 @@ fn track(
         _ => return Ok(None),
     }
     let mdhd: Mdhd = mdia.need(b"mdhd")?.read()?;
-    if mdhd.timescale == 0 {
-        let reason = "its timescale is 0".to_owned();
+    if !(1..=TIMESCALE_MAX).contains(&mdhd.timescale) {
+        let reason = format!("its timescale is {}; 1 to {TIMESCALE_MAX} is expected", mdhd.timescale);
         return Err(Mp4Error::Malformed { offset: mdia.offset, kind: "mdhd".into(), reason });
     }
     let stbl = mdia.need(b"minf")?.need(b"stbl")?;
