@@ -109,13 +109,13 @@ pub(crate) struct OnAir(#[expect(dead_code, reason = "closing it unlocks")] Opti
 
 /// Makes sure that no other process of this user publishes `channel`: two would push each other off the air in turn.
 pub(crate) fn go_on_air(channel: &ChannelId) -> Result<OnAir> {
-    let dir = state_dir()?;
-    let path = dir.join(format!("{channel}.lock"));
-    let opened = fs::create_dir_all(&dir).and_then(|()| {
-        fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)
-    });
+    let open = |dir: PathBuf| {
+        fs::create_dir_all(&dir)?;
+        let mut open = fs::OpenOptions::new();
+        open.write(true).create(true).truncate(false).mode(0o600).open(dir.join(format!("{channel}.lock")))
+    };
     // Without a place for state, or on a file system without locks, it goes on the air unlocked.
-    let Ok(file) = opened else { return Ok(OnAir(None)) };
+    let Some(file) = state_dir().ok().and_then(|dir| open(dir).ok()) else { return Ok(OnAir(None)) };
     if matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) {
         bail!(
             "this channel is on the air already: another caudal publish on this computer uses its key. End that one, or \

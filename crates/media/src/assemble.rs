@@ -2,7 +2,8 @@
 //!
 //! [`Assembler`] owns the order of parts and the rule for gaps: after one, playback resumes at a segment start.
 //! It never decides when to stop waiting (the caller knows deadlines) and never checks a signature (what
-//! it is given is verified). [`StreamWriter`] owns which init segment the reader of a stream already has.
+//! it is given is verified). [`StreamWriter`] owns which init segment the reader of a stream already has, and where a
+//! recording's timeline begins.
 
 use std::collections::BTreeMap;
 

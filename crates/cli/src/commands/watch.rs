@@ -26,10 +26,10 @@ use crate::state;
 const STATUS_PERIOD: Duration = Duration::from_millis(500);
 /// Cells of the buffer gauge.
 const GAUGE_CELLS: usize = 10;
-/// What was played last may take this long to be written.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// A full gauge, ms.
 const GAUGE_MS: i64 = 1500;
+/// What was played last may take this long to be written.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure> {
     let stop = until_stopped(args.duration)?;

@@ -405,8 +405,9 @@ impl Swarm {
         if self.banned.len() >= BANNED_MAX {
             // Any: whoever could choose which would come back first.
             let place = self.rng.u64(..self.banned.len() as u64) as usize;
-            let one = self.banned.iter().nth(place).copied();
-            one.inspect(|one| _ = self.banned.remove(one));
+            if let Some(one) = self.banned.iter().nth(place).copied() {
+                self.banned.remove(&one);
+            }
         }
         self.banned.insert(peer);
         self.known.remove(&peer);

@@ -82,7 +82,9 @@ impl Swarm {
             } else if repeat {
                 self.strike(now, peer, "it replayed chunks");
             } else if welcome {
-                self.neighbours.get_mut(&peer).into_iter().for_each(|n| n.chunk_at = now);
+                if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+                    neighbour.chunk_at = now;
+                }
                 self.stats.duplicates += 1;
                 self.note_late_push(&peer, s);
             } else {

@@ -96,10 +96,10 @@ pub(crate) struct Bin {
     pub(crate) on_time: u64,
 }
 
-/// What all records come to.
 /// A viewer that was due fewer chunks says nothing about the worst.
 const WORST_DUE_MIN: u64 = 20;
 
+/// What all records come to.
 pub(super) struct Measured {
     delays: Histogram,
     by_class: Vec<Histogram>,
