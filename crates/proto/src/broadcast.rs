@@ -126,6 +126,11 @@ impl Certificate {
         Ok(certificate)
     }
 
+    /// The epoch that `bytes` claim to certify, unchecked: what is old news needs no signature check.
+    pub(crate) fn claimed_epoch(bytes: &[u8]) -> Option<u64> {
+        (bytes.len() == CERTIFICATE_LEN).then(|| u64::from_be_bytes(array(bytes, 65)))
+    }
+
     /// Whether the certificate is valid now, two honest clocks apart.
     pub fn check_time(&self, now_unix_us: u64) -> Result<(), BroadcastError> {
         let early = now_unix_us.saturating_add(CLOCK_TOLERANCE_US) < self.not_before_unix_us;
@@ -207,6 +212,13 @@ impl LiveNote {
             return Err(BroadcastError::Signature);
         }
         Ok(note)
+    }
+
+    /// The epoch that `bytes` claim to speak of, and when they claim to have been signed, µs since the Unix epoch; unchecked:
+    /// what is old news needs no signature check.
+    pub(crate) fn claimed(bytes: &[u8]) -> Option<(u64, u64)> {
+        (bytes.len() == LIVE_NOTE_LEN)
+            .then(|| (u64::from_be_bytes(array(bytes, 33)), u64::from_be_bytes(array(bytes, 49))))
     }
 
     /// Whether the note is recent enough for a newcomer to trust the edge it names, and not from the future.

@@ -15,6 +15,18 @@ impl Swarm {
         if self.certificate.is_some_and(|current| current.encode() == bytes) {
             return;
         }
+        // Whoever has a pile of old ones gets no signature check for each.
+        let epoch = Certificate::claimed_epoch(bytes).unwrap_or(u64::MAX);
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        let told = neighbour.epoch_told;
+        neighbour.epoch_told = told.max(epoch);
+        if epoch <= told {
+            self.strike(now, peer, "it repeats certificates");
+            return;
+        }
+        if epoch <= self.epoch() {
+            return;
+        }
         match Certificate::decode(&self.config.channel, bytes) {
             Ok(certificate) => {
                 self.offer_certificate(now, certificate);
@@ -51,6 +63,7 @@ impl Swarm {
             neighbour.state.substreams.clear();
             neighbour.refused_until.clear();
             (neighbour.taken, neighbour.given) = Default::default();
+            neighbour.note_told_us = 0;
             if neighbour.epoch != certificate.epoch {
                 neighbour.have = super::have::HaveMap::default();
                 neighbour.segment_starts.clear();
@@ -65,6 +78,18 @@ impl Swarm {
         if self.note.is_some_and(|note| note.encode() == bytes) {
             self.remember_note_of(peer);
             return;
+        }
+        if let Some((_, unix_us)) = LiveNote::claimed(bytes).filter(|(epoch, _)| *epoch == certificate.epoch)
+        {
+            let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+            let told = neighbour.note_told_us;
+            neighbour.note_told_us = told.max(unix_us);
+            let is_known = self.note.is_some_and(|note| note.unix_us >= unix_us);
+            // Whoever has a pile of old ones gets no signature check for each.
+            if unix_us <= told || is_known {
+                self.remember_note_of(peer);
+                return;
+            }
         }
         match LiveNote::decode(&certificate, bytes) {
             Ok(note) => {

@@ -21,6 +21,7 @@ mod peers;
 pub mod policy;
 mod pull;
 mod receive;
+mod skew;
 mod store;
 mod tree;
 
@@ -43,7 +44,6 @@ pub use config::{NeighbourStats, Role, SwarmConfig, SwarmStats};
 use join::{Joining, Phase};
 use neighbour::Neighbour;
 use peers::Known;
-use receive::LagClock;
 use store::Store;
 use tree::Substream;
 
@@ -131,7 +131,6 @@ pub(crate) struct Swarm {
     /// Chunks that nobody is asked for on a guess until then; as many as there are requests under way.
     guess_after: BTreeMap<u64, Timestamp>,
     playout: Playout,
-    lag: LagClock,
     /// Measured stream rate, bit/s; the certificate's until there is enough.
     rate_bps: u64,
     uplink: UplinkView,
@@ -184,7 +183,6 @@ impl Swarm {
             locks: BTreeMap::new(),
             guess_after: BTreeMap::new(),
             playout: Playout::default(),
-            lag: LagClock::default(),
             rate_bps: 1_000_000,
             uplink: UplinkView::default(),
             savings: i64::MAX / 2,

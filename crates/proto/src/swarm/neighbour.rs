@@ -8,6 +8,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::have::HaveMap;
+use super::skew::Skew;
 use crate::id::PeerId;
 use crate::io::Connected;
 use crate::time::Timestamp;
@@ -138,6 +139,11 @@ pub(crate) struct Neighbour {
     /// When it was last told this node's state.
     pub(crate) told: Timestamp,
     pub(crate) note_sent_us: u64,
+    /// The newest live note, and the newest certificate, that it claimed to have.
+    pub(crate) note_told_us: u64,
+    pub(crate) epoch_told: u64,
+    /// What it shows of the difference between this node's clock and the source's.
+    pub(crate) skew: Skew,
     pub(crate) certificate_sent: u64,
     pub(crate) useful_bytes_in: u64,
     pub(crate) bytes_out: u64,
@@ -188,6 +194,9 @@ impl Neighbour {
             state_due: now,
             told: now,
             note_sent_us: 0,
+            note_told_us: 0,
+            epoch_told: 0,
+            skew: Skew::default(),
             certificate_sent: 0,
             useful_bytes_in: 0,
             bytes_out: 0,

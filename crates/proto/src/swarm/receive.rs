@@ -16,41 +16,6 @@ const EPOCH_GRACE: Duration = Duration::from_secs(10);
 pub(super) const LATE_MAX: u64 = 512;
 /// A lag of the hops that is believed, ms.
 const LAG_BELIEVED_MS: u16 = 2_000;
-/// Halves of the window over which the smallest clock difference is kept.
-const LAG_WINDOW: Duration = Duration::from_secs(20);
-
-/// Turns a chunk's signing time into a lag that is free of clock skew.
-///
-/// The hops add up what they know: queues and half round trips. What they cannot see (transmission) shows in the
-/// difference between this node's clock and the signature's, whose smallest value stands for the skew.
-#[derive(Debug, Default)]
-pub(crate) struct LagClock {
-    current: Option<i64>,
-    previous: Option<i64>,
-    turn_at: Timestamp,
-}
-
-impl LagClock {
-    /// The lag of a chunk signed at `signed` and received at `received` (both wall clocks, µs), of which the hops know `hops`.
-    fn lag_us(&mut self, now: Timestamp, received_us: u64, signed_us: u64, hops_us: Option<u64>) -> u64 {
-        let difference = received_us.wrapping_sub(signed_us) as i64;
-        if now >= self.turn_at {
-            self.previous = self.current.take();
-            self.turn_at = now + LAG_WINDOW;
-        }
-        if let Some(hops) = hops_us {
-            let skew = difference.saturating_sub(hops as i64);
-            self.current = Some(self.current.map_or(skew, |least| least.min(skew)));
-        }
-        let skew = match (self.current, self.previous) {
-            (Some(a), Some(b)) => a.min(b),
-            (Some(a), None) | (None, Some(a)) => a,
-            (None, None) => difference,
-        };
-        u64::try_from(difference.saturating_sub(skew)).unwrap_or(0).max(hops_us.unwrap_or(0))
-    }
-}
-
 impl Swarm {
     pub(super) fn receive(&mut self, now: Timestamp, peer: PeerId, head: &ChunkHead, chunk: Chunk) {
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
@@ -137,7 +102,10 @@ impl Swarm {
         let hops = (head.lag_ms < LAG_BELIEVED_MS && !head.requested)
             .then(|| u64::from(head.lag_ms) * 1000 + neighbour.rtt.as_micros() as u64 / 2);
         let unix_us = now.as_micros().saturating_add_signed(self.unix_offset_us);
-        let lag_us = self.lag.lag_us(now, unix_us, header.signed_unix_us(), hops);
+        let difference_us = unix_us.wrapping_sub(header.signed_unix_us()) as i64;
+        if let Some(hops) = hops {
+            neighbour.skew.note(now, difference_us.saturating_sub(hops as i64));
+        }
         let bytes = u64::from(header.len);
         neighbour.useful_bytes_in += bytes;
         if neighbour.source {
@@ -161,6 +129,7 @@ impl Swarm {
             // It may still wait there to be pushed; sent twice, it would delay what nobody has yet.
             self.send(parent, &Message::Cancel(RangeList::from_numbers([header.number])));
         }
+        let lag_us = self.lag_us(difference_us, hops);
         self.note_arrival(now, peer, header.number, lag_us, since, head.requested);
         self.push(now, &chunk, hops, Some(peer));
         if header.index == 0 && header.flags.has(Flags::SEGMENT_START) {
