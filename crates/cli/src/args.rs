@@ -83,7 +83,7 @@ pub(crate) struct TrackerArgs {
                         caudal publish --name \"Canal 1\" --tracker https://tracker.example --listed\n  \
                         caudal publish --name Loop --tracker http://127.0.0.1:7777 --input film.mp4\n  \
                         caudal publish --name Test --tracker http://127.0.0.1:7777 --input test\n\n\
-                        OBS: Settings → Stream → Custom: paste server and stream key as printed; Output → Keyframe interval: 1 s.")]
+                        OBS: Settings → Stream → Custom: paste server and stream key as printed; Output → Keyframe interval: 1 or 2 s.")]
 pub(crate) struct PublishArgs {
     /// The channel's name.
     #[arg(long)]
@@ -133,7 +133,7 @@ pub(crate) struct PublishArgs {
     /// Test card: time between key frames.
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_duration, help_heading = "Test card")]
     pub(crate) card_keyframe: Duration,
-    /// Test card: picture size.
+    /// Test card: picture size, even numbers from 640x360 to 1920x1080.
     #[arg(long, default_value = "1280x720", value_name = "WxH", value_parser = parse_size, help_heading = "Test card")]
     pub(crate) card_size: (u32, u32),
     /// Stop after this long (30s, 5m).
@@ -162,7 +162,7 @@ pub(crate) struct WatchArgs {
     /// Open this player (mpv, vlc, ffplay, or a command that takes a URL).
     #[arg(long, value_name = "COMMAND")]
     pub(crate) player: Option<String>,
-    /// Record fragmented MP4 to a file, or - for standard output.
+    /// Record fragmented MP4 to a file (replaced when it exists), or - for standard output.
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Watch without sending to others.

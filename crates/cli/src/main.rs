@@ -35,6 +35,10 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::NotOk) => ExitCode::from(1),
+        Err(Failure::Usage(error)) => {
+            eprintln!("caudal: {}", explain(&error));
+            ExitCode::from(2)
+        }
         Err(Failure::CouldNot(error)) => {
             eprintln!("caudal: {}", explain(&error));
             ExitCode::from(3)

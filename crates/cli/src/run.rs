@@ -1,5 +1,6 @@
 //! How a command runs: its runtime, its signals, its output.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use caudal_tracker::url::{AllowedUrl, TrackerUrl, UrlOrigin};
@@ -45,8 +46,17 @@ pub(crate) fn shown(arguments: impl Iterator<Item = String>) -> String {
 pub(crate) enum Failure {
     /// The report says so.
     NotOk,
+    /// It was asked for in words that make no sense.
+    Usage(anyhow::Error),
     /// It could not be done.
     CouldNot(anyhow::Error),
+}
+
+impl Failure {
+    /// What was typed is wrong, as `error` says.
+    pub(crate) fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self::Usage(error.into())
+    }
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
@@ -139,10 +149,20 @@ macro_rules! say {
 }
 pub(crate) use say;
 
+/// Says so when everybody on the network reaches what this node serves.
+pub(crate) fn warn_of_strangers(listen: SocketAddr) {
+    if !listen.ip().is_loopback() {
+        eprintln!(
+            "--listen {listen}: whoever reaches this address can watch and read the stats. 127.0.0.1 keeps them to this \
+             computer."
+        );
+    }
+}
+
 /// Trackers that somebody typed.
 pub(crate) fn typed_trackers(urls: &[String], lan: bool) -> Result<Vec<AllowedUrl>, Failure> {
     let check = |url: &String| -> Result<AllowedUrl, Failure> {
-        Ok(url.parse::<TrackerUrl>()?.check(UrlOrigin::Typed, lan)?)
+        url.parse::<TrackerUrl>().and_then(|url| url.check(UrlOrigin::Typed, lan)).map_err(Failure::usage)
     };
     urls.iter().map(check).collect()
 }

@@ -75,19 +75,43 @@ pub(crate) fn write_key(file: &Path, key: &SecretKey) -> Result<()> {
     written.with_context(|| format!("cannot write the key {name}"))
 }
 
-/// The key in `file`, or of the channel called `name`; made when there is none.
-pub(crate) fn channel_key(file: Option<&Path>, name: &str) -> Result<SecretKey> {
-    let path = match file {
-        Some(file) => file.to_owned(),
-        None => data_dir()?.join("keys").join(format!("{}.key", file_name(name))),
-    };
-    if path.exists() {
-        return read_key(&path);
+/// A channel's key. One that was made for this broadcast goes again if the broadcast never began: nobody has its link.
+#[derive(Debug)]
+pub(crate) struct ChannelKey {
+    pub(crate) key: SecretKey,
+    made: Option<PathBuf>,
+}
+
+impl ChannelKey {
+    /// The key in `file`, or of the channel called `name`; made when there is none.
+    pub(crate) fn open(file: Option<&Path>, name: &str) -> Result<Self> {
+        let path = match file {
+            Some(file) => file.to_owned(),
+            None => data_dir()?.join("keys").join(format!("{}.key", file_name(name))),
+        };
+        if path.exists() {
+            return Ok(Self { key: read_key(&path)?, made: None });
+        }
+        let key = random_key()?;
+        write_key(&path, &key)?;
+        Ok(Self { key, made: Some(path) })
     }
-    let key = random_key()?;
-    write_key(&path, &key)?;
-    eprintln!("Made a key for this channel: {}. Back it up: who has it owns the channel.", path.display());
-    Ok(key)
+
+    /// The broadcast has begun: from here on the key is worth keeping.
+    pub(crate) fn keep(mut self) {
+        if let Some(path) = self.made.take() {
+            let path = path.display();
+            eprintln!("Made a key for this channel: {path}. Back it up: who has it owns the channel.");
+        }
+    }
+}
+
+impl Drop for ChannelKey {
+    fn drop(&mut self) {
+        if let Some(path) = &self.made {
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 /// A file name for a channel's name, another one for each: what a file name cannot hold is told apart by a number.

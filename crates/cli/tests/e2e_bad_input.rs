@@ -29,9 +29,18 @@ fn card(home: &Folder, tracker: &Caudal) -> Caudal {
 
 /// It ends with 3 and says all of `words`.
 fn cannot(home: &Folder, args: &[&str], words: &[&str]) {
+    ends_with(3, home, args, words);
+}
+
+/// It ends with 2, for what was typed makes no sense, and says all of `words`.
+fn misused(home: &Folder, args: &[&str], words: &[&str]) {
+    ends_with(2, home, args, words);
+}
+
+fn ends_with(code: i32, home: &Folder, args: &[&str], words: &[&str]) {
     let (status, _, said) = Caudal::spawn(home, args).ended();
     println!("{said}");
-    assert_eq!(status.code(), Some(3), "{args:?}: {said}");
+    assert_eq!(status.code(), Some(code), "{args:?}: {said}");
     for word in words {
         assert!(said.contains(word), "{args:?}: {word:?} is missing in: {said}");
     }
@@ -67,15 +76,16 @@ fn what_cannot_be_done_is_said_with_the_remedy() {
     watch(&[&good, "--listen", &taken], &[&taken, "--listen", "in use"]);
     watch(&[&good, "--bind", &udp_taken], &[&udp_taken, "in use"]);
     // Links.
-    watch(&["nonsense"], &["\"nonsense\"", "caudal:CHANNEL?tracker="]);
-    watch(&["caudal:abc?tracker=http://127.0.0.1:1"], &["caudal:abc", "52 characters"]);
-    watch(&[&format!("caudal:{channel}")], &["no tracker", "caudal:CHANNEL?tracker="]);
-    watch(&[&format!("caudal:{channel}?tracker=gopher://x")], &["gopher://x", "https://"]);
+    let watch_link = |link: &str, words: &[&str]| misused(&home, &["watch", link], words);
+    watch_link("nonsense", &["\"nonsense\"", "caudal:CHANNEL?tracker="]);
+    watch_link("caudal:abc?tracker=http://127.0.0.1:1", &["caudal:abc", "52 characters"]);
+    watch_link(&format!("caudal:{channel}"), &["no tracker", "caudal:CHANNEL?tracker="]);
+    watch_link(&format!("caudal:{channel}?tracker=gopher://x"), &["gopher://x", "https://"]);
     for inward in ["http://192.168.1.7:7777", "https://10.0.0.1", "http://[fd00::1]:7777"] {
-        watch(&[&format!("caudal:{channel}?tracker={inward}")], &[inward, "local network", "--lan"]);
+        watch_link(&format!("caudal:{channel}?tracker={inward}"), &[inward, "local network", "--lan"]);
     }
-    watch(&[&format!("caudal:{channel}?tracker=http://169.254.169.254")], &["169.254.169.254", "metadata"]);
-    watch(&[&format!("caudal:{channel}?tracker=http://example.org")], &["example.org", "https://"]);
+    watch_link(&format!("caudal:{channel}?tracker=http://169.254.169.254"), &["169.254.169.254", "metadata"]);
+    watch_link(&format!("caudal:{channel}?tracker=http://example.org"), &["example.org", "https://"]);
     // Files.
     let file = |name: &str, bytes: &[u8]| {
         std::fs::write(home.join(name), bytes).expect("a folder of the test's own");
@@ -86,7 +96,11 @@ fn what_cannot_be_done_is_said_with_the_remedy() {
     publish(&[&card[..], &["--key", "/proc/no/such.key"]].concat(), &["/proc/no"]);
     watch(&[&good, "--output", "/no/such/folder/x.mp4"], &["/no/such/folder/x.mp4", "folder"]);
     publish(&["--input", "/no/such/film.mp4"], &["/no/such/film.mp4", "MP4 or FLV"]);
-    publish(&["--input", "srt://127.0.0.1"], &["srt://127.0.0.1", "rtmp://HOST:PORT/APP"]);
+    misused(
+        &home,
+        &[&base[..], &["--input", "srt://127.0.0.1"]].concat(),
+        &["srt://127.0.0.1", "rtmp://HOST:PORT/APP"],
+    );
     publish(&["--input", "rtmp://no-such-host.invalid/live"], &["no-such-host.invalid", "127.0.0.1:1935"]);
     let noise = file("noise.bin", &(0..5000u32).map(|n| ((n * n) >> 3) as u8).collect::<Vec<_>>());
     publish(&["--input", &noise], &[&noise, "MP4 or FLV is needed", "ffmpeg -i"]);
@@ -105,9 +119,12 @@ fn what_cannot_be_done_is_said_with_the_remedy() {
     let at = format!("byte {}", whole.len() / 3);
     publish(&["--input", &cut], &[&cut, "truncated MP4", &at]);
     // Words.
-    cannot(&home, &["publish", "--name", "", "--tracker", url, "--input", "test"], &["--name", "1 to 64"]);
-    cannot(&home, &["publish", "--name", "x", "--tracker", "x.example"], &["x.example", "https://"]);
+    misused(&home, &["publish", "--name", "", "--tracker", url, "--input", "test"], &["--name", "1 to 64"]);
+    misused(&home, &["publish", "--name", "x", "--tracker", "x.example"], &["x.example", "https://"]);
     publish(&[&card[..], &["--card-size", "3x3"]].concat(), &["width is 3", "640"]);
+    // None of those broadcasts began but one: only its key is kept.
+    let keys = std::fs::read_dir(home.join(".local/share/caudal/keys")).expect("keys");
+    assert_eq!(keys.count(), 1);
     cannot(
         &home,
         &["channels", "--tracker", "http://127.0.0.1:1"],

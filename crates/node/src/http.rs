@@ -30,7 +30,7 @@ use tower::ServiceExt as _;
 
 use crate::NodeError;
 use crate::live::{Live, Read, Reader};
-use crate::report::prometheus;
+use crate::metrics::prometheus;
 
 /// Most connections at a time.
 const CONNECTIONS_MAX: usize = 128;

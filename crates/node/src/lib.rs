@@ -12,7 +12,7 @@
 //! | [`http`] | what a player, a page and Prometheus see: HLS, the streaming response, stats, metrics |
 //! | [`record`] | parts into a file or a pipe |
 //! | [`tracking`] | telling trackers of this node and hearing of others |
-//! | [`meter`], [`report`] | what is measured, and the words it is reported in |
+//! | [`meter`], [`report`], [`metrics`] | what is measured, and the words it is reported in |
 //!
 //! It takes no delivery decision (those are `proto`'s) and reads no container format (that is `media`'s).
 
@@ -21,6 +21,7 @@ pub mod error;
 pub mod http;
 pub mod live;
 pub mod meter;
+pub mod metrics;
 pub mod network;
 pub mod record;
 pub mod report;

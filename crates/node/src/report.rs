@@ -214,34 +214,3 @@ pub struct InputReport {
     /// Breaks in the timeline.
     pub discontinuities: u64,
 }
-
-/// Prometheus's text format: every number of a report as a gauge, named after its path.
-pub fn prometheus(report: &serde_json::Value) -> String {
-    let mut text = String::new();
-    flatten(report, "caudal", &mut text);
-    text
-}
-
-fn flatten(value: &serde_json::Value, name: &str, text: &mut String) {
-    use std::fmt::Write as _;
-    match value {
-        serde_json::Value::Object(members) => {
-            for (key, member) in members {
-                if key != "chunk_delay_histogram_ms" {
-                    flatten(
-                        member,
-                        &format!("{name}_{}", key.replace(|c: char| !c.is_ascii_alphanumeric(), "_")),
-                        text,
-                    );
-                }
-            }
-        }
-        serde_json::Value::Number(number) => {
-            let _ = writeln!(text, "# TYPE {name} gauge\n{name} {number}");
-        }
-        serde_json::Value::Bool(flag) => {
-            let _ = writeln!(text, "# TYPE {name} gauge\n{name} {}", u8::from(*flag));
-        }
-        _ => {}
-    }
-}

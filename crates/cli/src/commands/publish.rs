@@ -15,8 +15,10 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::args::PublishArgs;
-use crate::run::{COMMIT, Context, Failure, print_json, say, typed_trackers, until_stopped};
-use crate::state::{channel_key, go_on_air, last_epoch, store_epoch};
+use crate::run::{
+    COMMIT, Context, Failure, print_json, say, typed_trackers, until_stopped, warn_of_strangers,
+};
+use crate::state::{ChannelKey, go_on_air, last_epoch, store_epoch};
 
 /// The rate that a stream is taken to have until it was measured, bit/s.
 const RATE_UNKNOWN_BPS: u32 = 3_000_000;
@@ -25,23 +27,23 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
     let stop = until_stopped(args.duration)?;
     let trackers = typed_trackers(&args.tracker, args.lan)?;
     if !(1..=NAME_CHARS_MAX).contains(&args.name.trim().chars().count()) {
-        return Err(anyhow::anyhow!(
+        return Err(Failure::usage(anyhow::anyhow!(
             "--name {:?}: a name of 1 to {NAME_CHARS_MAX} characters is expected",
             args.name
-        )
-        .into());
+        )));
     }
     let (input, rtmp) = open_input(&args).await?;
     let http = HttpServer::bind(args.listen).await?;
-    let key = channel_key(args.key.as_deref(), &args.name)?;
-    let channel = key.channel();
+    warn_of_strangers(args.listen);
+    let kept = ChannelKey::open(args.key.as_deref(), &args.name)?;
+    let channel = kept.key.channel();
     let _on_air = go_on_air(&channel)?;
     let trackers_of_link = trackers.iter().map(|url: &AllowedUrl| url.url().clone()).collect();
     let link = Link { channel, trackers: trackers_of_link, name: Some(args.name.clone()) }.to_string();
     let card = matches!(input, InputConfig::Card(_));
     let mut source = Source::start(SourceConfig {
         last_epoch: last_epoch(&channel),
-        channel_key: key,
+        channel_key: kept.key.clone(),
         name: args.name.clone(),
         description: args.description.clone(),
         language: args.language.clone(),
@@ -60,6 +62,7 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
         commit: COMMIT,
     })
     .await?;
+    kept.keep();
     let shared = source.shared();
     if let Err(error) = store_epoch(&channel, shared.epoch()) {
         tracing::warn!("cannot remember this broadcast's epoch: {error:#}");
@@ -132,10 +135,9 @@ async fn open_input(args: &PublishArgs) -> Result<(InputConfig, Option<(String, 
     let Some(rest) = args.input.strip_prefix("rtmp://") else {
         if args.input.contains("://") {
             let input = &args.input;
-            return Err(anyhow::anyhow!(
+            return Err(Failure::usage(anyhow::anyhow!(
                 "--input {input}: rtmp://HOST:PORT/APP, a file, or test is expected"
-            )
-            .into());
+            )));
         }
         return Ok((InputConfig::File(PathBuf::from(&args.input)), None));
     };

@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::args::WatchArgs;
-use crate::run::{COMMIT, Context, Failure, print_json, until_stopped};
+use crate::run::{COMMIT, Context, Failure, print_json, until_stopped, warn_of_strangers};
 use crate::state;
 
 /// The status line is renewed this often.
@@ -33,7 +33,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure> {
     let stop = until_stopped(args.duration)?;
-    let link: Link = args.link.parse()?;
+    let link: Link = args.link.parse().map_err(Failure::usage)?;
     let trackers = trackers(&link, args.lan)?;
     let http = HttpServer::bind(args.listen).await?;
     let output = args.output.as_deref().map(|path| match path {
@@ -54,6 +54,7 @@ pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure
         None => None,
     };
     say_once_about_addresses();
+    warn_of_strangers(args.listen);
     let viewer = Viewer::start(ViewerConfig {
         channel: link.channel,
         trackers,
@@ -204,14 +205,13 @@ fn summary(report: &caudal_node::report::ViewerReport) -> String {
 /// The link was typed, so loopback is meant; what else points inwards needs --lan.
 fn trackers(link: &Link, lan: bool) -> Result<Vec<AllowedUrl>, Failure> {
     if link.trackers.is_empty() {
-        return Err(anyhow::anyhow!(
+        return Err(Failure::usage(anyhow::anyhow!(
             "this link names no tracker; a link looks like caudal:CHANNEL?tracker=https://…"
-        )
-        .into());
+        )));
     }
     let checked: Vec<_> = link.trackers.iter().map(|url| url.check(UrlOrigin::TypedLink, lan)).collect();
     if let Some(Err(error)) = checked.iter().find(|_| checked.iter().all(Result::is_err)) {
-        return Err(anyhow::anyhow!("{error}").into());
+        return Err(Failure::usage(anyhow::anyhow!("{error}")));
     }
     for error in checked.iter().filter_map(|url| url.as_ref().err()) {
         eprintln!("caudal: {error}; going on with the link's other trackers");

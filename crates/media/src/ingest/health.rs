@@ -296,7 +296,7 @@ impl Advisor {
             fps if fps > 0.5 => (fps * 2.0).round() as u64,
             _ => 60,
         };
-        format!("In OBS: Settings → Output → Keyframe Interval: 2 s. In ffmpeg: -g {frames}.")
+        format!("In OBS: Settings → Output → Keyframe Interval: 1 or 2 s. In ffmpeg: -g {frames}.")
     }
 
     fn reordering(&mut self, delay: u64) {
