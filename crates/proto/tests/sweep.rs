@@ -55,6 +55,8 @@ fn apply(net: &mut Net) {
             "serve_wait" => policy.serve_wait = MS(number),
             "serve_after" => policy.serve_after = MS(number),
             "push_expiry" => policy.push_expiry = MS(number),
+            "neighbours_first" => policy.neighbours_first = number as usize,
+            "dial_period" => policy.dial_period = MS(number),
             "neighbours_wanted" => policy.neighbours_wanted = number as usize,
             other => panic!("no constant {other}"),
         }

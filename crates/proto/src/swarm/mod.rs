@@ -137,6 +137,8 @@ pub(crate) struct Swarm {
     /// Bytes that a source with a set number of copies may still send, and since when they were counted.
     savings: i64,
     saved_at: Timestamp,
+    /// No neighbour beyond the first ones is dialled before.
+    dial_at: Timestamp,
     /// No hole is asked for before.
     pull_at: Timestamp,
     /// No child is displaced before.
@@ -188,6 +190,7 @@ impl Swarm {
             savings: i64::MAX / 2,
             saved_at: now,
             pull_at: now,
+            dial_at: now,
             displace_at: now,
             next_ping: 0,
             tick_at: now,

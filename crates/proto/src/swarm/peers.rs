@@ -45,6 +45,10 @@ pub(super) struct Known {
 }
 
 impl Known {
+    fn may_be_dialled(&self, now: Timestamp) -> bool {
+        self.dialling.is_none_or(|until| now >= until) && now >= self.next_dial
+    }
+
     pub(super) fn connected(&mut self) {
         self.dialling = None;
         self.failures = 0;
@@ -119,28 +123,33 @@ impl Swarm {
     }
 
     fn dial(&mut self, now: Timestamp) {
-        let dialling =
-            self.known.values().filter(|known| known.dialling.is_some_and(|until| now < until)).count();
-        let wanted = self.config.policy.neighbours_wanted;
-        let room =
-            wanted.saturating_sub(self.neighbours.len() + dialling).min(DIALS_MAX.saturating_sub(dialling));
+        let dialling = self.dials_under_way(now);
+        let policy = &self.config.policy;
+        let has = self.neighbours.len() + dialling;
+        let mut room = policy.neighbours_first.min(policy.neighbours_wanted).saturating_sub(has);
+        if room == 0 && has < policy.neighbours_wanted && now >= self.dial_at {
+            room = 1;
+        }
+        room = room.min(DIALS_MAX.saturating_sub(dialling));
         if room == 0 {
             return;
         }
+        self.dial_at = now + policy.dial_period;
         let rng = &mut self.rng;
         let mut ready: Vec<(bool, u32, u64, PeerId)> = self
             .known
             .iter()
-            .filter(|(peer, known)| {
-                known.dialling.is_none_or(|until| now >= until)
-                    && now >= known.next_dial
-                    && !self.neighbours.contains_key(peer)
-            })
+            .filter(|(peer, known)| known.may_be_dialled(now) && !self.neighbours.contains_key(peer))
             .map(|(peer, known)| (!known.source, known.failures, rng.u64(..), *peer))
             .collect();
         ready.sort_unstable();
         for (.., peer) in ready.into_iter().take(room) {
-            let Some(known) = self.known.get_mut(&peer) else { continue };
+            self.connect(now, peer);
+        }
+    }
+
+    fn connect(&mut self, now: Timestamp, peer: PeerId) {
+        if let Some(known) = self.known.get_mut(&peer) {
             known.dialling = Some(now + DIAL_MAX);
             self.out.push_back(SwarmOutput::Connect(peer, known.addrs.clone()));
         }
@@ -229,11 +238,9 @@ impl Swarm {
                 let addrs = alloc::vec![told.addr];
                 self.know(now, Candidate { peer: told.peer, addrs, source: false, cost: 0 });
             }
-            let Some(known) = self.known.get_mut(&told.peer) else { continue };
-            if room > 0 && known.dialling.is_none_or(|until| now >= until) && now >= known.next_dial {
+            if room > 0 && self.known.get(&told.peer).is_some_and(|known| known.may_be_dialled(now)) {
                 room -= 1;
-                known.dialling = Some(now + DIAL_MAX);
-                self.out.push_back(SwarmOutput::Connect(told.peer, known.addrs.clone()));
+                self.connect(now, told.peer);
             }
         }
     }

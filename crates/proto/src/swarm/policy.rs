@@ -26,6 +26,11 @@ pub struct Policy {
     pub overlay: Overlay,
     /// Neighbours that a viewer dials for.
     pub neighbours_wanted: usize,
+    /// So many of them are dialled at once. The others follow one by one, `dial_period` apart: a new connection costs both
+    /// uplinks two or three chunks, and every newcomer makes as many as it dials.
+    pub neighbours_first: usize,
+    /// See `neighbours_first`.
+    pub dial_period: Duration,
     /// Neighbours that it accepts.
     pub neighbours_max: usize,
     /// Neighbours that a source accepts.
@@ -138,6 +143,8 @@ impl Default for Policy {
         Self {
             overlay: Overlay::Hybrid,
             neighbours_wanted: 12,
+            neighbours_first: 5,
+            dial_period: ms(1000),
             neighbours_max: 20,
             source_neighbours_max: 32,
             slot_fill_percent: 80,
