@@ -1,4 +1,4 @@
-//! Tells the binary which commit it was built from.
+//! Tells the binary which commit it was built from, and whether anything had been changed since.
 
 use std::process::Command;
 
@@ -7,7 +7,10 @@ fn main() {
     let commit = git(&["rev-parse", "--short=12", "HEAD"]);
     let commit =
         commit.map_or_else(|| "unknown".into(), |out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
-    println!("cargo:rustc-env=CAUDAL_COMMIT={commit}");
+    let changes = git(&["status", "--porcelain", "--untracked-files=no", "--", "..", "../../Cargo.lock"]);
+    let is_changed = changes.is_some_and(|out| !out.stdout.is_empty());
+    println!("cargo:rustc-env=CAUDAL_COMMIT={commit}{}", if is_changed { "-dirty" } else { "" });
+    println!("cargo:rerun-if-changed=..");
     // HEAD changes when another branch is checked out, its log with every commit.
     for file in ["HEAD", "logs/HEAD"] {
         if let Some(path) = git(&["rev-parse", "--git-path", file]) {

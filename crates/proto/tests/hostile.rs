@@ -11,9 +11,10 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
+use caudal_proto::broadcast::{Certificate, CertificateTerms};
 use caudal_proto::chunk::{Chunk, Flags, PartIn, Signer};
 use caudal_proto::engine::{CONNECTIONS_MAX, MESSAGES_MAX};
-use caudal_proto::id::{ChannelId, PeerId, RenditionId, SecretKey};
+use caudal_proto::id::{BroadcastId, ChannelId, PeerId, RenditionId, SecretKey};
 use caudal_proto::io::{Candidate, ChunkToken, Input, Transmit};
 use caudal_proto::swarm::policy::{Overlay, Policy};
 use caudal_proto::time::Timestamp;
@@ -264,6 +265,29 @@ fn forgeries_that_look_like_something_else_are_not_free() {
         });
         outcome.assert_dropped(reason);
     }
+}
+
+#[test]
+fn old_certificates_are_not_worth_a_signature_check_each() {
+    let outcome = attack(9, Net::default(), |world| {
+        let (channel, broadcast) = (SecretKey::from_bytes(&[66; 32]), SecretKey::from_bytes(&[67; 32]));
+        let terms = CertificateTerms {
+            epoch: 1,
+            not_before_unix_us: 1,
+            not_after_unix_us: u64::MAX,
+            substreams: 8,
+            rate_bps: 1_000_000,
+        };
+        // Its signature is not even the channel's, and nobody looks: it is old, and it is the sixth time.
+        let mut old = Certificate::sign(&channel, BroadcastId(broadcast.public()), terms);
+        old.channel = world.channel();
+        let message = Message::Certificate(old.encode().into());
+        let extra: Extra = Box::new(move |_, _, peers| {
+            peers.iter().map(|peer| control(*peer, &[message.clone()])).collect()
+        });
+        (None, Some(extra))
+    });
+    outcome.assert_dropped("repeats certificates");
 }
 
 #[test]

@@ -26,6 +26,11 @@ impl Stats {
         path.split('/').try_fold(&self.json, |value, key| value.get(key)).and_then(Value::as_f64)
     }
 
+    /// The text under `key`.
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        self.json.get(key).and_then(Value::as_str)
+    }
+
     /// How many chunks had a delay of at most so many microseconds, not cumulative.
     fn delay_histogram(&self) -> Option<BTreeMap<u64, u64>> {
         let buckets = self.json.get("chunk_delay_histogram_ms")?.as_object()?;
@@ -85,6 +90,8 @@ impl Shape {
 /// The figures of one run, by the path that they have in a report.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Run {
+    /// What the measured program says it was built from.
+    pub(super) commit: String,
     pub(super) figures: BTreeMap<&'static str, f64>,
     /// What the delays are: of the window by histogram, or by the nodes' own percentiles since their start.
     pub(super) delay_basis: &'static str,

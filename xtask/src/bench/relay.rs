@@ -114,6 +114,7 @@ pub(super) fn run(args: &Args) -> Result<bool> {
         duration_ms: args.duration.as_millis().try_into().unwrap_or(u64::MAX),
         source_copies: args.source_copies,
         command: command_line(),
+        commit: results[0].runs[0].commit.clone(),
     };
     let (ok, json) = report::report(&setup, &results);
     if let Some(path) = &args.json {
@@ -172,10 +173,10 @@ impl Bench<'_> {
         let reports =
             audience.into_iter().map(|viewer| viewer.report().map(Stats::new)).collect::<Result<Vec<_>>>()?;
         source.tell_to_end();
-        source.report()?;
+        let commit = Stats::new(source.report()?).text("commit").unwrap_or("unknown").to_owned();
         drop(tracker);
         let (source_copies, shape) = (self.args.source_copies, self.shape);
-        Ok(Window {
+        let mut run = Window {
             before: &before,
             after: &after,
             reports: &reports,
@@ -183,7 +184,9 @@ impl Bench<'_> {
             source_copies,
             shape,
         }
-        .run())
+        .run();
+        run.commit = commit;
+        Ok(run)
     }
 
     fn start(&self, name: &str, namespace: &str, args: &[String]) -> Result<Process> {

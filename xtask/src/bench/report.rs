@@ -3,7 +3,7 @@
 
 use super::figures::{Run, Shape, median};
 use crate::{sh, workspace};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -103,6 +103,8 @@ pub(super) struct Setup {
     pub(super) duration_ms: u64,
     pub(super) source_copies: usize,
     pub(super) command: String,
+    /// What the measured program was built from.
+    pub(super) commit: String,
 }
 
 /// A target that a figure was held against.
@@ -205,7 +207,7 @@ pub(super) fn report(setup: &Setup, shapes: &[Shaped]) -> (bool, Value) {
         results.insert(shaped.shape.name().to_owned(), result);
     }
     let report = json!({
-        "schema": 1, "commit": workspace::commit(), "command": setup.command, "machine": machine(),
+        "schema": 1, "commit": setup.commit, "command": setup.command, "machine": machine(),
         "peers": setup.viewers, "duration_ms": setup.duration_ms, "rate_bps": setup.rate_bps,
         "source_copies_budget": setup.source_copies, "shapes": results, "checks": checks, "ok": ok,
     });
@@ -289,7 +291,7 @@ fn section(setup: &Setup, shapes: &[Shaped], date: &str) -> String {
     let mut text = format!(
         "{date}, commit {}, {}. {} viewers at {} kbit/s, {} s measured, {} runs, the source sends {} copies.\n\
          Command: `{}`\n",
-        workspace::commit(),
+        setup.commit,
         machine(),
         setup.viewers,
         setup.rate_bps / 1000,
@@ -327,6 +329,13 @@ const END: &str = "<!-- bench relay: end -->";
 
 /// Replaces what stands between the markers in `docs/benchmarks.md`.
 pub(super) fn write_docs(setup: &Setup, shapes: &[Shaped]) -> Result<()> {
+    let here = workspace::commit();
+    if setup.commit != here || here.ends_with("-dirty") {
+        bail!(
+            "not written: the program was built from {}, and {here} is checked out. Commit, then build it again",
+            setup.commit
+        );
+    }
     let path = workspace::root().join("docs/benchmarks.md");
     let page = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let date = sh::output(Command::new("date").args(["--utc", "+%F"]))?;
@@ -363,6 +372,7 @@ mod tests {
 
     fn shaped(shape: Shape, runs: &[&[(&'static str, f64)]]) -> Shaped {
         let run = |figures: &&[(&'static str, f64)]| Run {
+            commit: "test".into(),
             figures: figures.iter().copied().collect(),
             delay_basis: "test",
         };
@@ -376,6 +386,7 @@ mod tests {
             duration_ms: 60_000,
             source_copies: 2,
             command: "test".into(),
+            commit: "test".into(),
         }
     }
 

@@ -144,7 +144,7 @@ impl Default for Policy {
             overlay: Overlay::Hybrid,
             neighbours_wanted: 12,
             neighbours_first: 5,
-            dial_period: ms(1000),
+            dial_period: ms(2000),
             neighbours_max: 20,
             source_neighbours_max: 32,
             slot_fill_percent: 80,
