@@ -185,3 +185,25 @@ async fn random_bytes_do_no_harm() {
     assert_eq!(status, 200, "{answer}");
     tracker.stop().await;
 }
+
+/// It asks and asks, reads nothing, and holds a connection: it is let go, and the next one gets its place.
+#[tokio::test]
+async fn who_reads_no_answers_is_let_go() {
+    let mut config = TrackerConfig::default();
+    config.limits.write_timeout_ms = 300;
+    let tracker = Running::start(config).await;
+    let mut stream = TcpStream::connect(tracker.address).await.expect("listens");
+    let ask = b"GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n".repeat(64);
+    let began = Instant::now();
+    // Answers fill both sockets' buffers; then nothing is read any more, and writing ends when the tracker has closed.
+    let refused = loop {
+        assert!(began.elapsed() < Duration::from_secs(20), "it is still there");
+        match tokio::time::timeout(Duration::from_secs(5), stream.write_all(&ask)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => break Some(error),
+            Err(_) => break None,
+        }
+    };
+    assert!(refused.is_some(), "the tracker closed the connection instead of waiting for ever");
+    assert!(tracker.get("/v1/channels").await.contains("channels"));
+}
