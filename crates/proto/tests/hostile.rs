@@ -283,7 +283,7 @@ fn old_certificates_are_not_worth_a_signature_check_each() {
         old.channel = world.channel();
         let message = Message::Certificate(old.encode().into());
         let extra: Extra = Box::new(move |_, _, peers| {
-            peers.iter().map(|peer| control(*peer, &[message.clone()])).collect()
+            peers.iter().map(|peer| control(*peer, std::slice::from_ref(&message))).collect()
         });
         (None, Some(extra))
     });
