@@ -101,7 +101,11 @@ pub(super) fn run(args: &Args) -> Result<bool> {
         for number in 1..=args.runs {
             sh::say(&format!("uplinks {}, run {number} of {}", shape.name(), args.runs));
             let dir = workspace::target_dir()?.join(format!("bench/relay-{}-{number}", shape.name()));
-            runs.push(Bench { args, shape: *shape, caudal: &caudal, dir: &dir, stop: &stop }.run()?);
+            let run = Bench { args, shape: *shape, caudal: &caudal, dir: &dir, stop: &stop }.run()?;
+            if args.write_docs {
+                report::may_write_docs(&run.commit)?;
+            }
+            runs.push(run);
         }
         let shaped = Shaped { shape: *shape, runs };
         println!("\n{}\n\n{}", report::title(*shape), report::table(&shaped));

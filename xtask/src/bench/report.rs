@@ -327,15 +327,20 @@ pub(super) fn title(shape: Shape) -> String {
 const BEGIN: &str = "<!-- bench relay: begin (written by `cargo xtask bench relay --write-docs`) -->";
 const END: &str = "<!-- bench relay: end -->";
 
-/// Replaces what stands between the markers in `docs/benchmarks.md`.
-pub(super) fn write_docs(setup: &Setup, shapes: &[Shaped]) -> Result<()> {
+/// Only the program of the commit that is checked out may fill the page.
+pub(super) fn may_write_docs(built_from: &str) -> Result<()> {
     let here = workspace::commit();
-    if setup.commit != here || here.ends_with("-dirty") {
+    if built_from != here || here.ends_with("-dirty") {
         bail!(
-            "not written: the program was built from {}, and {here} is checked out. Commit, then build it again",
-            setup.commit
+            "--write-docs: the program was built from {built_from}, and {here} is checked out. \
+             Commit, then build it again"
         );
     }
+    Ok(())
+}
+
+/// Replaces what stands between the markers in `docs/benchmarks.md`.
+pub(super) fn write_docs(setup: &Setup, shapes: &[Shaped]) -> Result<()> {
     let path = workspace::root().join("docs/benchmarks.md");
     let page = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let date = sh::output(Command::new("date").args(["--utc", "+%F"]))?;

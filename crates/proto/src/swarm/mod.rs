@@ -116,6 +116,8 @@ pub(crate) struct Swarm {
     /// Which substreams this node relays as a matter of course, see [`Policy::is_interior`](policy::Policy).
     class: u8,
     unix_offset_us: i64,
+    /// What the neighbours make of the difference between this clock and the source's.
+    skew_us: Option<i64>,
     certificate: Option<Certificate>,
     note: Option<LiveNote>,
     epoch_since: Timestamp,
@@ -172,6 +174,7 @@ impl Swarm {
             given_out: neighbour::Recent::default(),
             class: config.policy.usual_class(&local),
             unix_offset_us: 0,
+            skew_us: None,
             certificate: None,
             note: None,
             epoch_since: now,
@@ -262,6 +265,7 @@ impl Swarm {
 
     fn every_second(&mut self, now: Timestamp) {
         self.measure_rate();
+        self.measure_skew();
         self.shed();
         let missed = self.store.discard(now, self.config.retention);
         for range in missed {

@@ -38,10 +38,15 @@ impl Skew {
 }
 
 impl Swarm {
+    /// Asks all neighbours again, now and then: chunks are many, and clocks drift slowly.
+    pub(super) fn measure_skew(&mut self) {
+        let skews = self.neighbours.values().filter_map(|neighbour| neighbour.skew.least());
+        self.skew_us = middle(skews.collect());
+    }
+
     /// The lag of a chunk received `difference_us` after its signature by the two clocks, of which the hops know `hops_us`.
     pub(super) fn lag_us(&self, difference_us: i64, hops_us: Option<u64>) -> u64 {
-        let skews = self.neighbours.values().filter_map(|neighbour| neighbour.skew.least());
-        let skew = middle(skews.collect()).unwrap_or(difference_us);
+        let skew = self.skew_us.unwrap_or(difference_us);
         u64::try_from(difference_us.saturating_sub(skew)).unwrap_or(0).max(hops_us.unwrap_or(0))
     }
 }
