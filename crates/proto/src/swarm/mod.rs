@@ -48,7 +48,7 @@ use store::Store;
 use tree::Substream;
 
 /// Time between looks at everything that time changes.
-const TICK: Duration = Duration::from_millis(40);
+const TICK: Duration = Duration::from_millis(80);
 /// Most peers remembered as banned.
 const BANNED_MAX: usize = 1024;
 /// Most outputs that wait to be polled; a driver that drains after each input never meets it.
