@@ -273,6 +273,15 @@ impl Window<'_> {
         let p95 = percentile(&stream.delays_ms(), 95.0);
         run.set("reference_stream_delay_ms/p95", p95);
         run.set("stream_delay_ratio/p95", run.get("chunk_delay_ms/p95").zip(p95).map(|(a, b)| a / b));
+        let work = stream.work_bound_ms();
+        for (bound, ratio, measured, p) in [
+            ("work_bound_ms/p50", "work_bound_ratio/p50", "chunk_delay_ms/p50", 50.0),
+            ("work_bound_ms/p95", "work_bound_ratio/p95", "chunk_delay_ms/p95", 95.0),
+        ] {
+            let value = percentile(&work, p);
+            run.set(bound, value);
+            run.set(ratio, run.get(measured).zip(value).map(|(measured, value)| measured / value));
+        }
         let unlimited = Snowball { source_copies: None, ..ball }.delays_ms();
         run.set("reference_delay_unlimited_source_ms/p50", percentile(&unlimited, 50.0));
         run.set("reference_delay_unlimited_source_ms/p95", percentile(&unlimited, 95.0));

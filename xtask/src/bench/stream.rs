@@ -13,6 +13,9 @@ use super::snowball::{Snowball, WIRE_OVERHEAD};
 /// Parts that are let go by, so that what is measured is the steady state, and parts measured.
 const WARM_UP: usize = 20;
 const MEASURED: usize = 100;
+/// How finely the work bound is looked for, and where that ends.
+const WORK_STEP_MS: f64 = 0.1;
+const WORK_MS_MAX: f64 = 10_000.0;
 
 /// A stream through the population of a [`Snowball`].
 pub(super) struct Stream<'a> {
@@ -84,6 +87,39 @@ impl Stream<'_> {
         delays
     }
 
+    /// Before when nobody can have done better: the delays of one part alone, in ms, in ascending order, were every
+    /// uplink busy with something useful from the moment at which it can hold its first chunk. A strict bound: by the
+    /// time of the nth delivery n chunks must have left some uplink. Empty when there is nobody to send.
+    pub(super) fn work_bound_ms(&self) -> Vec<f64> {
+        let ball = self.ball;
+        let bits = ball.chunk_bytes * WIRE_OVERHEAD * 8.0;
+        let peers = ball.peers_bps.len();
+        let mut by_speed = ball.peers_bps.clone();
+        by_speed.sort_by(|a, b| b.total_cmp(a));
+        // Nobody begins sooner than the snowball lets it, whatever chunk it begins with; the source may give each of its
+        // chunks to somebody else.
+        let first = Snowball { source_copies: None, ..ball.clone() }.delays_ms();
+        let from_source = ball.source_copies.unwrap_or(peers) * self.chunks_per_part;
+        let sent_by = |ms: f64| {
+            let source = (ball.source_bps * ms / 1e3).min(from_source as f64 * bits);
+            let each = by_speed.iter().zip(&first).map(|(bps, from)| bps * (ms - from).max(0.0) / 1e3);
+            source + each.sum::<f64>()
+        };
+        let mut ms = 0.0;
+        let mut bound = Vec::new();
+        for n in 1..=peers * self.chunks_per_part {
+            while sent_by(ms) < n as f64 * bits {
+                ms += WORK_STEP_MS;
+                if ms > WORK_MS_MAX {
+                    return Vec::new();
+                }
+            }
+            // A step too far is a step too late.
+            bound.push((ms - WORK_STEP_MS).max(0.0) + ball.propagation_ms);
+        }
+        bound
+    }
+
     /// What `node` sends next, and to whom; chunks that everybody has are forgotten.
     fn choose(&self, held: &mut BTreeSet<usize>, chunks: &[Chunk], node: usize) -> Option<(usize, usize)> {
         let bps = if node == 0 { self.ball.source_bps } else { self.ball.peers_bps[node - 1] };
@@ -126,5 +162,22 @@ mod tests {
         // One peer, 100 ms a chunk: the second waits for the first.
         let delays = Stream { ball: &ball(1), chunks_per_part: 2, part_ms: 1000.0 }.delays_ms();
         assert!((delays[0] - 100.0).abs() < 1e-6 && (delays[2 * MEASURED - 1] - 200.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn work_alone_takes_as_long_as_all_uplinks_need_together() {
+        // One chunk to one peer: 100 ms. Two chunks to two peers, two copies of each from the source: four times 100 ms of
+        // its uplink; the first peer may help after 100 ms, the second after 200 ms.
+        let near = |ms: f64, expected: f64| assert!((ms - expected).abs() < 0.2, "{ms} {expected}");
+        near(Stream { ball: &ball(1), chunks_per_part: 1, part_ms: 1000.0 }.work_bound_ms()[0], 100.0);
+        let two = Snowball { source_copies: Some(2), ..ball(2) };
+        let bound = Stream { ball: &two, chunks_per_part: 2, part_ms: 1000.0 }.work_bound_ms();
+        assert_eq!(bound.len(), 4);
+        near(bound[0], 100.0);
+        near(bound[1], 150.0);
+        near(bound[2], 200.0);
+        near(bound[3], 233.3);
+        let greedy = Stream { ball: &two, chunks_per_part: 2, part_ms: 1000.0 }.delays_ms();
+        assert!(greedy[greedy.len() - 1] >= bound[3]);
     }
 }
