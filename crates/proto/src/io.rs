@@ -188,9 +188,11 @@ pub enum CloseCode {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A chunk arrived and is genuine. Chunks come once each, in any order, never older than where joining began.
+    /// A chunk arrived and is genuine. Since the last [`Event::Joined`] chunks come once each, in any order, none older than
+    /// where that began.
     Chunk(ChannelId, VerifiedChunk),
-    /// Joining chose where to start: the first chunk of this part, in this epoch. Also on a new broadcast of the channel.
+    /// Joining chose where to start: the first chunk of this part, in this epoch. Also on a new broadcast of the channel,
+    /// and when a newer segment is the better start. Forget what came before: all that is held from there on comes (again).
     Joined {
         /// The channel.
         channel: ChannelId,

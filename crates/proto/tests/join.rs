@@ -186,3 +186,50 @@ fn a_new_broadcast_replaces_the_old_one() {
     }
     world.assert_peace();
 }
+
+#[test]
+fn a_swarm_whose_places_are_all_taken_lets_newcomers_in() {
+    for seed in seeds(3) {
+        let mut world = World::swarm(Net::default(), 40, seed + 900);
+        world.run(S(45));
+        for _ in 0..4 {
+            let viewer = world.viewer();
+            world.run(MS(700));
+            let neighbours = world.stats(viewer).neighbours.len();
+            assert!(neighbours >= 7, "seed {seed}: {neighbours} neighbours after 700 ms");
+        }
+        world.assert_peace();
+    }
+}
+
+#[test]
+fn who_cannot_complete_its_start_begins_with_the_next_segment() {
+    let mut leapt = 0;
+    for seed in seeds(4) {
+        // A crowd on lines that carry little more than the stream.
+        let (viewer_bps, source_bps) = (Some(1_500_000), Some(6_000_000));
+        let net = Net { viewer_bps, source_bps, key_every_parts: 10, chunk_payload: 6_950, ..Net::default() };
+        let mut world = World::swarm(net, 12, seed + 950);
+        for _ in 0..12 {
+            world.viewer();
+            world.run(MS(60));
+        }
+        world.run(S(14));
+        for viewer in world.viewers() {
+            let joined = &world.nodes[viewer].joined;
+            for pair in joined.windows(2) {
+                leapt += 1;
+                let ((epoch, before, _), (again, after, at)) = (pair[0], pair[1]);
+                let header = *world.published[&(again, after)].1.header();
+                assert!(header.index == 0 && header.flags.has(Flags::SEGMENT_START), "at a segment");
+                assert!(epoch == again && after > before, "forwards");
+                assert!(at.since(world.nodes[viewer].opened) < S(5), "and only while it joins");
+            }
+            let &(epoch, start, _) = joined.last().expect("joined");
+            let got = &world.nodes[viewer].got;
+            assert!((start..start + 80).all(|n| got.contains_key(&(epoch, n))), "viewer {viewer} has holes");
+        }
+        world.assert_peace();
+    }
+    assert!(leapt > 0, "nobody was short of anything: the test tests nothing");
+}

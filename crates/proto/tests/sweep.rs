@@ -53,6 +53,7 @@ fn apply(net: &mut Net) {
             "pull_after_has" => policy.pull_after_has = MS(number),
             "pull_orphan_after" => policy.pull_orphan_after = MS(number),
             "serve_wait" => policy.serve_wait = MS(number),
+            "serve_standing" => policy.serve_standing = MS(number),
             "serve_after" => policy.serve_after = MS(number),
             "push_expiry" => policy.push_expiry = MS(number),
             "neighbours_first" => policy.neighbours_first = number as usize,

@@ -203,8 +203,12 @@ impl Swarm {
     /// A chunk is in the store: it is told, or proves where this node started.
     pub(super) fn deliver(&mut self, now: Timestamp, chunk: VerifiedChunk) {
         let header = chunk.header();
+        if self.phase == Phase::Waiting {
+            return;
+        }
+        let begins_segment = header.index == 0 && header.flags.has(Flags::SEGMENT_START);
         if self.joining.coming.is_some() {
-            if header.index == 0 && header.flags.has(Flags::SEGMENT_START) {
+            if begins_segment {
                 self.joining.coming = None;
                 self.begin_with(header.number);
             }
@@ -213,11 +217,29 @@ impl Swarm {
         if header.number < self.joining.first {
             return;
         }
+        if begins_segment && self.is_better_start(now, header.number) {
+            self.joining.unproven = None;
+            self.begin_with(header.number);
+            return;
+        }
         match self.joining.unproven {
             None => self.put(SwarmOutput::Event(Event::Chunk(self.config.channel, chunk))),
             Some(unproven) if unproven.number == chunk.header().number => self.prove_start(now),
             Some(_) => {}
         }
+    }
+
+    /// Whether to begin with the segment that begins now, at `number`, which comes by itself: much of what this node wanted
+    /// to begin with has still not come, and to go on asking for it takes from everybody what the swarm lacks.
+    fn is_better_start(&self, now: Timestamp, number: u64) -> bool {
+        let Phase::Joined { burst_end } = self.phase else { return false };
+        if number < burst_end || !self.is_joining(now) {
+            return false;
+        }
+        let wanted = self.joining.first.max(self.store.start())..burst_end;
+        let missing = self.store.have().missing(wanted.clone()).count() as u64;
+        let percent = u64::from(self.config.policy.leap_percent);
+        missing * 100 > (wanted.end.saturating_sub(wanted.start)) * percent
     }
 
     /// If the start's first chunk is there, it decides whether joining succeeded.

@@ -49,6 +49,8 @@ use tree::Substream;
 
 /// Time between looks at everything that time changes.
 const TICK: Duration = Duration::from_millis(80);
+/// A settled swarm looks around with messages, too, this often at most.
+const TEND_PERIOD: Duration = Duration::from_millis(25);
 /// Most peers remembered as banned.
 const BANNED_MAX: usize = 1024;
 /// Most outputs that wait to be polled; a driver that drains after each input never meets it.
@@ -99,6 +101,8 @@ pub(crate) struct UplinkView {
     pub(crate) pace_bps: u64,
     /// How long a chunk offered now would wait.
     pub(crate) wait: Duration,
+    /// The least of that lately: a queue that does not go away between two parts of the stream.
+    pub(crate) standing_wait: Duration,
     /// How long pushed chunks waited lately.
     pub(crate) usual_wait: Duration,
 }
@@ -141,12 +145,16 @@ pub(crate) struct Swarm {
     saved_at: Timestamp,
     /// No neighbour beyond the first ones is dialled before.
     dial_at: Timestamp,
+    /// No idle neighbour makes room for another before.
+    make_room_at: Timestamp,
     /// No hole is asked for before.
     pull_at: Timestamp,
     /// No child is displaced before.
     displace_at: Timestamp,
     next_ping: u32,
     tick_at: Timestamp,
+    /// A settled swarm does not look around before.
+    tend_at: Timestamp,
     second_at: Timestamp,
     need_peers_at: Timestamp,
     need_peers_after: Duration,
@@ -194,9 +202,11 @@ impl Swarm {
             saved_at: now,
             pull_at: now,
             dial_at: now,
+            make_room_at: now,
             displace_at: now,
             next_ping: 0,
             tick_at: now,
+            tend_at: now,
             second_at: now,
             need_peers_at: now,
             need_peers_after: Duration::from_millis(500),
@@ -258,9 +268,15 @@ impl Swarm {
 
     /// What may change with every message, too.
     fn tend(&mut self, now: Timestamp) {
+        self.tend_at = now + TEND_PERIOD;
         self.try_join(now);
         self.tend_trees(now);
         self.pull(now);
+    }
+
+    /// It seeks a start or parents: every message may help.
+    fn is_unsettled(&self) -> bool {
+        !self.phase.is_joined() || !self.is_source() && self.substreams.iter().any(|sub| !sub.has_parent())
     }
 
     fn every_second(&mut self, now: Timestamp) {
@@ -293,7 +309,7 @@ impl Swarm {
         } else {
             self.config.policy.neighbours_max
         };
-        if self.neighbours.len() >= max {
+        if self.neighbours.len() >= max && !self.make_room(now) {
             if let Some(known) = self.known.get_mut(&connected.peer) {
                 known.lost(now, &self.config.policy);
             }
@@ -373,7 +389,10 @@ impl Swarm {
 
     /// All messages of a frame were handed in.
     pub(crate) fn frame_done(&mut self, now: Timestamp) {
-        self.tend(now);
+        // Who is settled need not look around at every message.
+        if now >= self.tend_at || self.is_unsettled() {
+            self.tend(now);
+        }
         self.flush();
     }
 

@@ -29,6 +29,10 @@ const NEED_PEERS_PERIOD: Duration = Duration::from_millis(1000);
 const NEED_PEERS_PERIOD_MAX: Duration = Duration::from_secs(16);
 /// A neighbour is asked this often at most: every answer is a reason to look again, and must not be one to ask again.
 const PROBE_PERIOD: Duration = Duration::from_millis(120);
+/// A neighbour that is younger than this is not sent away: it has not had the time to be of use.
+const IDLE_AFTER: Duration = Duration::from_secs(3);
+/// Idle neighbours are sent away for others this often at most.
+const MAKE_ROOM_PERIOD: Duration = Duration::from_millis(200);
 /// A probed neighbour that stays silent for this long is disconnected.
 const SILENT_FOR: Duration = Duration::from_secs(4);
 
@@ -203,6 +207,27 @@ impl Swarm {
                 neighbour.send(&Message::Pex(others));
             }
         }
+    }
+
+    /// A viewer that has all the neighbours it takes lets the one go that has been of no use for the longest: those who were
+    /// there first must not be closed to those who come. False when all are of use, or young.
+    pub(super) fn make_room(&mut self, now: Timestamp) -> bool {
+        if self.is_source() || now < self.make_room_at {
+            return false;
+        }
+        let idle = self.neighbours.values().filter(|n| {
+            now.since(n.connected) > IDLE_AFTER
+                && !n.source
+                && n.asked.is_empty()
+                && n.serving == 0
+                && self.reliance(&n.peer) == 0
+                && !self.feeds(&n.peer)
+        });
+        let Some(peer) = idle.min_by_key(|n| (n.connected, n.peer)).map(|n| n.peer) else { return false };
+        self.make_room_at = now + MAKE_ROOM_PERIOD;
+        self.forget(now, peer);
+        self.out.push_back(SwarmOutput::Disconnect(peer, CloseCode::Full));
+        true
     }
 
     /// A source has more who want to be its neighbours than it can have: of those it feeds nothing, the weakest makes room

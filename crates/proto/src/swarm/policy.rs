@@ -91,6 +91,8 @@ pub struct Policy {
     pub serve_wait: Duration,
     /// … and those of joiners while it is shorter than this.
     pub serve_wait_joining: Duration,
+    /// Neither is while the queue has been longer than this for a while: repair that makes a queue stand makes more to repair.
+    pub serve_standing: Duration,
     /// A hole this old is asked for, and served, before anything newer: soon nobody waits for it any more …
     pub overdue_after: Duration,
     /// … while the uplink's queue is shorter than this …
@@ -119,6 +121,9 @@ pub struct Policy {
     pub join_wait_max: Duration,
     /// See `join_back`.
     pub join_back_max: Duration,
+    /// When the next segment begins and more than this share of what a joiner wanted to begin with is still missing, it
+    /// begins with that segment instead.
+    pub leap_percent: u32,
     /// A replayed chunk or a false claim counts this many against a peer at most before it is dropped.
     pub strikes_max: u32,
     /// A source that sends a set number of copies may answer requests with this share of the rate beyond them …
@@ -143,14 +148,14 @@ impl Default for Policy {
         Self {
             overlay: Overlay::Hybrid,
             neighbours_wanted: 12,
-            neighbours_first: 5,
+            neighbours_first: 8,
             dial_period: ms(2000),
             neighbours_max: 20,
             source_neighbours_max: 32,
-            slot_fill_percent: 80,
+            slot_fill_percent: 90,
             slot_fill_urgent_percent: 120,
             interior_every: 2,
-            leaf_delay: ms(250),
+            leaf_delay: ms(700),
             shed_wait: ms(350),
             age_percent: 0,
             sibling_delay: ms(1),
@@ -159,25 +164,26 @@ impl Default for Policy {
             control_percent: 2,
             switch_gain_percent: 15,
             switch_gain: ms(15),
-            switch_hold: ms(1500),
+            switch_hold: ms(500),
             probe_after: ms(150),
             probe_timeout: ms(150),
             starve_after: ms(900),
             attach_timeout: ms(250),
             urgent_after: ms(200),
-            pull_after: ms(450),
-            pull_after_has: ms(600),
+            pull_after: ms(700),
+            pull_after_has: ms(900),
             pull_unproven_after: ms(250),
-            pull_orphan_after: ms(60),
+            pull_orphan_after: ms(150),
             lock: ms(250),
             pipeline: 8,
             pipeline_joining: 12,
             requests_joining: 16,
             serve_wait: ms(150),
             serve_wait_joining: ms(100),
+            serve_standing: ms(50),
             overdue_after: ms(1300),
             serve_wait_overdue: ms(400),
-            overdue_percent: 10,
+            overdue_percent: 5,
             serve_after: ms(30),
             serve_after_joining: ms(250),
             push_expiry: ms(600),
@@ -189,6 +195,7 @@ impl Default for Policy {
             crowded_wait: ms(100),
             join_wait_max: ms(2000),
             join_back_max: ms(2600),
+            leap_percent: 10,
             strikes_max: 5,
             source_repair_percent: 8,
             source_savings: Duration::from_secs(5),

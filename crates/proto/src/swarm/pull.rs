@@ -80,14 +80,14 @@ impl Swarm {
 
     /// What was there when this node came is not here yet. After a while that is a hole like others: who goes on giving way
     /// to everybody never gets it.
-    fn is_joining(&self, now: Timestamp) -> bool {
+    pub(super) fn is_joining(&self, now: Timestamp) -> bool {
         let Phase::Joined { burst_end } = self.phase else { return false };
         let lacks = self.store.have().end() < burst_end || self.has_holes(burst_end);
         lacks && now.since(self.joining.joined_at) < self.config.policy.joining_max
     }
 
     fn has_holes(&self, burst_end: u64) -> bool {
-        let start = self.store.start();
+        let start = self.store.start().max(self.joining.first);
         start < burst_end && self.store.have().missing(start..burst_end).next().is_some()
     }
 
@@ -98,7 +98,7 @@ impl Swarm {
         let edge = self.store.far_edge();
         // A player that still speaks of another broadcast is not heard.
         let playing = Some(self.playout.next_number).filter(|next| *next <= edge).unwrap_or(0);
-        let start = self.store.start().max(playing);
+        let start = self.store.start().max(playing).max(self.joining.first);
         let claimed =
             self.neighbours.values().filter(|n| n.epoch == self.epoch()).map(|n| n.have.end()).max();
         let end = claimed.unwrap_or(0).min(edge.max(burst_end) + self.claim_ahead()).max(edge);
@@ -277,6 +277,7 @@ impl Swarm {
         let is_source = self.is_source();
         let policy = &self.config.policy;
         let mut wait = self.uplink.wait;
+        let standing = self.uplink.standing_wait;
         let expires = now + policy.pull_expiry.min(Duration::from_millis(u64::from(request.deadline_ms)));
         let (mut absent, mut refused, mut offers) = (Vec::new(), Vec::new(), Vec::new());
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
@@ -285,13 +286,14 @@ impl Swarm {
             // Its age is this node's own knowledge: nobody gets ahead by a claim.
             let overdue = !request.joining && age > policy.overdue_after && overdue_left > 0;
             let limit = if overdue { policy.serve_wait_overdue } else { usual_limit };
+            let is_busy = wait > limit || standing > policy.serve_standing * if overdue { 2 } else { 1 };
             // What the source has not given to anybody nobody can have: it goes once, whatever else was spent. Only while
             // players wait for it, and while it is known what was given.
             let only_here = is_source && age < ONLY_HERE_MAX && !self.given_out.contains(number);
             match self.store.get(number) {
                 None => absent.push(number),
                 Some(_) if neighbour.serving >= SERVING_MAX => refused.push(number),
-                Some(_) if (never || wait > limit) && !only_here => refused.push(number),
+                Some(_) if (never || is_busy) && !only_here => refused.push(number),
                 // It has arrived there: the question and the chunk crossed each other.
                 Some(_) if neighbour.given.contains(number) => refused.push(number),
                 Some(held) => {

@@ -526,7 +526,7 @@ impl Swarm {
     }
 
     /// Substreams in which `peer` is, or was asked to be, the parent.
-    fn reliance(&self, peer: &PeerId) -> u32 {
+    pub(super) fn reliance(&self, peer: &PeerId) -> u32 {
         self.substreams.iter().filter(|sub| sub.relies_on(peer)).count() as u32
     }
 

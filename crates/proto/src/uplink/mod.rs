@@ -31,6 +31,11 @@ const STALLED_AFTER: Duration = Duration::from_millis(300);
 const USUAL_HALF_LIFE: Duration = Duration::from_millis(500);
 /// The least round trip is forgotten after one to two of these: paths change.
 const LEAST_PERIOD: Duration = Duration::from_secs(30);
+/// A queue that has not been empty for one to two of these stands. Longer than from one part of the stream to the next, each
+/// of which is some chunks at once.
+const STANDING_PERIOD: Duration = Duration::from_millis(250);
+/// What waits in the line is looked at this often at most.
+const LINE_LOOK_PERIOD: Duration = Duration::from_millis(10);
 /// The pacer forgives this much idleness: what a timer may be late.
 const BURST: Duration = Duration::from_millis(8);
 
@@ -115,8 +120,17 @@ pub(crate) struct Uplink {
     /// When it was last smoothed.
     usual_at: Timestamp,
     connections: BTreeMap<PeerId, Connection>,
+    /// Chunks under way on all connections.
+    under_way: usize,
     budget: Budget,
     next: u64,
+    /// Nothing in the queue expires before.
+    expires_at: Timestamp,
+    /// How long chunks wait in the line itself, and until when that is good enough.
+    line_wait: (Duration, Timestamp),
+    /// The least wait of this and of the last stretch of [`STANDING_PERIOD`], and when this one began.
+    standing: (Duration, Duration),
+    standing_since: Timestamp,
     /// When the pacer lets the next chunk go.
     free_at: Timestamp,
 }
@@ -130,25 +144,27 @@ impl Uplink {
             usual_wait_us: 0,
             usual_at: Timestamp::ZERO,
             connections: BTreeMap::new(),
+            under_way: 0,
             budget: Budget::new(limit_bps),
             next: 0,
+            expires_at: Timestamp::FAR_FUTURE,
+            line_wait: (Duration::ZERO, Timestamp::ZERO),
+            standing: (Duration::ZERO, Duration::ZERO),
+            standing_since: Timestamp::ZERO,
             free_at: Timestamp::ZERO,
         }
     }
 
     /// A connection stands, or its round trip changed.
     pub(crate) fn connected(&mut self, now: Timestamp, peer: PeerId, rtt: Duration) {
-        let calm = self.under_way() == 0;
+        let calm = self.under_way == 0;
         self.connections.entry(peer).or_insert_with(|| Connection::new(now, calm)).note_rtt(now, rtt);
-    }
-
-    fn under_way(&self) -> usize {
-        self.connections.values().map(|connection| connection.flights.len()).sum()
     }
 
     /// Forgets a connection and all that waits for it.
     pub(crate) fn disconnected(&mut self, peer: &PeerId) {
-        self.connections.remove(peer);
+        let gone = self.connections.remove(peer);
+        self.under_way -= gone.map_or(0, |connection| connection.flights.len());
         let gone: Vec<_> =
             self.queue.iter().filter(|(_, (_, o))| o.peer == *peer).map(|(key, _)| *key).collect();
         for key in gone {
@@ -191,6 +207,7 @@ impl Uplink {
         self.next += 1;
         self.queued_bytes += offer.chunk.encoded().len() as u64;
         let at = (offer.due, self.next);
+        self.expires_at = self.expires_at.min(offer.expires);
         self.waiting.insert((channel, offer.peer, offer.chunk.header().number), at);
         self.queue.insert(at, (channel, offer));
     }
@@ -255,9 +272,19 @@ impl Uplink {
 
     /// What expired in the queue.
     pub(crate) fn expire(&mut self, now: Timestamp) -> Vec<Done> {
+        if now < self.expires_at {
+            return Vec::new();
+        }
         let gone: Vec<_> =
             self.queue.iter().filter(|(_, (_, o))| o.expires <= now).map(|(key, _)| *key).collect();
-        gone.iter().filter_map(|key| self.remove(key)).map(|(channel, offer)| done(channel, &offer)).collect()
+        let done = gone
+            .iter()
+            .filter_map(|key| self.remove(key))
+            .map(|(channel, offer)| done(channel, &offer))
+            .collect();
+        let next = self.queue.values().map(|(_, offer)| offer.expires).min();
+        self.expires_at = next.unwrap_or(Timestamp::FAR_FUTURE);
+        done
     }
 
     /// Peers that have not acknowledged a chunk for suspiciously long.
@@ -271,7 +298,7 @@ impl Uplink {
 
     /// The next chunk to hand over, if pacer and connections let one go now.
     pub(crate) fn release(&mut self, now: Timestamp) -> Option<Release> {
-        let under_way = self.under_way();
+        let under_way = self.under_way;
         if now < self.free_at || under_way >= self.budget.window() {
             return None;
         }
@@ -298,6 +325,7 @@ impl Uplink {
             mark: self.budget.released(now, bytes, under_way, follows),
         };
         self.connections.get_mut(&offer.peer)?.flights.insert(token, flight);
+        self.under_way += 1;
         if !offer.requested {
             let waited = now.since(offer.offered).as_micros() as u64;
             self.usual_wait_us = (self.usual_wait(now) * 15 + waited.min(2_000_000)) / 16;
@@ -319,6 +347,7 @@ impl Uplink {
         let least = self.connections.values().map(Connection::least_rtt).min()?;
         let connection = self.connections.get_mut(peer)?;
         let flight = connection.flights.remove(&token)?;
+        self.under_way -= 1;
         if delivered {
             let took = now.since(flight.released);
             // What was connected through a queue may take it for distance; nobody is nearer than the nearest.
@@ -348,14 +377,23 @@ impl Uplink {
         now + Duration::from_millis(100)
     }
 
-    pub(crate) fn view(&self, now: Timestamp) -> UplinkView {
+    pub(crate) fn view(&mut self, now: Timestamp) -> UplinkView {
+        if now >= self.line_wait.1 {
+            self.line_wait = (self.look_at_line(now), now + LINE_LOOK_PERIOD);
+        }
         let paced = self.budget.pace_bps().unwrap_or(50_000_000).max(1);
         let queued = Duration::from_micros(self.queued_bytes * 8_000_000 / paced);
+        let wait = (queued + self.free_at.since(now)).max(self.line_wait.0);
+        if now.since(self.standing_since) > STANDING_PERIOD {
+            (self.standing, self.standing_since) = ((wait, self.standing.0), now);
+        }
+        self.standing.0 = self.standing.0.min(wait);
         UplinkView {
+            standing_wait: self.standing.0.min(self.standing.1),
             upload_bps: self.budget.upload_bps(),
             proven_bps: self.budget.proven_bps(),
             pace_bps: paced,
-            wait: (queued + self.free_at.since(now)).max(self.line_wait(now)),
+            wait,
             usual_wait: Duration::from_micros(self.usual_wait(now)),
         }
     }
@@ -368,7 +406,7 @@ impl Uplink {
 
     /// How long chunks wait in the line itself, beyond what this queue knows: every connection in use has one that has
     /// been unacknowledged for at least this much longer than two round trips. Silent peers say nothing of the line.
-    fn line_wait(&self, now: Timestamp) -> Duration {
+    fn look_at_line(&self, now: Timestamp) -> Duration {
         let waits = self.connections.values().filter_map(|connection| {
             let waited = now.since(connection.flights.first_key_value()?.1.released);
             let longer = waited.saturating_sub(connection.least_rtt() * 2);

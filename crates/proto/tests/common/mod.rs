@@ -138,6 +138,7 @@ pub struct Node {
     pub skew_us: i64,
     pub opened: Timestamp,
     pub joined: Vec<(u64, u64, Timestamp)>,
+    pub again: BTreeSet<(u64, u64)>,
     pub got: BTreeMap<(u64, u64), Timestamp>,
     pub ended: bool,
     pub dropped: Vec<(PeerId, String, Timestamp)>,
@@ -263,6 +264,7 @@ impl World {
             skew_us,
             opened: self.now,
             joined: Vec::new(),
+            again: BTreeSet::new(),
             got: BTreeMap::new(),
             ended: false,
             dropped: Vec::new(),
@@ -561,9 +563,15 @@ impl World {
                     from.is_some_and(|from| from.0 == key.0 && from.1 <= key.1),
                     "{key:?} before {from:?}"
                 );
-                assert!(node.got.insert(key, now).is_none(), "chunk {key:?} came twice");
+                let is_new = !node.got.contains_key(&key);
+                assert!(is_new || node.again.remove(&key), "chunk {key:?} came twice");
+                node.got.entry(key).or_insert(now);
             }
-            Event::Joined { epoch, number, .. } => node.joined.push((epoch, number, now)),
+            Event::Joined { epoch, number, .. } => {
+                // What it had been given from there on it is given once more.
+                node.again = node.got.range((epoch, number)..).map(|(key, _)| *key).collect();
+                node.joined.push((epoch, number, now));
+            }
             Event::Ended(..) => node.ended = true,
             Event::Dropped { peer, reason, .. } => node.dropped.push((peer, reason, now)),
             Event::Missed(_, range) => node.missed += range.end - range.start,

@@ -243,7 +243,7 @@ impl World {
         if is_early {
             self.fail_delivered(index, "delivered a chunk from before it joined");
         }
-        if !is_new {
+        if !is_new && serial >= self.nodes[index].record.again_until {
             self.fail_delivered(index, "delivered a chunk twice");
         }
     }
@@ -252,12 +252,17 @@ impl World {
         let Some(serial) = self.broadcast.serial(epoch, number) else { return };
         let count = self.broadcast.published.get(serial).map_or(1, |p| p.chunk.header().count);
         let now = self.now;
+        let published = self.broadcast.published.len();
         let record = &mut self.nodes[index].record;
-        record.start = Some(serial);
-        if record.first_part.1 == 0 {
+        if record.start.replace(serial).is_some() {
+            // It begins once more, with all it holds from there on.
+            record.again_until = published;
+        }
+        if record.startup.is_none() {
             record.joined = now;
             record.first_part = (serial, serial + usize::from(count));
-            record.first_part_left = usize::from(count);
+            record.first_part_left =
+                (record.first_part.0..record.first_part.1).filter(|s| !record.has(*s)).count();
         }
     }
 }

@@ -72,6 +72,8 @@ pub(crate) struct Record {
     /// The first chunk it was told to expect, and when.
     pub(crate) start: Option<usize>,
     pub(crate) joined: u64,
+    /// What it may be given once more, since it began again: up to here.
+    pub(crate) again_until: usize,
     /// Chunks of its first part that are missing.
     pub(crate) first_part_left: usize,
     pub(crate) first_part: (usize, usize),
@@ -128,7 +130,9 @@ impl Record {
     pub(crate) fn book(&mut self, serial: usize, delay: u64) -> bool {
         let Some(slot) = self.slot(serial) else { return true };
         let new = self.delays[slot] == u32::MAX;
-        self.delays[slot] = u32::try_from(delay).unwrap_or(u32::MAX - 1).min(u32::MAX - 1);
+        if new {
+            self.delays[slot] = u32::try_from(delay).unwrap_or(u32::MAX - 1).min(u32::MAX - 1);
+        }
         new
     }
 
