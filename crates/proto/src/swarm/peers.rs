@@ -209,12 +209,21 @@ impl Swarm {
         }
     }
 
-    /// A viewer that has all the neighbours it takes lets the one go that has been of no use for the longest: those who were
+    /// A viewer that has all the neighbours it takes lets the farthest go of those that are of no use: those who were
     /// there first must not be closed to those who come. False when all are of use, or young.
     pub(super) fn make_room(&mut self, now: Timestamp) -> bool {
         if self.is_source() || now < self.make_room_at {
             return false;
         }
+        let Some(peer) = self.farthest_idle(now) else { return false };
+        self.make_room_at = now + MAKE_ROOM_PERIOD;
+        self.forget(now, peer);
+        self.out.push_back(SwarmOutput::Disconnect(peer, CloseCode::Full));
+        true
+    }
+
+    /// Of the neighbours that are of no use at the moment, and have had the time to be, the farthest.
+    fn farthest_idle(&self, now: Timestamp) -> Option<PeerId> {
         let idle = self.neighbours.values().filter(|n| {
             now.since(n.connected) > IDLE_AFTER
                 && !n.source
@@ -223,11 +232,7 @@ impl Swarm {
                 && self.reliance(&n.peer) == 0
                 && !self.feeds(&n.peer)
         });
-        let Some(peer) = idle.min_by_key(|n| (n.connected, n.peer)).map(|n| n.peer) else { return false };
-        self.make_room_at = now + MAKE_ROOM_PERIOD;
-        self.forget(now, peer);
-        self.out.push_back(SwarmOutput::Disconnect(peer, CloseCode::Full));
-        true
+        idle.max_by_key(|n| (n.rtt, n.peer)).map(|n| n.peer)
     }
 
     /// A source has more who want to be its neighbours than it can have: of those it feeds nothing, the weakest makes room

@@ -26,6 +26,8 @@ const ELSEWHERE_MAX: u32 = 10;
 const STARVED_COST: Duration = Duration::from_millis(150);
 /// What arrives later than this is not offered to children.
 const LAG_OFFERED_MAX_MS: u64 = 3_000;
+/// So many neighbours without room show that there is little.
+const SEVERAL: usize = 3;
 /// Largest factor by which changes lengthen the hold time, in tenths.
 const HOLD_MAX: u32 = 100;
 
@@ -54,6 +56,8 @@ pub(super) struct Substream {
     elsewhere: u32,
     pending: Option<Pending>,
     orphan_since: Timestamp,
+    /// It has had a parent.
+    had_parent: bool,
     consider_at: Timestamp,
     /// Factor on the hold time, in tenths; grows with every change.
     hold: u32,
@@ -81,6 +85,7 @@ impl Substream {
             elsewhere: 0,
             pending: None,
             orphan_since: now,
+            had_parent: false,
             consider_at: now,
             hold: 10,
             children: Vec::new(),
@@ -263,6 +268,7 @@ impl Swarm {
         let sub = &mut self.substreams[usize::from(s)];
         sub.parent_since = now;
         sub.proven = false;
+        sub.had_parent = true;
         sub.elsewhere = 0;
         sub.evicted = None;
         sub.parent = Some(Parent { peer, path: accept.path });
@@ -480,13 +486,39 @@ impl Swarm {
 
     /// Applies to the best parent; with a `current` lag only to one that is clearly better.
     fn seek_parent(&mut self, now: Timestamp, s: u8, current: Option<u64>) {
+        let sub = &self.substreams[usize::from(s)];
+        let waits = !sub.has_parent() && now.since(sub.orphan_since) > self.config.policy.urgent_after;
+        let easy = if waits { None } else { self.best_parent(now, s, false) };
+        // Who has nothing yet, and heard several who have no room, need not wait to hear it again.
+        let urgent =
+            waits || easy.is_none() && !sub.has_parent() && !sub.had_parent && self.has_heard_several();
+        let best = if urgent { self.best_parent(now, s, true) } else { easy };
+        let Some((score, peer, rtt)) = best else { return };
+        let policy = &self.config.policy;
+        if sub.has_parent() && !current.is_some_and(|current| policy.is_worth_switching(current, score)) {
+            return;
+        }
+        let until = now + policy.attach_timeout + rtt * 2;
+        // What the new parent has and the old one lacks, nobody else would push: a chunk that comes twice costs less.
+        let from = self.first_wanted(s);
+        let upload_kbps = self.upload_kbps();
+        let interior = policy.is_interior(self.class, s);
+        self.substreams[usize::from(s)].pending = Some(Pending { peer, until });
+        self.invite(now, peer, s);
+        self.send(peer, &Message::Attach(Attach { substream: s, interior, urgent, upload_kbps, from }));
+    }
+
+    fn has_heard_several(&self) -> bool {
+        self.neighbours.values().filter(|n| n.met && !n.source && n.epoch == self.epoch()).count() >= SEVERAL
+    }
+
+    /// The best parent in substream `s` among the neighbours that would accept; its score and round trip.
+    fn best_parent(&self, now: Timestamp, s: u8, urgent: bool) -> Option<(u64, PeerId, Duration)> {
         let policy = &self.config.policy;
         let sub = &self.substreams[usize::from(s)];
-        let urgent = !sub.has_parent() && now.since(sub.orphan_since) > policy.urgent_after;
         let interior = policy.is_interior(self.class, s);
         let value = child_value(interior, self.upload_kbps());
-        let best = self
-            .neighbours
+        self.neighbours
             .values()
             .filter(|n| {
                 n.met
@@ -511,18 +543,7 @@ impl Swarm {
                     .parent_score(&view, value, urgent, self.substream_count())
                     .map(|score| (score, n.peer, n.rtt))
             })
-            .min();
-        let Some((score, peer, rtt)) = best else { return };
-        if sub.has_parent() && !current.is_some_and(|current| policy.is_worth_switching(current, score)) {
-            return;
-        }
-        let until = now + policy.attach_timeout + rtt * 2;
-        // What the new parent has and the old one lacks, nobody else would push: a chunk that comes twice costs less.
-        let from = self.first_wanted(s);
-        let upload_kbps = self.upload_kbps();
-        self.substreams[usize::from(s)].pending = Some(Pending { peer, until });
-        self.invite(now, peer, s);
-        self.send(peer, &Message::Attach(Attach { substream: s, interior, urgent, upload_kbps, from }));
+            .min()
     }
 
     /// Substreams in which `peer` is, or was asked to be, the parent.
