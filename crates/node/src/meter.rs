@@ -24,6 +24,8 @@ const DELAY_MS_MAX: usize = 10_000;
 pub struct Meter {
     started: Instant,
     startup: Option<Duration>,
+    /// The broadcast that was joined last, and when.
+    epoch: Option<u64>,
     joined_unix_us: u64,
     /// The next number to count.
     next: u64,
@@ -58,6 +60,7 @@ impl Meter {
         Self {
             started,
             startup: None,
+            epoch: None,
             joined_unix_us: 0,
             next: 0,
             waiting: BTreeMap::new(),
@@ -75,8 +78,15 @@ impl Meter {
         }
     }
 
-    /// Joined (again) at chunk `number`.
-    pub fn joined(&mut self, number: u64, now_unix_us: u64) {
+    /// Joined (again) at chunk `number`. Before anything was played that is only a newer start: what is due counts from the
+    /// first joining.
+    pub fn joined(&mut self, epoch: u64, number: u64, now_unix_us: u64) {
+        if self.epoch.replace(epoch) == Some(epoch) && self.startup.is_none() {
+            self.next = number;
+            self.waiting = self.waiting.split_off(&number);
+            self.last_signed_us = 0;
+            return;
+        }
         self.joined_unix_us = now_unix_us;
         self.next = number;
         self.waiting.clear();
@@ -85,6 +95,10 @@ impl Meter {
 
     /// A chunk was verified.
     pub fn chunk(&mut self, number: u64, signed_unix_us: u64, len: u64, now_unix_us: u64) {
+        if self.waiting.contains_key(&number) {
+            // Given once more after a newer start.
+            return;
+        }
         self.bytes += len;
         self.chunks += 1;
         let delay_us = now_unix_us.saturating_sub(signed_unix_us);
@@ -221,7 +235,7 @@ mod tests {
     fn late_and_missing_chunks_are_told_apart_and_early_ones_are_not_due() {
         let mut meter = Meter::new(Instant::now());
         let join = 1_000_000 * MS;
-        meter.joined(100, join);
+        meter.joined(7, 100, join);
         // Fetched from before joining: not due at 1.5 s if signed more than 0.5 s before.
         meter.chunk(100, join - 2000 * MS, 10, join + 50 * MS);
         meter.chunk(101, join + 100 * MS, 10, join + 200 * MS);
@@ -233,6 +247,28 @@ mod tests {
         assert_eq!((chunks.due, chunks.on_time, chunks.late, chunks.missing), (5, 3, 1, 1));
         assert_eq!(meter.continuity()[&3000], 0.8);
         assert_eq!(meter.delay().p50, 100.0);
+        assert_eq!(meter.histogram().values().sum::<u64>(), 4);
+    }
+
+    #[test]
+    fn a_newer_start_before_anything_was_played_counts_nothing_twice() {
+        let mut meter = Meter::new(Instant::now());
+        let join = 1_000_000 * MS;
+        meter.joined(7, 100, join);
+        meter.chunk(101, join - 500 * MS, 10, join + 100 * MS);
+        meter.chunk(121, join + 900 * MS, 10, join + 1000 * MS);
+        meter.joined(7, 120, join + 1050 * MS);
+        meter.chunk(121, join + 900 * MS, 10, join + 1050 * MS);
+        meter.chunk(120, join + 890 * MS, 10, join + 1050 * MS);
+        meter.chunk(123, join + 990 * MS, 10, join + 1060 * MS);
+        meter.count(join + 1000 * MS + GIVE_UP_US);
+        // Of 120 to 123 only 122 is missing; 121 came once, 100 ms late.
+        let chunks = meter.chunks(0);
+        assert_eq!((chunks.due, chunks.on_time, chunks.missing), (4, 3, 1));
+        assert_eq!(meter.histogram().values().sum::<u64>(), 3);
+        // Another broadcast is another joining.
+        meter.joined(8, 0, join + 9000 * MS);
+        meter.chunk(0, join + 9100 * MS, 10, join + 9150 * MS);
         assert_eq!(meter.histogram().values().sum::<u64>(), 4);
     }
 }

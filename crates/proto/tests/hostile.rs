@@ -620,3 +620,29 @@ fn a_crowd_of_strangers_is_bounded() {
     world.assert_nothing_late(from);
     assert!(world.stats(viewer).neighbours.len() <= 20);
 }
+
+#[test]
+fn strangers_cannot_choose_a_viewers_neighbours() {
+    let mut world = World::swarm(Net::default(), 30, 77);
+    world.run(S(20));
+    let victim = world.viewer();
+    world.run(S(12));
+    // Forty of them come to it alone, one after another, and stay.
+    world.tracker = false;
+    let mut strangers = Vec::new();
+    for _ in 0..40 {
+        let stranger = world.hostile(None, None, None);
+        let (channel, to) = (world.channel(), world.candidate(victim, false));
+        let (certificate, note) = (world.certificate.expect("on the air"), world.note);
+        world.input(stranger, Input::Broadcast(channel, certificate, note));
+        world.input(stranger, Input::Candidates(channel, vec![to]));
+        strangers.push(world.nodes[stranger].id);
+        world.run(MS(250));
+    }
+    world.run(S(5));
+    let neighbours = world.stats(victim).neighbours;
+    let honest = neighbours.iter().filter(|n| !strangers.contains(&n.peer)).count();
+    assert!(honest >= 6, "{honest} of {} are honest", neighbours.len());
+    let late = world.late(victim, S(1), world.now.saturating_sub(S(12)), world.now.saturating_sub(S(2)));
+    assert!(late.is_empty(), "{late:?}");
+}

@@ -345,7 +345,7 @@ impl Swarm {
                 due: now
                     .saturating_sub(Duration::from_micros(hops_us.unwrap_or(0).min(2_000_000) * age / 100))
                     + sibling_delay * place as u32
-                    + if child.interior && child.leaving.is_none() { Duration::ZERO } else { leaf_delay },
+                    + if child.interior { Duration::ZERO } else { leaf_delay },
                 expires: now + if place == 0 { first_expiry } else { expiry },
                 requested: false,
                 offered: now,

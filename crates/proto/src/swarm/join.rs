@@ -12,6 +12,7 @@ use crate::chunk::{Flags, VerifiedChunk};
 use crate::id::PeerId;
 use crate::io::Event;
 use crate::time::Timestamp;
+use crate::wire::{Message, RangeList};
 
 /// How far this node has come in the broadcast it follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(crate) enum Phase {
 
 /// A start whose first chunk has not come after this long is given up for another, if there is one.
 const PROOF_MAX: Duration = Duration::from_millis(2000);
+/// A start is given up for the next segment when it could not be played after this long.
+const LEAP_AFTER: Duration = Duration::from_millis(500);
 /// A newcomer that has heard one neighbour waits for a second one for so long.
 const SECOND_VOICE: Duration = Duration::from_millis(40);
 /// A claim beyond the signed edge is asked for at once for so long.
@@ -218,8 +221,7 @@ impl Swarm {
             return;
         }
         if begins_segment && self.is_better_start(now, header.number) {
-            self.joining.unproven = None;
-            self.begin_with(header.number);
+            self.leap(header.number);
             return;
         }
         match self.joining.unproven {
@@ -229,17 +231,33 @@ impl Swarm {
         }
     }
 
-    /// Whether to begin with the segment that begins now, at `number`, which comes by itself: much of what this node wanted
-    /// to begin with has still not come, and to go on asking for it takes from everybody what the swarm lacks.
+    /// Whether to begin with the segment that begins now, at `number`, and comes by itself: what this node wanted to begin
+    /// with has been asked for long enough, and nothing of it can be played yet. To go on asking would take from everybody
+    /// what the swarm lacks.
     fn is_better_start(&self, now: Timestamp, number: u64) -> bool {
         let Phase::Joined { burst_end } = self.phase else { return false };
-        if number < burst_end || !self.is_joining(now) {
+        let first = self.joining.first;
+        if number < burst_end || !self.is_joining(now) || now.since(self.joining.joined_at) < LEAP_AFTER {
             return false;
         }
-        let wanted = self.joining.first.max(self.store.start())..burst_end;
-        let missing = self.store.have().missing(wanted.clone()).count() as u64;
-        let percent = u64::from(self.config.policy.leap_percent);
-        missing * 100 > (wanted.end.saturating_sub(wanted.start)) * percent
+        let Some(held) = self.store.get(first) else { return true };
+        let part = first..first + u64::from(held.chunk.header().count);
+        self.store.have().missing(part).next().is_some()
+    }
+
+    /// Gives up the start for the one at `number`.
+    fn leap(&mut self, number: u64) {
+        self.joining.unproven = None;
+        let given_up = self.locks.range(..number).map(|(chunk, holder)| (*chunk, *holder));
+        for (chunk, holder) in given_up.collect::<Vec<_>>() {
+            self.locks.remove(&chunk);
+            if let Some(neighbour) = self.neighbours.get_mut(&holder)
+                && neighbour.asked.remove(&chunk).is_some()
+            {
+                neighbour.send(&Message::Cancel(RangeList::from_numbers([chunk])));
+            }
+        }
+        self.begin_with(number);
     }
 
     /// If the start's first chunk is there, it decides whether joining succeeded.

@@ -55,6 +55,8 @@ impl Swarm {
         self.store = Store::default();
         self.locks.clear();
         self.joining = super::join::Joining::default();
+        self.skew_us = None;
+        self.neighbours.values_mut().for_each(|neighbour| neighbour.skew = super::skew::Skew::default());
         self.playout = crate::io::Playout::default();
         self.phase = Phase::Waiting;
         self.substreams = (0..certificate.substreams).map(|_| Substream::new(now)).collect();

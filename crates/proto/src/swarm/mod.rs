@@ -145,6 +145,8 @@ pub(crate) struct Swarm {
     saved_at: Timestamp,
     /// No neighbour beyond the first ones is dialled before.
     dial_at: Timestamp,
+    /// No neighbour is left for bringing nothing before.
+    starved_at: Timestamp,
     /// No idle neighbour makes room for another before.
     make_room_at: Timestamp,
     /// No hole is asked for before.
@@ -203,6 +205,7 @@ impl Swarm {
             pull_at: now,
             dial_at: now,
             make_room_at: now,
+            starved_at: now,
             displace_at: now,
             next_ping: 0,
             tick_at: now,

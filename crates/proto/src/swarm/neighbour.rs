@@ -97,6 +97,8 @@ pub(crate) struct Neighbour {
     pub(crate) have_at: Timestamp,
     pub(crate) state: State,
     pub(crate) connected: Timestamp,
+    /// This node dialled it.
+    pub(crate) dialled: bool,
     pub(crate) heard: Timestamp,
     pub(crate) probe: Option<Probe>,
     /// When the last PING was sent.
@@ -169,6 +171,7 @@ impl Neighbour {
             have_at: Timestamp::ZERO,
             state: State::default(),
             connected: now,
+            dialled: connected.dialled,
             heard: now,
             probe: None,
             pinged: Timestamp::ZERO,

@@ -31,6 +31,8 @@ const NEED_PEERS_PERIOD_MAX: Duration = Duration::from_secs(16);
 const PROBE_PERIOD: Duration = Duration::from_millis(120);
 /// A neighbour that is younger than this is not sent away: it has not had the time to be of use.
 const IDLE_AFTER: Duration = Duration::from_secs(3);
+/// A viewer to whom nothing comes changes a neighbour this often.
+const STARVED_PERIOD: Duration = Duration::from_secs(4);
 /// Idle neighbours are sent away for others this often at most.
 const MAKE_ROOM_PERIOD: Duration = Duration::from_millis(200);
 /// A probed neighbour that stays silent for this long is disconnected.
@@ -165,6 +167,10 @@ impl Swarm {
         self.dial(now);
         let few = self.neighbours.len() < self.config.policy.neighbours_wanted / 2;
         let silent = !self.is_source() && now.since(self.last_chunk()) > Duration::from_secs(2);
+        if silent && now >= self.starved_at {
+            self.starved_at = now + STARVED_PERIOD;
+            self.leave_the_useless(now);
+        }
         if (few || silent) && now >= self.need_peers_at {
             self.need_peers_after = if silent {
                 NEED_PEERS_PERIOD
@@ -210,7 +216,8 @@ impl Swarm {
     }
 
     /// A viewer that has all the neighbours it takes lets the farthest go of those that are of no use: those who were
-    /// there first must not be closed to those who come. False when all are of use, or young.
+    /// there first must not be closed to those who come. The nearest that it dialled itself it keeps: strangers cannot choose
+    /// all its neighbours. False when all others are of use, or young.
     pub(super) fn make_room(&mut self, now: Timestamp) -> bool {
         if self.is_source() || now < self.make_room_at {
             return false;
@@ -222,11 +229,36 @@ impl Swarm {
         true
     }
 
+    /// Nothing comes, and there are neighbours enough: whoever has brought nothing for the longest goes, so that another can
+    /// be dialled. Neighbours that only claim to be of use must not hold a viewer captive.
+    fn leave_the_useless(&mut self, now: Timestamp) {
+        if self.neighbours.len() < self.config.policy.neighbours_wanted {
+            return;
+        }
+        let grown = self.neighbours.values().filter(|n| now.since(n.connected) > IDLE_AFTER && !n.source);
+        let Some(peer) = grown.min_by_key(|n| (n.chunk_at, n.peer)).map(|n| n.peer) else { return };
+        self.forget(now, peer);
+        self.out.push_back(SwarmOutput::Disconnect(peer, CloseCode::Done));
+        let fresh = self
+            .known
+            .iter()
+            .filter(|(peer, known)| known.may_be_dialled(now) && !self.neighbours.contains_key(peer));
+        let least = fresh.min_by_key(|(peer, known)| (known.failures, **peer)).map(|(peer, _)| *peer);
+        if let Some(peer) = least {
+            self.connect(now, peer);
+        }
+    }
+
     /// Of the neighbours that are of no use at the moment, and have had the time to be, the farthest.
     fn farthest_idle(&self, now: Timestamp) -> Option<PeerId> {
+        let mut own: Vec<_> =
+            self.neighbours.values().filter(|n| n.dialled).map(|n| (n.rtt, n.peer)).collect();
+        own.sort_unstable();
+        own.truncate(self.config.policy.neighbours_wanted / 2);
         let idle = self.neighbours.values().filter(|n| {
             now.since(n.connected) > IDLE_AFTER
                 && !n.source
+                && !own.contains(&(n.rtt, n.peer))
                 && n.asked.is_empty()
                 && n.serving == 0
                 && self.reliance(&n.peer) == 0

@@ -41,7 +41,8 @@ pub struct Policy {
     pub slot_fill_urgent_percent: u32,
     /// Each peer is interior in one of this many substreams, evenly spaced.
     pub interior_every: u8,
-    /// Leaves are served this much after interior children, when both wait.
+    /// Leaves are served this much after interior children, when both wait. At `push_expiry` and beyond: only when nothing waits
+    /// for those who relay; what expires meanwhile they ask for.
     pub leaf_delay: Duration,
     /// A node whose pushed chunks wait this long takes no children, from half of it on, and sheds one a second.
     pub shed_wait: Duration,
@@ -92,6 +93,7 @@ pub struct Policy {
     /// … and those of joiners while it is shorter than this.
     pub serve_wait_joining: Duration,
     /// Neither is while the queue has been longer than this for a while: repair that makes a queue stand makes more to repair.
+    /// Overdue chunks are, within their share.
     pub serve_standing: Duration,
     /// A hole this old is asked for, and served, before anything newer: soon nobody waits for it any more …
     pub overdue_after: Duration,
@@ -101,7 +103,7 @@ pub struct Policy {
     pub overdue_percent: u32,
     /// Requested chunks take their turn this much after pushed ones: who relays goes first …
     pub serve_after: Duration,
-    /// … and those of joiners this much.
+    /// … and those of joiners this much: after what is pushed to relays, before what leaves are given.
     pub serve_after_joining: Duration,
     /// A pushed chunk that waited this long is dropped.
     pub push_expiry: Duration,
@@ -121,9 +123,6 @@ pub struct Policy {
     pub join_wait_max: Duration,
     /// See `join_back`.
     pub join_back_max: Duration,
-    /// When the next segment begins and more than this share of what a joiner wanted to begin with is still missing, it
-    /// begins with that segment instead.
-    pub leap_percent: u32,
     /// A replayed chunk or a false claim counts this many against a peer at most before it is dropped.
     pub strikes_max: u32,
     /// A source that sends a set number of copies may answer requests with this share of the rate beyond them …
@@ -155,7 +154,7 @@ impl Default for Policy {
             slot_fill_percent: 90,
             slot_fill_urgent_percent: 120,
             interior_every: 2,
-            leaf_delay: ms(700),
+            leaf_delay: ms(600),
             shed_wait: ms(350),
             age_percent: 0,
             sibling_delay: ms(1),
@@ -195,7 +194,6 @@ impl Default for Policy {
             crowded_wait: ms(100),
             join_wait_max: ms(2000),
             join_back_max: ms(2600),
-            leap_percent: 10,
             strikes_max: 5,
             source_repair_percent: 8,
             source_savings: Duration::from_secs(5),

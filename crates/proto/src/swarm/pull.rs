@@ -286,7 +286,7 @@ impl Swarm {
             // Its age is this node's own knowledge: nobody gets ahead by a claim.
             let overdue = !request.joining && age > policy.overdue_after && overdue_left > 0;
             let limit = if overdue { policy.serve_wait_overdue } else { usual_limit };
-            let is_busy = wait > limit || standing > policy.serve_standing * if overdue { 2 } else { 1 };
+            let is_busy = wait > limit || !overdue && standing > policy.serve_standing;
             // What the source has not given to anybody nobody can have: it goes once, whatever else was spent. Only while
             // players wait for it, and while it is known what was given.
             let only_here = is_source && age < ONLY_HERE_MAX && !self.given_out.contains(number);

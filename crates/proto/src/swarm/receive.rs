@@ -129,6 +129,9 @@ impl Swarm {
             // It may still wait there to be pushed; sent twice, it would delay what nobody has yet.
             self.send(parent, &Message::Cancel(RangeList::from_numbers([header.number])));
         }
+        if self.skew_us.is_none() {
+            self.measure_skew();
+        }
         let lag_us = self.lag_us(difference_us, hops);
         self.note_arrival(now, peer, header.number, lag_us, since, head.requested);
         self.push(now, &chunk, hops, Some(peer));

@@ -1,6 +1,6 @@
 //! The broadcaster: parts are cut and signed once; what engines deliver is booked against it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
@@ -243,7 +243,7 @@ impl World {
         if is_early {
             self.fail_delivered(index, "delivered a chunk from before it joined");
         }
-        if !is_new && serial >= self.nodes[index].record.again_until {
+        if !is_new && !self.nodes[index].record.again.remove(&serial) {
             self.fail_delivered(index, "delivered a chunk twice");
         }
     }
@@ -252,17 +252,23 @@ impl World {
         let Some(serial) = self.broadcast.serial(epoch, number) else { return };
         let count = self.broadcast.published.get(serial).map_or(1, |p| p.chunk.header().count);
         let now = self.now;
-        let published = self.broadcast.published.len();
         let record = &mut self.nodes[index].record;
-        if record.start.replace(serial).is_some() {
-            // It begins once more, with all it holds from there on.
-            record.again_until = published;
-        }
+        let before = record.start.replace(serial);
+        // In the same broadcast it begins once more, later, and is given once more what it holds from there on.
+        let is_again = record.epoch == epoch;
+        record.again = if is_again { record.given_from(serial) } else { BTreeSet::new() };
+        record.epoch = epoch;
+        let goes_back = is_again && before.is_some_and(|before| serial <= before);
         if record.startup.is_none() {
             record.joined = now;
             record.first_part = (serial, serial + usize::from(count));
+            let first_part = record.first_part.0..record.first_part.1;
+            record.first_part_left = first_part.filter(|serial| !record.has(*serial)).count();
             record.first_part_left =
                 (record.first_part.0..record.first_part.1).filter(|s| !record.has(*s)).count();
+        }
+        if goes_back {
+            self.fail_delivered(index, "began again, and earlier");
         }
     }
 }

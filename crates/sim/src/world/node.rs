@@ -1,5 +1,7 @@
 //! One peer in the world: a real engine behind lines, and what it has received.
 
+use std::collections::BTreeSet;
+
 use caudal_proto::engine::Engine;
 use caudal_proto::id::PeerId;
 
@@ -72,8 +74,10 @@ pub(crate) struct Record {
     /// The first chunk it was told to expect, and when.
     pub(crate) start: Option<usize>,
     pub(crate) joined: u64,
-    /// What it may be given once more, since it began again: up to here.
-    pub(crate) again_until: usize,
+    /// What it may be given once more, since it began again in the same broadcast.
+    pub(crate) again: BTreeSet<usize>,
+    /// The broadcast it joined last.
+    pub(crate) epoch: u64,
     /// Chunks of its first part that are missing.
     pub(crate) first_part_left: usize,
     pub(crate) first_part: (usize, usize),
@@ -134,6 +138,11 @@ impl Record {
             self.delays[slot] = u32::try_from(delay).unwrap_or(u32::MAX - 1).min(u32::MAX - 1);
         }
         new
+    }
+
+    /// What it was given from `serial` on.
+    pub(crate) fn given_from(&self, serial: usize) -> BTreeSet<usize> {
+        (serial..self.base + self.delays.len()).filter(|serial| self.has(*serial)).collect()
     }
 
     pub(crate) fn set_depth(&mut self, serial: usize, depth: u8) {
