@@ -1,9 +1,10 @@
-//! The greedy reference for a stream: what an all-knowing scheduler makes of parts that come as several chunks at once.
+//! References for a stream whose parts come as several chunks at once: what an all-knowing greedy scheduler makes of
+//! them, and a strict bound by the work that uplinks can do.
 //!
 //! The snowball has the uplinks to itself; a live stream has not. Parts come all 200 ms, each of them some chunks at the
 //! same moment, and every uplink carries them one after another. Whenever an uplink is free, its holder sends, of the
 //! chunks it has, the one that fewest peers have or are being sent, to a peer that lacks it: no request, no loss, no
-//! message, and everybody knows everything at once. A heuristic and a reference, not a strict bound.
+//! message, and everybody knows everything at once. That is a heuristic; the work bound beside it is not.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};

@@ -113,8 +113,6 @@ pub struct Viewer {
     network: Network,
     tracking: Tracking,
     playout: Playout,
-    /// The broadcast that was joined last.
-    epoch: Option<u64>,
     ended_at: Option<Instant>,
 }
 
@@ -164,7 +162,7 @@ impl Viewer {
             }),
             live: Live::new(RETENTION),
         });
-        Ok(Self { shared, network, tracking, playout: Playout::new(), epoch: None, ended_at: None })
+        Ok(Self { shared, network, tracking, playout: Playout::new(), ended_at: None })
     }
 
     /// What others may look at.
@@ -218,10 +216,10 @@ impl Viewer {
             }
             Event::Joined { epoch, number, .. } => {
                 tracing::info!("joined broadcast {epoch} at chunk {number}");
-                self.playout.begin(epoch, number);
-                if self.epoch.replace(epoch) != Some(epoch) {
+                if self.playout.epoch() != epoch {
                     self.ended_at = None;
                 }
+                self.playout.begin(epoch, number);
                 self.shared.lock().meter.joined(epoch, number, unix_us());
             }
             Event::Ended(..) => {

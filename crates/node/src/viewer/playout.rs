@@ -72,6 +72,11 @@ impl Playout {
         self.fresh = self.played_before;
     }
 
+    /// The broadcast that is played; 0 before the first.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     pub(crate) fn chunk(&mut self, chunk: VerifiedChunk) {
         let header = *chunk.header();
         if header.epoch != self.epoch {

@@ -12,7 +12,6 @@ use crate::chunk::{Flags, VerifiedChunk};
 use crate::id::PeerId;
 use crate::io::Event;
 use crate::time::Timestamp;
-use crate::wire::{Message, RangeList};
 
 /// How far this node has come in the broadcast it follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,11 +250,7 @@ impl Swarm {
         let given_up = self.locks.range(..number).map(|(chunk, holder)| (*chunk, *holder));
         for (chunk, holder) in given_up.collect::<Vec<_>>() {
             self.locks.remove(&chunk);
-            if let Some(neighbour) = self.neighbours.get_mut(&holder)
-                && neighbour.asked.remove(&chunk).is_some()
-            {
-                neighbour.send(&Message::Cancel(RangeList::from_numbers([chunk])));
-            }
+            self.take_back(holder, chunk);
         }
         self.begin_with(number);
     }

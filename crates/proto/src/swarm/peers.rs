@@ -1,4 +1,5 @@
-//! Whom this node knows and dials: candidates from trackers and neighbours (PEX), silent neighbours noticed.
+//! Whom this node knows and dials: candidates from trackers and neighbours (PEX); silent neighbours noticed, useless ones
+//! left, idle ones sent away for others.
 
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -141,6 +142,10 @@ impl Swarm {
             return;
         }
         self.dial_at = now + policy.dial_period;
+        self.dial_some(now, room);
+    }
+
+    fn dial_some(&mut self, now: Timestamp, room: usize) {
         let rng = &mut self.rng;
         let mut ready: Vec<(bool, u32, u64, PeerId)> = self
             .known
@@ -239,14 +244,7 @@ impl Swarm {
         let Some(peer) = grown.min_by_key(|n| (n.chunk_at, n.peer)).map(|n| n.peer) else { return };
         self.forget(now, peer);
         self.out.push_back(SwarmOutput::Disconnect(peer, CloseCode::Done));
-        let fresh = self
-            .known
-            .iter()
-            .filter(|(peer, known)| known.may_be_dialled(now) && !self.neighbours.contains_key(peer));
-        let least = fresh.min_by_key(|(peer, known)| (known.failures, **peer)).map(|(peer, _)| *peer);
-        if let Some(peer) = least {
-            self.connect(now, peer);
-        }
+        self.dial_some(now, 1);
     }
 
     /// Of the neighbours that are of no use at the moment, and have had the time to be, the farthest.

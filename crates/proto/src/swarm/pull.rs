@@ -229,6 +229,15 @@ impl Swarm {
         }
     }
 
+    /// Chunk `number` is no longer wanted of `peer`, which was asked for it.
+    pub(super) fn take_back(&mut self, peer: PeerId, number: u64) {
+        if let Some(neighbour) = self.neighbours.get_mut(&peer)
+            && neighbour.asked.remove(&number).is_some()
+        {
+            neighbour.send(&Message::Cancel(RangeList::from_numbers([number])));
+        }
+    }
+
     pub(super) fn hear_refuse(
         &mut self,
         now: Timestamp,

@@ -120,10 +120,8 @@ impl Swarm {
         }
         if let Some(holder) = self.locks.remove(&header.number)
             && holder != peer
-            && let Some(other) = self.neighbours.get_mut(&holder)
-            && other.asked.remove(&header.number).is_some()
         {
-            other.send(&Message::Cancel(RangeList::from_numbers([header.number])));
+            self.take_back(holder, header.number);
         }
         if let Some(parent) = self.substreams[usize::from(s)].parent().filter(|parent| *parent != peer) {
             // It may still wait there to be pushed; sent twice, it would delay what nobody has yet.

@@ -50,12 +50,35 @@ struct Flight {
     mark: Mark,
 }
 
+/// The least of a duration lately: of this and of the last stretch of `MS` milliseconds.
+#[derive(Debug, Default)]
+struct Least<const MS: u64> {
+    current: Duration,
+    previous: Duration,
+    since: Timestamp,
+}
+
+impl<const MS: u64> Least<MS> {
+    fn new(now: Timestamp) -> Self {
+        Self { current: Duration::MAX, previous: Duration::MAX, since: now }
+    }
+
+    fn note(&mut self, now: Timestamp, value: Duration) {
+        if now.since(self.since) > Duration::from_millis(MS) {
+            (self.previous, self.current, self.since) = (self.current, value, now);
+        }
+        self.current = self.current.min(value);
+    }
+
+    fn get(&self) -> Duration {
+        self.current.min(self.previous)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Connection {
     rtt: Duration,
-    /// The least round trip of this and the last stretch of [`LEAST_PERIOD`], and when this one began.
-    least: (Duration, Duration),
-    least_since: Timestamp,
+    least: Least<{ LEAST_PERIOD.as_millis() as u64 }>,
     /// Nothing was under way when it was made: its round trip has no queue of this node's in it.
     calm: bool,
     flights: BTreeMap<ChunkToken, Flight>,
@@ -63,20 +86,16 @@ struct Connection {
 
 impl Connection {
     fn new(now: Timestamp, calm: bool) -> Self {
-        Self { least: (Duration::MAX, Duration::MAX), least_since: now, calm, ..Self::default() }
+        Self { least: Least::new(now), calm, ..Self::default() }
     }
 
     fn note_rtt(&mut self, now: Timestamp, rtt: Duration) {
         self.rtt = rtt;
-        if now.since(self.least_since) > LEAST_PERIOD {
-            self.least = (rtt, self.least.0);
-            self.least_since = now;
-        }
-        self.least.0 = self.least.0.min(rtt);
+        self.least.note(now, rtt);
     }
 
     fn least_rtt(&self) -> Duration {
-        self.least.0.min(self.least.1)
+        self.least.get()
     }
 
     fn has_room(&self) -> bool {
@@ -128,9 +147,8 @@ pub(crate) struct Uplink {
     expires_at: Timestamp,
     /// How long chunks wait in the line itself, and until when that is good enough.
     line_wait: (Duration, Timestamp),
-    /// The least wait of this and of the last stretch of [`STANDING_PERIOD`], and when this one began.
-    standing: (Duration, Duration),
-    standing_since: Timestamp,
+    /// The least wait.
+    standing: Least<{ STANDING_PERIOD.as_millis() as u64 }>,
     /// When the pacer lets the next chunk go.
     free_at: Timestamp,
 }
@@ -149,8 +167,7 @@ impl Uplink {
             next: 0,
             expires_at: Timestamp::FAR_FUTURE,
             line_wait: (Duration::ZERO, Timestamp::ZERO),
-            standing: (Duration::ZERO, Duration::ZERO),
-            standing_since: Timestamp::ZERO,
+            standing: Least::new(Timestamp::ZERO),
             free_at: Timestamp::ZERO,
         }
     }
@@ -384,12 +401,9 @@ impl Uplink {
         let paced = self.budget.pace_bps().unwrap_or(50_000_000).max(1);
         let queued = Duration::from_micros(self.queued_bytes * 8_000_000 / paced);
         let wait = (queued + self.free_at.since(now)).max(self.line_wait.0);
-        if now.since(self.standing_since) > STANDING_PERIOD {
-            (self.standing, self.standing_since) = ((wait, self.standing.0), now);
-        }
-        self.standing.0 = self.standing.0.min(wait);
+        self.standing.note(now, wait);
         UplinkView {
-            standing_wait: self.standing.0.min(self.standing.1),
+            standing_wait: self.standing.get(),
             upload_bps: self.budget.upload_bps(),
             proven_bps: self.budget.proven_bps(),
             pace_bps: paced,

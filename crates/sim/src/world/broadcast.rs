@@ -264,8 +264,6 @@ impl World {
             record.first_part = (serial, serial + usize::from(count));
             let first_part = record.first_part.0..record.first_part.1;
             record.first_part_left = first_part.filter(|serial| !record.has(*serial)).count();
-            record.first_part_left =
-                (record.first_part.0..record.first_part.1).filter(|s| !record.has(*s)).count();
         }
         if goes_back {
             self.fail_delivered(index, "began again, and earlier");
