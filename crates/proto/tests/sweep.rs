@@ -29,6 +29,7 @@ fn apply(net: &mut Net) {
             "serve_wait_overdue" => policy.serve_wait_overdue = MS(number),
             "joining_max" => policy.joining_max = MS(number),
             "interior_every" => policy.interior_every = number as u8,
+            "class_period" => policy.class_period = MS(number),
             "shed_wait" => policy.shed_wait = MS(number),
             "age_percent" => policy.age_percent = number as u32,
             "sibling_delay" => policy.sibling_delay = MS(number),

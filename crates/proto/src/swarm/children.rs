@@ -38,6 +38,15 @@ pub(super) struct Child {
     value: u8,
     /// It was told to go elsewhere, and is pushed to until it has, or until then.
     pub(super) leaving: Option<Timestamp>,
+    /// It is not told of its grandparents before.
+    pub(super) lift_at: Timestamp,
+}
+
+impl Child {
+    /// It relays, is to stay, and is worth at least `value`.
+    pub(super) fn outranks(&self, value: u8) -> bool {
+        self.interior && self.leaving.is_none() && self.value >= value
+    }
 }
 
 /// How much room there is for another child.
@@ -59,15 +68,15 @@ impl Swarm {
             return ACCEPT_NOBODY;
         }
         let interior = self.is_source() || self.config.policy.is_interior(self.class, s);
-        match self.room(s) {
-            Room::Ease if interior => return 0,
-            Room::Ease | Room::Tight => return ACCEPT_URGENT,
-            Room::None => {}
-        }
+        let room = self.room(s);
         // A displaced child costs a handover: the newcomer must be clearly worth more.
-        match self.weakest_child(s) {
-            Some(weakest) if interior && weakest.value < 200 => weakest.value + 1 + weakest.value / 8,
-            _ => ACCEPT_NOBODY,
+        match (room, self.weakest_child(s).filter(|_| interior)) {
+            (Room::Ease, _) if interior => 0,
+            (Room::Tight | Room::None, Some(weakest)) if weakest.value < 150 => {
+                weakest.value + 1 + weakest.value / 2
+            }
+            (Room::Ease | Room::Tight, _) => ACCEPT_URGENT,
+            (Room::None, _) => ACCEPT_NOBODY,
         }
     }
 
@@ -230,7 +239,7 @@ impl Swarm {
                 _ if self.advertised_lag_ms(s) == LAG_UNKNOWN_MS => Err(RejectReason::Starving),
                 ACCEPT_URGENT if attach.urgent => Ok(None),
                 ACCEPT_NOBODY | ACCEPT_URGENT => Err(RejectReason::Full),
-                _ if self.room(s) == Room::Ease => Ok(None),
+                _ if self.room(s) == Room::Ease || attach.urgent && self.room(s) == Room::Tight => Ok(None),
                 _ if self.is_displacing(now) => Err(RejectReason::Full),
                 // Who has its share already displaces nobody: one peer must not become everybody's parent.
                 threshold if value >= threshold && self.substreams_of_child(&peer) < self.share() => {
@@ -258,7 +267,7 @@ impl Swarm {
         let s = attach.substream;
         let sub = &mut self.substreams[usize::from(s)];
         sub.remove_child(&peer);
-        let child = Child { peer, interior: attach.interior, value, leaving: None };
+        let child = Child { peer, interior: attach.interior, value, leaving: None, lift_at: now };
         // Strongest first: the order in which a chunk is pushed.
         let at = sub
             .children
@@ -304,7 +313,7 @@ impl Swarm {
     }
 
     /// A neighbour and its address, where others may be told of it.
-    fn introduction(&self, peer: &PeerId) -> Option<PexPeer> {
+    pub(super) fn introduction(&self, peer: &PeerId) -> Option<PexPeer> {
         let addr = self.neighbours.get(peer)?.addr.filter(|addr| is_dialable(addr, self.config.lan))?;
         Some(PexPeer { peer: *peer, addr })
     }

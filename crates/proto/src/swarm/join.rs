@@ -133,6 +133,7 @@ impl Swarm {
             self.joining.unproven = Some(Unproven { since: now, number: start, named_by });
         }
         self.class = self.choose_class();
+        self.class_at = now + self.config.policy.class_period;
         for substream in &mut self.substreams {
             substream.seek(now);
         }

@@ -11,6 +11,8 @@
 //! sending: chunks to send are offered to the node's [`uplink`](crate::uplink), which every swarm shares.
 
 mod children;
+mod class;
+mod climb;
 mod config;
 mod gossip;
 mod have;
@@ -119,6 +121,8 @@ pub(crate) struct Swarm {
     given_out: neighbour::Recent,
     /// Which substreams this node relays as a matter of course, see [`Policy::is_interior`](policy::Policy).
     class: u8,
+    /// It is not changed before.
+    class_at: Timestamp,
     unix_offset_us: i64,
     /// What the neighbours make of the difference between this clock and the source's.
     skew_us: Option<i64>,
@@ -149,6 +153,8 @@ pub(crate) struct Swarm {
     starved_at: Timestamp,
     /// No idle neighbour makes room for another before.
     make_room_at: Timestamp,
+    /// No grandparent is dialled before.
+    climb_at: Timestamp,
     /// No hole is asked for before.
     pull_at: Timestamp,
     /// No child is displaced before.
@@ -183,6 +189,7 @@ impl Swarm {
             overdue: (0, now),
             given_out: neighbour::Recent::default(),
             class: config.policy.usual_class(&local),
+            class_at: now,
             unix_offset_us: 0,
             skew_us: None,
             certificate: None,
@@ -205,6 +212,7 @@ impl Swarm {
             pull_at: now,
             dial_at: now,
             make_room_at: now,
+            climb_at: now,
             starved_at: now,
             displace_at: now,
             next_ping: 0,
@@ -286,6 +294,7 @@ impl Swarm {
         self.measure_rate();
         self.measure_skew();
         self.shed();
+        self.lift_the_stronger(now);
         let missed = self.store.discard(now, self.config.retention);
         for range in missed {
             let range = range.start.max(self.joining.first)..range.end.max(self.joining.first);

@@ -313,6 +313,7 @@ impl Swarm {
                 self.know(now, Candidate { peer: told.peer, addrs, source: false, cost: 0 });
             }
         }
+        self.climb(now, from, peers);
     }
 
     /// Asks `peer` whether it is there, unless that question is under way.

@@ -41,6 +41,8 @@ pub struct Policy {
     pub slot_fill_urgent_percent: u32,
     /// Each peer is interior in one of this many substreams, evenly spaced.
     pub interior_every: u8,
+    /// Time between considering another class, up to twice as long.
+    pub class_period: Duration,
     /// Leaves are served this much after interior children, when both wait. At `push_expiry` and beyond: only when nothing waits
     /// for those who relay; what expires meanwhile they ask for.
     pub leaf_delay: Duration,
@@ -154,6 +156,7 @@ impl Default for Policy {
             slot_fill_percent: 90,
             slot_fill_urgent_percent: 120,
             interior_every: 2,
+            class_period: ms(2000),
             leaf_delay: ms(600),
             shed_wait: ms(350),
             age_percent: 0,
@@ -259,7 +262,8 @@ impl Policy {
         let accepts = match view.accept {
             ACCEPT_NOBODY => false,
             ACCEPT_URGENT => urgent,
-            threshold => own_value >= threshold,
+            // Nobody can tell from afar whether it has room for somebody without a parent.
+            threshold => urgent || own_value >= threshold,
         };
         let eggs = Self::eggs_us(view.already, substreams);
         accepts.then(|| view.lag_us + view.wait_us + view.rtt_us / 2 + eggs)

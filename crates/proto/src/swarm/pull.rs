@@ -39,6 +39,9 @@ const OVERDUE_SAVED: Duration = Duration::from_secs(1);
 /// Holes are asked for this often at most, all that are due at once; joiners ask as they go.
 const PULL_PERIOD: Duration = Duration::from_millis(100);
 
+/// Neighbours unheard of for longer are asked later, by as much.
+const QUIET: Duration = Duration::from_millis(600);
+
 impl Swarm {
     pub(super) fn pull(&mut self, now: Timestamp) {
         let Phase::Joined { burst_end } = self.phase else { return };
@@ -189,8 +192,10 @@ impl Swarm {
                 let late = if parent == Some(n.peer) { 200_000 } else { 0 };
                 let guess = if n.have.contains(number) { 0 } else { 40_000 };
                 let queued = n.asked.len() as u64 * interval_us / 4;
+                // It may be gone; who is heard of is asked first.
+                let quiet = now.since(n.heard).saturating_sub(QUIET).as_micros() as u64;
                 let cost = (n.rtt + n.wait()).as_micros() as u64 + source + queued;
-                (cost + late + guess + n.doubt_us() + rng.u64(..5_000), n.peer)
+                (cost + late + guess + quiet + n.doubt_us() + rng.u64(..5_000), n.peer)
             })
             .map(|n| n.peer)
     }

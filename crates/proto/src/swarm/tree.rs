@@ -7,8 +7,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::children::{BACKLOG_MAX, Child};
-use super::neighbour::Neighbour;
-use super::policy::{ACCEPT_URGENT, Overlay, ParentView, Policy, child_value};
+use super::policy::{Overlay, ParentView, Policy, child_value};
 use super::{Swarm, SwarmOutput};
 use crate::id::PeerId;
 use crate::time::Timestamp;
@@ -146,6 +145,11 @@ impl Substream {
     pub(super) fn path(&self) -> Path {
         let Some(parent) = &self.parent else { return Path::new() };
         core::iter::once(parent.peer.tag()).chain(parent.path.iter().copied()).take(PATH_LEN_MAX).collect()
+    }
+
+    /// The tag of the parent's parent.
+    pub(super) fn grandparent(&self) -> Option<u64> {
+        self.parent.as_ref().and_then(|parent| parent.path.first().copied())
     }
 
     /// The parent is gone; its last chunks may still arrive.
@@ -414,6 +418,7 @@ impl Swarm {
                 Some(parent) => self.watch_parent(now, s, parent, age),
             }
         }
+        self.balance_classes(now);
     }
 
     fn watch_parent(&mut self, now: Timestamp, s: u8, parent: PeerId, age: Duration) {
@@ -467,23 +472,6 @@ impl Swarm {
         }
     }
 
-    /// The interior class in which the neighbours can upload least: substreams must not depend on how names fell.
-    pub(super) fn choose_class(&self) -> u8 {
-        let policy = &self.config.policy;
-        let usual = policy.usual_class(&self.local);
-        let supply = |class: u8| -> u64 {
-            let relays = |n: &&Neighbour| {
-                let mut states = (0u8..).zip(&n.state.substreams);
-                states.any(|(s, state)| policy.is_interior(class, s) && state.accept < ACCEPT_URGENT)
-            };
-            let relaying = self.neighbours.values().filter(|n| n.met && !n.source).filter(relays);
-            relaying.map(|n| u64::from(n.upload_kbps)).sum()
-        };
-        (0..policy.interior_every.max(1))
-            .min_by_key(|class| (supply(*class), *class != usual))
-            .unwrap_or(usual)
-    }
-
     /// Applies to the best parent; with a `current` lag only to one that is clearly better.
     fn seek_parent(&mut self, now: Timestamp, s: u8, current: Option<u64>) {
         let sub = &self.substreams[usize::from(s)];
@@ -499,13 +487,22 @@ impl Swarm {
             return;
         }
         let until = now + policy.attach_timeout + rtt * 2;
-        // What the new parent has and the old one lacks, nobody else would push: a chunk that comes twice costs less.
-        let from = self.first_wanted(s);
-        let upload_kbps = self.upload_kbps();
-        let interior = policy.is_interior(self.class, s);
+        let attach = self.application(s, urgent);
         self.substreams[usize::from(s)].pending = Some(Pending { peer, until });
         self.invite(now, peer, s);
-        self.send(peer, &Message::Attach(Attach { substream: s, interior, urgent, upload_kbps, from }));
+        self.send(peer, &Message::Attach(attach));
+    }
+
+    /// What to tell a parent in substream `s`.
+    pub(super) fn application(&self, s: u8, urgent: bool) -> Attach {
+        Attach {
+            substream: s,
+            interior: self.config.policy.is_interior(self.class, s),
+            urgent,
+            upload_kbps: self.upload_kbps(),
+            // What the new parent has and the old one lacks, nobody else would push: a chunk that comes twice costs less.
+            from: self.first_wanted(s),
+        }
     }
 
     fn has_heard_several(&self) -> bool {

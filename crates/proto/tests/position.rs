@@ -1,0 +1,58 @@
+//! Places in the trees go to those who make the most of them.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{MS, Net, S, World, percentile};
+
+/// The median delay of the chunks of those substreams that a node relays: the earlier half of all.
+fn relayed(world: &World, viewer: usize, from: caudal_proto::time::Timestamp) -> Duration {
+    percentile(&world.delays(viewer, from), 25)
+}
+
+/// Strong peers that come last, to a crowd in which everybody knows few, still find their way up.
+#[test]
+fn the_strong_climb_past_those_who_came_before() {
+    let mut ratios = Vec::new();
+    for seed in 0..4 {
+        let mut net = Net { viewer_bps: Some(1_600_000), source_bps: Some(6_000_000), ..Net::default() };
+        (net.policy.neighbours_wanted, net.policy.neighbours_first, net.policy.neighbours_max) = (6, 5, 14);
+        net.policy.source_neighbours_max = 8;
+        let mut world = World::swarm(net, 60, 40 + seed);
+        world.run(S(10));
+        let strong: Vec<usize> = (0..3).map(|_| world.viewer_with(Some(8_000_000), 0)).collect();
+        world.run(S(40));
+        let from = world.now;
+        world.run(S(10));
+        let mut weak: Vec<Duration> = (1..=60).map(|viewer| relayed(&world, viewer, from)).collect();
+        weak.sort_unstable();
+        let usual = percentile(&weak, 50).as_secs_f64();
+        ratios.extend(strong.iter().map(|viewer| relayed(&world, *viewer, from).as_secs_f64() / usual));
+        world.assert_peace();
+    }
+    // Without introductions to grandparents: 0.98.
+    let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
+    assert!(mean < 0.9, "{mean:.2} of the delay of those who can relay a fifth: {ratios:.2?}");
+}
+
+/// A burst of viewers that all take the same side leaves half of the substreams without relays: some change sides.
+#[test]
+fn nobody_relays_a_few_substreams_while_the_others_have_room() {
+    let net =
+        Net { viewer_bps: Some(1_500_000), source_bps: Some(6_000_000), join_gap: MS(0), ..Net::default() };
+    let mut world = World::swarm(net, 20, 7);
+    world.run(S(25));
+    let from = world.now;
+    world.run(S(15));
+    let relays = |viewer: usize| {
+        let stats = world.stats(viewer);
+        stats.neighbours.iter().fold([0u32; 2], |[even, odd], n| {
+            [even + (n.child_in & 0x55).count_ones(), odd + (n.child_in & 0xaa).count_ones()]
+        })
+    };
+    let sides: Vec<[u32; 2]> = (1..=20).map(relays).collect();
+    world.assert_nothing_late(from);
+    let even = sides.iter().filter(|[even, odd]| even > odd).count();
+    assert!((7..=13).contains(&even), "{even} of 20 relay the even substreams: {sides:?}");
+}
