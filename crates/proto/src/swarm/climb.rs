@@ -18,13 +18,13 @@ const TELL_PERIOD: Duration = Duration::from_secs(5);
 const DIAL_PERIOD: Duration = Duration::from_secs(1);
 
 impl Swarm {
-    /// Once a second: names this node's parent to a child that can relay clearly more than this node.
+    /// Once a second: names this node's parent to a child that can relay twice as much as this node: less may be an error of measurement.
     pub(super) fn lift_the_stronger(&mut self, now: Timestamp) {
         if self.is_source() || self.config.policy.overlay != Overlay::Hybrid {
             return;
         }
         let own = child_value(true, self.upload_kbps());
-        let clearly_more = own.saturating_add(own / 2 + 1);
+        let clearly_more = own.saturating_mul(2);
         for s in 0..self.substream_count() {
             let sub = &mut self.substreams[usize::from(s)];
             let Some(parent) = sub.parent() else { continue };

@@ -34,12 +34,6 @@ const GAINS: [u64; 4] = [108, 125, 150, 150];
 const FULL_FOR: Duration = Duration::from_secs(5);
 /// A burst shows whether the line is faster than believed when it outran it by this much.
 const AHEAD_MIN: Duration = Duration::from_millis(60);
-/// A burst that should have kept the line busy for this long shows whether it is slower than believed …
-const BUSY_MIN: Duration = Duration::from_millis(80);
-/// … when even the least delayed of so many of its chunks took this much longer, in thousandths. Bursts that the line has
-/// time to digest leave no standing queue behind.
-const SLOWER_MIN: u64 = 500;
-const SLOWER_SAMPLES_MIN: u32 = 3;
 /// A line carries what it can when this percentage of its capacity goes through it.
 const PRESSED_PERCENT: u64 = 90;
 /// A line may be full when this percentage of the pace went into it.
@@ -65,10 +59,8 @@ pub(super) struct Mark {
     at: Timestamp,
     /// Chunks under way then: with few, it is not this line that they wait for.
     under_way: usize,
-    /// By how much the pace had outrun the line by then, if that is as fast as believed …
+    /// By how much the pace had outrun the line by then, if that is as fast as believed.
     ahead: Duration,
-    /// … and for how long it had been busy without a pause.
-    busy: Duration,
 }
 
 /// The upload budget.
@@ -98,10 +90,6 @@ pub(super) struct Budget {
     least_excess: Duration,
     /// By how much chunks let go one after another have outrun the line, if that is as fast as believed.
     ahead: Duration,
-    /// For how long these keep the line busy, if that is as fast as believed.
-    busy: Duration,
-    /// By how much it was slower, in thousandths, judged by the chunk that was delayed least, and how many chunks tell.
-    slower: (u64, u32),
     /// A burst that was let go faster than the line is believed to be queued as it should.
     full_at: Timestamp,
     /// One did not, in this interval.
@@ -129,8 +117,6 @@ impl Budget {
             samples: 0,
             least_excess: Duration::MAX,
             ahead: Duration::ZERO,
-            busy: Duration::ZERO,
-            slower: (u64::MAX, 0),
             full_at: Timestamp::ZERO,
             is_faster: false,
             gain: Some(1),
@@ -176,11 +162,9 @@ impl Budget {
         }
         let own = self.capacity_bps.map_or(Duration::ZERO, |bps| transmission(bytes, bps));
         let paced = if self.capacity_bps == self.upload_bps() { self.percent() } else { 100 };
-        let (before, busy) = if follows { (self.ahead, self.busy) } else { Default::default() };
-        self.busy = busy + own;
+        let before = if follows { self.ahead } else { Duration::ZERO };
         self.ahead = (before + own).saturating_sub(own * 100 / paced as u32);
-        let (ahead, busy) = (self.ahead, self.busy);
-        Mark { bytes: self.acknowledged, at: self.acknowledged_at, under_way, ahead, busy }
+        Mark { bytes: self.acknowledged, at: self.acknowledged_at, under_way, ahead: self.ahead }
     }
 
     /// The pace in percent of the capacity.
@@ -212,10 +196,6 @@ impl Budget {
                 self.full_at = now;
             }
         }
-        if mark.busy > BUSY_MIN {
-            let longer = excess.saturating_sub(mark.ahead).as_micros() * 1000 / mark.busy.as_micros();
-            self.slower = (self.slower.0.min(longer as u64), self.slower.1 + 1);
-        }
         if took <= rtt * 2 + QUEUED {
             self.window = self.window.saturating_add(1);
             self.run = 0;
@@ -237,7 +217,6 @@ impl Budget {
             (self.bytes, self.released, self.samples) = (0, 0, 0);
             self.least_excess = Duration::MAX;
             self.is_faster = false;
-            self.slower = (u64::MAX, 0);
         }
     }
 
@@ -266,14 +245,6 @@ impl Budget {
             (self.gain, self.full_at) = (None, now);
             return;
         }
-        let (slower, samples) = self.slower;
-        if slower > SLOWER_MIN && samples >= SLOWER_SAMPLES_MIN {
-            let least = got_bps.max(self.most_bps.0.max(self.most_bps.1) / 2);
-            let shown = capacity * 1000 / (1000 + slower.min(3000));
-            self.capacity_bps = Some(((capacity * 3 + shown) / 4).max(least).min(capacity));
-            (self.gain, self.full_at) = (Some(0), now);
-            return;
-        }
         let mut proven = got_bps.min(rate(self.released));
         let pressed = proven * 100 >= capacity * PRESSED_PERCENT;
         let is_faster = self.is_faster && now.since(self.full_at) > span;
@@ -300,7 +271,6 @@ pub(super) fn transmission(bytes: u64, bps: u64) -> Duration {
 mod tests {
     use super::*;
     use alloc::collections::VecDeque;
-    use alloc::vec::Vec;
 
     /// Chunks of 8 KiB through a line of `line_bps`, offered at `offered_bps` or what the budget says, for 20 s.
     fn run(budget: &mut Budget, line_bps: u64, offered_bps: u64) -> Duration {
@@ -339,28 +309,5 @@ mod tests {
         assert_eq!(budget.upload_bps(), None);
         assert!(budget.proven_bps() > 5_000_000);
         assert_eq!(Budget::new(Some(700)).pace_bps(), Some(623));
-    }
-
-    #[test]
-    fn bursts_show_that_a_line_is_slower_than_believed_though_its_queue_goes_away() {
-        // 28 KiB all 200 ms leave a line of 1.3 Mbit/s idle for an eighth of the time.
-        let (line_bps, bytes, rtt) = (1_300_000, 7_168u64, Duration::from_millis(20));
-        let mut budget = Budget { capacity_bps: Some(2_600_000), ..Budget::new(None) };
-        let mut line_free = Timestamp::ZERO;
-        for part in 0..100 {
-            let mut now = Timestamp::from_millis(part * 200);
-            let mut flying = Vec::new();
-            for place in 0..4 {
-                let mark = budget.released(now, bytes, place, place > 0);
-                line_free = line_free.max(now) + transmission(bytes, line_bps);
-                flying.push((line_free + rtt, now, mark));
-                now += transmission(bytes, budget.pace_bps().unwrap_or(u64::MAX));
-            }
-            for (at, released, mark) in flying {
-                budget.delivered(at, bytes, rtt, at.since(released), mark);
-            }
-        }
-        let capacity = budget.upload_bps().expect("known");
-        assert!((1_150_000..2_100_000).contains(&capacity), "{capacity}");
     }
 }
