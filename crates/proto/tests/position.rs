@@ -36,23 +36,30 @@ fn the_strong_climb_past_those_who_came_before() {
     assert!(mean < 0.9, "{mean:.2} of the delay of those who can relay a fifth: {ratios:.2?}");
 }
 
-/// A burst of viewers that all take the same side leaves half of the substreams without relays: some change sides.
+/// Sides that fell unevenly do not stay so.
 #[test]
 fn nobody_relays_a_few_substreams_while_the_others_have_room() {
-    let net =
-        Net { viewer_bps: Some(1_500_000), source_bps: Some(6_000_000), join_gap: MS(0), ..Net::default() };
-    let mut world = World::swarm(net, 20, 7);
-    world.run(S(25));
-    let from = world.now;
-    world.run(S(15));
-    let relays = |viewer: usize| {
-        let stats = world.stats(viewer);
-        stats.neighbours.iter().fold([0u32; 2], |[even, odd], n| {
-            [even + (n.child_in & 0x55).count_ones(), odd + (n.child_in & 0xaa).count_ones()]
-        })
-    };
-    let sides: Vec<[u32; 2]> = (1..=20).map(relays).collect();
-    world.assert_nothing_late(from);
-    let even = sides.iter().filter(|[even, odd]| even > odd).count();
-    assert!((7..=13).contains(&even), "{even} of 20 relay the even substreams: {sides:?}");
+    let mut uneven = Vec::new();
+    for seed in 0..12 {
+        let net = Net {
+            viewer_bps: Some(1_500_000),
+            source_bps: Some(6_000_000),
+            join_gap: MS(250),
+            tell_upload: false,
+            ..Net::default()
+        };
+        let mut world = World::swarm(net, 20, 70 + seed);
+        world.run(S(30));
+        let even = (1..=20).filter(|viewer| {
+            let stats = world.stats(*viewer);
+            let fed = |mask: u16| -> u32 {
+                stats.neighbours.iter().map(|n| (n.child_in & mask).count_ones()).sum()
+            };
+            fed(0x55) > fed(0xaa)
+        });
+        uneven.push(even.count().abs_diff(10));
+        world.assert_peace();
+    }
+    // Without moving over: 12 to 8 for four seeds of twelve.
+    assert!(uneven.iter().all(|off| *off <= 1), "so many of 20 too many on one side: {uneven:?}");
 }

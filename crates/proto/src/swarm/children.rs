@@ -26,6 +26,8 @@ const BACKLOG_AGE_MAX: Duration = Duration::from_millis(1200);
 const LEAVING_MAX: Duration = Duration::from_millis(1500);
 /// Children are displaced this often at most, over all substreams: until it has gone each costs a slot.
 const DISPLACE_PERIOD: Duration = Duration::from_millis(500);
+/// A child that is worth this much is displaced by nobody; what must be offered for one stays below [`ACCEPT_URGENT`].
+const DISPLACED_MAX: u8 = 150;
 /// A source's first copy of a chunk may wait this many times as long as others.
 const SOURCE_PATIENCE: u32 = 4;
 /// With so many neighbours a source's slots go to whoever relays best; with fewer each has its share.
@@ -38,7 +40,7 @@ pub(super) struct Child {
     value: u8,
     /// It was told to go elsewhere, and is pushed to until it has, or until then.
     pub(super) leaving: Option<Timestamp>,
-    /// It is not told of its grandparents before.
+    /// It is not told of its grandparent in this substream before.
     pub(super) lift_at: Timestamp,
 }
 
@@ -68,15 +70,18 @@ impl Swarm {
             return ACCEPT_NOBODY;
         }
         let interior = self.is_source() || self.config.policy.is_interior(self.class, s);
-        let room = self.room(s);
+        let otherwise = match self.room(s) {
+            Room::Ease if interior => return 0,
+            Room::Ease => return ACCEPT_URGENT,
+            Room::Tight => ACCEPT_URGENT,
+            Room::None => ACCEPT_NOBODY,
+        };
         // A displaced child costs a handover: the newcomer must be clearly worth more.
-        match (room, self.weakest_child(s).filter(|_| interior)) {
-            (Room::Ease, _) if interior => 0,
-            (Room::Tight | Room::None, Some(weakest)) if weakest.value < 150 => {
+        match self.weakest_child(s) {
+            Some(weakest) if interior && weakest.value < DISPLACED_MAX => {
                 weakest.value + 1 + weakest.value / 2
             }
-            (Room::Ease | Room::Tight, _) => ACCEPT_URGENT,
-            (Room::None, _) => ACCEPT_NOBODY,
+            _ => otherwise,
         }
     }
 
@@ -235,11 +240,12 @@ impl Swarm {
         } else if sub.children.iter().any(|child| child.peer == peer && child.leaving.is_none()) {
             Ok(None)
         } else {
+            let room = self.room(s);
             match self.accept_code(s) {
                 _ if self.advertised_lag_ms(s) == LAG_UNKNOWN_MS => Err(RejectReason::Starving),
                 ACCEPT_URGENT if attach.urgent => Ok(None),
                 ACCEPT_NOBODY | ACCEPT_URGENT => Err(RejectReason::Full),
-                _ if self.room(s) == Room::Ease || attach.urgent && self.room(s) == Room::Tight => Ok(None),
+                _ if room == Room::Ease || attach.urgent && room == Room::Tight => Ok(None),
                 _ if self.is_displacing(now) => Err(RejectReason::Full),
                 // Who has its share already displaces nobody: one peer must not become everybody's parent.
                 threshold if value >= threshold && self.substreams_of_child(&peer) < self.share() => {

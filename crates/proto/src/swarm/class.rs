@@ -3,10 +3,11 @@
 //! A newcomer takes the class that lacks uploads most. Where that turns out badly, nodes with room to spare move over, one
 //! by one. This module never takes or gives up a parent or a child: who is fed stays fed.
 
+use super::Swarm;
 use super::neighbour::Neighbour;
 use super::policy::{ACCEPT_URGENT, Overlay};
-use super::{Message, Swarm};
 use crate::time::Timestamp;
+use crate::wire::Message;
 
 /// A class has this many times as much room as another before anybody moves over: what neighbours say is a sample.
 const UNEVEN: usize = 3;
@@ -33,7 +34,7 @@ impl Swarm {
             .unwrap_or(usual)
     }
 
-    /// Moves over to a class whose relays have no room left, when those of this node's class have, and it has itself.
+    /// Moves over to a class whose relays have little room left, when those of this node's class have much, and it has some itself.
     pub(super) fn balance_classes(&mut self, now: Timestamp) {
         let policy = &self.config.policy;
         if now < self.class_at || self.is_source() || policy.overlay != Overlay::Hybrid {

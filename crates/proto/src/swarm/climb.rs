@@ -6,19 +6,19 @@
 
 use core::time::Duration;
 
+use super::Swarm;
 use super::policy::{Overlay, child_value};
-use super::{Message, Swarm};
 use crate::id::PeerId;
 use crate::time::Timestamp;
-use crate::wire::PexPeer;
+use crate::wire::{Message, PexPeer};
 
-/// A child is told of its grandparents this often at most.
+/// A child is told of its grandparent in one substream this often at most.
 const TELL_PERIOD: Duration = Duration::from_secs(5);
 /// Nobody dials grandparents more often than this.
 const DIAL_PERIOD: Duration = Duration::from_secs(1);
 
 impl Swarm {
-    /// Once a second: names this node's parent to a child that can relay twice as much as this node: less may be an error of measurement.
+    /// Once a second: names this node's parent to a child that can relay twice as much; less may be an error of measurement.
     pub(super) fn lift_the_stronger(&mut self, now: Timestamp) {
         if self.is_source() || self.config.policy.overlay != Overlay::Hybrid {
             return;
@@ -28,10 +28,8 @@ impl Swarm {
         for s in 0..self.substream_count() {
             let sub = &mut self.substreams[usize::from(s)];
             let Some(parent) = sub.parent() else { continue };
-            let Some(child) = sub
-                .children
-                .iter_mut()
-                .find(|child| child.peer != parent && child.outranks(clearly_more) && now >= child.lift_at)
+            let Some(child) =
+                sub.children.iter_mut().find(|child| child.outranks(clearly_more) && now >= child.lift_at)
             else {
                 continue;
             };
