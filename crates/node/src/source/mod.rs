@@ -312,6 +312,8 @@ impl Source {
                 _ = notes.tick() => self.sign_note(false).await,
                 _ = seconds.tick() => {
                     self.shared.refresh().await;
+                    let clear = self.shared.lock().stats.uplinks_clear;
+                    self.cutter.uplinks(Instant::now(), clear);
                     self.label.renew(&input_report(&self.cutter.facts()));
                 }
             }

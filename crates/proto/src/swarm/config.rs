@@ -87,6 +87,8 @@ pub struct SwarmStats {
     pub upload_capacity_bps: Option<u64>,
     /// How long a chunk that is to be sent now would wait, µs.
     pub upload_wait_us: u64,
+    /// There are viewers, and on this uplink and most of theirs chunks wait no longer than [`Policy::queueing_wait`]: long ones will do.
+    pub uplinks_clear: bool,
     /// Substreams with a parent.
     pub parents: u8,
     /// Substreams of this broadcast.

@@ -179,6 +179,13 @@ impl Swarm {
         filled.or(starts.last_key_value()).map(|(number, (.., peer))| (*number, *peer))
     }
 
+    /// There are viewers, and on this uplink and most of theirs chunks hardly wait.
+    pub(super) fn uplinks_clear(&self) -> bool {
+        let limit = self.config.policy.queueing_wait;
+        let viewers = self.neighbours.values().any(|n| n.met && !n.source);
+        viewers && self.uplink.usual_wait <= limit && !self.is_busy(limit)
+    }
+
     /// Chunks wait longer than `limit` on the uplinks of most neighbours: there is little to spare for what lies back.
     fn is_busy(&self, limit: Duration) -> bool {
         let viewers = || self.neighbours.values().filter(|n| n.met && !n.source);

@@ -544,6 +544,7 @@ impl Swarm {
             held: self.store.len() as u64,
             upload_capacity_bps: self.uplink.upload_bps,
             upload_wait_us: self.uplink.wait.as_micros() as u64,
+            uplinks_clear: self.uplinks_clear(),
             parents: self.substreams.iter().filter(|s| s.has_parent()).count() as u8,
             substreams: self.substream_count(),
             children: self.substreams.iter().map(Substream::children).sum(),

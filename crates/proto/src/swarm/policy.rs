@@ -117,6 +117,8 @@ pub struct Policy {
     pub join_back_scarce: Duration,
     /// See `join_back_scarce`.
     pub scarce_wait: Duration,
+    /// Chunks that wait longer than this on the uplinks of most neighbours should be short ones.
+    pub queueing_wait: Duration,
     /// A joiner gives way to others for this long.
     pub joining_max: Duration,
     /// Where they wait longer than this, a joiner waits for the next segment …
@@ -193,6 +195,7 @@ impl Default for Policy {
             join_back: ms(300),
             join_back_scarce: ms(200),
             scarce_wait: ms(30),
+            queueing_wait: ms(10),
             joining_max: ms(2000),
             crowded_wait: ms(100),
             join_wait_max: ms(2000),
