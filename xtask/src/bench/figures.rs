@@ -132,6 +132,7 @@ impl Window<'_> {
         let mut startups = of_reports("startup_ms");
         startups.sort_by(f64::total_cmp);
         run.set("startup_ms/p50", percentile(&startups, 50.0));
+        run.set("startup_ms/p90", percentile(&startups, 90.0));
         run.set("startup_ms/p95", percentile(&startups, 95.0));
         run.set("continuity/1500", of_reports("continuity/1500").into_iter().min_by(f64::total_cmp));
         run.set("missing_since_start", all(self.reports, |report| report.number("chunks/missing")));
@@ -198,6 +199,7 @@ impl Window<'_> {
             run.set("chunk_delay_ms/p50", histogram_percentile_ms(&histogram, 50.0));
             run.set("chunk_delay_ms/p95", histogram_percentile_ms(&histogram, 95.0));
             run.set("chunk_delay_ms/p99", histogram_percentile_ms(&histogram, 99.0));
+            run.set("chunk_delay_ms/window_max", histogram_percentile_ms(&histogram, 100.0));
         } else {
             run.delay_basis = "median viewer's p50, worst viewer's p95 and p99, since each viewer's start";
             run.set("chunk_delay_ms/p50", median(&of("chunk_delay_ms/p50").collect::<Vec<_>>()));

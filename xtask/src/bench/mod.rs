@@ -2,14 +2,18 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`relay`] | one benchmark: a source, viewers, a measured window |
-//! | [`netns`] | the namespaces, the bridge between them, shaping, and what is counted on the wire |
+//! | [`relay`] | what relaying costs: 20 viewers on the kernel's bridge |
+//! | [`swarm`] | case by case over the link emulator, beside PeerStreamer |
+//! | [`trial`] | one run: a source, viewers, a measured window |
+//! | [`netns`] | the namespaces, what joins them, shaping, and what is counted on the wire |
+//! | [`emulator`] | delay, loss and rates between namespaces, by TUN devices |
 //! | [`process`] | `caudal` processes: starting, asking, ending, and what they cost |
 //! | [`figures`] | what nodes report, and what a run comes to |
 //! | [`snowball`] | the reference that delays are held against |
 //! | [`stream`] | the same with parts that come as several chunks at once |
 //! | [`report`] | targets, tables, JSON, and the table in `docs/benchmarks.md` |
 
+mod emulator;
 mod figures;
 mod netns;
 mod process;
@@ -17,6 +21,8 @@ mod relay;
 mod report;
 mod snowball;
 mod stream;
+mod swarm;
+mod trial;
 mod units;
 
 use anyhow::Result;
@@ -26,11 +32,14 @@ use anyhow::Result;
 pub(crate) enum Bench {
     /// What relaying costs: 20 viewers, a source that sends two copies; uplinks open, then narrow.
     Relay(relay::Args),
+    /// Real processes over the link emulator: delay, loss, narrow uplinks, viewers that are killed, HD.
+    Swarm(swarm::Args),
 }
 
 /// Runs a benchmark; true when every target was met.
 pub(crate) fn run(bench: &Bench) -> Result<bool> {
     match bench {
         Bench::Relay(args) => relay::run(args),
+        Bench::Swarm(args) => swarm::run(args),
     }
 }

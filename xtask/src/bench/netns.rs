@@ -5,6 +5,8 @@
 //! larger than the MTU, which must stay at none. Names carry our process id: what a killed run left is found and removed.
 //! Nothing leaves these namespaces: the bridge has no way out.
 
+use super::emulator::model::{Line, Path};
+use super::emulator::{self, Emulator, Tally};
 use crate::sh;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -24,12 +26,16 @@ const NAME_PREFIX: &str = "caudal-bench-";
 pub(super) struct Uplink {
     /// Bit/s on the wire.
     pub(super) bps: u64,
+    /// How long a packet may wait, as a home router lets it.
+    pub(super) queue: std::time::Duration,
 }
 
-/// A bridge with peers around it.
+/// Peers around a bridge, or around a link emulator.
 pub(super) struct World {
     hub: String,
     peers: Vec<String>,
+    /// `None`: the kernel's bridge.
+    emulator: Option<Emulator>,
 }
 
 /// What one peer has sent and received since its link exists.
@@ -42,34 +48,63 @@ pub(super) struct Wire {
 }
 
 impl World {
-    /// Creates namespaces for peers with these uplinks (`None`: not narrowed).
+    /// Creates namespaces for peers with these uplinks (`None`: not narrowed) around a bridge.
     pub(super) fn new(uplinks: &[Option<Uplink>]) -> Result<Self> {
+        let world = Self::namespaces(uplinks.len())?;
+        let hub = world.hub.clone();
+        ip(&format!("-n {hub} link add br0 type bridge mcast_snooping 0"))?;
+        quiet_ipv6(&hub, "br0");
+        ip(&format!("-n {hub} addr add {}/16 dev br0", Self::hub_address()))?;
+        ip(&format!("-n {hub} link set br0 up"))?;
+        world.guard_packet_sizes()?;
+        for (index, uplink) in uplinks.iter().enumerate() {
+            world.connect(index, *uplink)?;
+        }
+        Ok(world)
+    }
+
+    /// Creates namespaces for peers with these lines around the link emulator.
+    pub(super) fn emulated(lines: &[Line], path: Path, seed: u64) -> Result<Self> {
+        let mut world = Self::namespaces(lines.len())?;
+        let open = Line { bps: None, queue: std::time::Duration::ZERO };
+        let lines: Vec<Line> = lines.iter().copied().chain([open]).collect();
+        let namespaces: Vec<&str> = world.peers.iter().chain([&world.hub]).map(String::as_str).collect();
+        world.emulator = Some(Emulator::start(&namespaces, &lines, path, seed)?);
+        let addresses = (0..world.peers.len()).map(Self::address).chain([Self::hub_address()]);
+        for (namespace, address) in world.peers.iter().chain([&world.hub]).zip(addresses) {
+            quiet_ipv6(namespace, emulator::DEVICE);
+            ip(&format!("-n {namespace} addr add {address}/16 dev {}", emulator::DEVICE))?;
+            ip(&format!("-n {namespace} link set {} up", emulator::DEVICE))?;
+            ip(&format!("-n {namespace} route add default dev {}", emulator::DEVICE))?;
+        }
+        Ok(world)
+    }
+
+    /// Empty namespaces: a hub and so many peers.
+    fn namespaces(peers: usize) -> Result<Self> {
         ensure!(rustix::process::geteuid().is_root(), "network namespaces need root: repeat as root (sudo)");
-        ensure!(uplinks.len() <= PEERS_MAX, "{} peers: {PEERS_MAX} is the most", uplinks.len());
+        ensure!(peers <= PEERS_MAX, "{peers} peers: {PEERS_MAX} is the most");
         sweep()?;
         // Counted, because one process may have several worlds.
         static WORLDS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let world = WORLDS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let name = |what: &str| format!("{NAME_PREFIX}{}-{world}-{what}", std::process::id());
         // From here on dropping it removes what exists so far.
-        let mut world = Self { hub: name("hub"), peers: Vec::new() };
-        let hub = world.hub.clone();
-        ip(&format!("netns add {hub}"))?;
-        ip(&format!("-n {hub} link add br0 type bridge mcast_snooping 0"))?;
-        quiet_ipv6(&hub, "br0");
-        ip(&format!("-n {hub} addr add {}/16 dev br0", Self::hub_address()))?;
-        ip(&format!("-n {hub} link set br0 up"))?;
-        ip(&format!("-n {hub} link set lo up"))?;
-        world.guard_packet_sizes()?;
-        for (index, uplink) in uplinks.iter().enumerate() {
-            world.add_peer(&name(&index.to_string()), index, *uplink)?;
+        let mut world = Self { hub: name("hub"), peers: Vec::new(), emulator: None };
+        ip(&format!("netns add {}", world.hub))?;
+        ip(&format!("-n {} link set lo up", world.hub))?;
+        for index in 0..peers {
+            let peer = name(&index.to_string());
+            ip(&format!("netns add {peer}"))?;
+            world.peers.push(peer.clone());
+            ip(&format!("-n {peer} link set lo up"))?;
         }
         Ok(world)
     }
 
-    fn add_peer(&mut self, name: &str, index: usize, uplink: Option<Uplink>) -> Result<()> {
-        ip(&format!("netns add {name}"))?;
-        self.peers.push(name.to_owned());
+    /// Joins a peer to the bridge.
+    fn connect(&self, index: usize, uplink: Option<Uplink>) -> Result<()> {
+        let name = self.peers[index].as_str();
         let (hub, link) = (self.hub.as_str(), format!("mtu {MTU} gso_max_segs 1"));
         ip(&format!("-n {name} link add eth0 {link} type veth peer name p{index} netns {hub}"))?;
         ip(&format!("-n {hub} link set p{index} {link}"))?;
@@ -78,11 +113,10 @@ impl World {
         ip(&format!("-n {hub} link set p{index} master br0 up"))?;
         ip(&format!("-n {name} addr add {}/16 dev eth0", Self::address(index)))?;
         ip(&format!("-n {name} link set eth0 up"))?;
-        ip(&format!("-n {name} link set lo up"))?;
         ip(&format!("-n {name} route add default via {}", Self::hub_address()))?;
-        if let Some(Uplink { bps }) = uplink {
-            // A small bucket, so that what is measured is the rate; a queue of 400 ms, as a home router has.
-            let shape = format!("rate {bps}bit burst 5kb latency 400ms");
+        if let Some(Uplink { bps, queue }) = uplink {
+            // A small bucket, so that what is measured is the rate.
+            let shape = format!("rate {bps}bit burst 5kb latency {}ms", queue.as_millis());
             run("tc", &format!("-n {name} qdisc add dev eth0 root tbf {shape}"))?;
         }
         Ok(())
@@ -115,6 +149,9 @@ impl World {
 
     /// How many packets larger than the MTU crossed the bridge so far.
     pub(super) fn oversize_packets(&self) -> Result<u64> {
+        if let Some(emulator) = &self.emulator {
+            return Ok(emulator.oversize());
+        }
         let listed = self.nft(&["-j", "list", "counters"], "")?;
         let listed: Value = serde_json::from_str(&listed).context("nft wrote no JSON")?;
         let counters = listed["nftables"].as_array().into_iter().flatten();
@@ -126,8 +163,16 @@ impl World {
 
     /// What every peer has put on the wire so far, by its index.
     pub(super) fn wire(&self) -> Result<Vec<Wire>> {
+        if let Some(emulator) = &self.emulator {
+            return Ok(emulator.wire(self.peers.len()));
+        }
         let listed = sh::output(program("ip")?.args(["-n", &self.hub, "-s", "-j", "link", "show"]))?;
         wire_from(&serde_json::from_str(&listed).context("ip wrote no JSON")?, self.peers.len())
+    }
+
+    /// What the emulator did, where there is one.
+    pub(super) fn tally(&self) -> Option<Tally> {
+        self.emulator.as_ref().map(Emulator::tally)
     }
 
     /// The namespace of a peer.
@@ -154,6 +199,8 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        // Its devices go before the namespaces that they are in.
+        self.emulator = None;
         for name in self.peers.iter().chain([&self.hub]) {
             if ip(&format!("netns del {name}")).is_err() {
                 eprintln!("    namespace {name} could not be removed: type `ip netns del {name}`");
@@ -276,7 +323,10 @@ mod tests {
     #[test]
     fn super_packets_count_as_their_segments() {
         const BYTES: usize = 200_000;
-        let made = World::new(&[None, Some(Uplink { bps: 6_000_000 })]);
+        let made = World::new(&[
+            None,
+            Some(Uplink { bps: 6_000_000, queue: std::time::Duration::from_millis(400) }),
+        ]);
         if !rustix::process::geteuid().is_root() {
             let Err(error) = made else { panic!("made namespaces without root") };
             assert!(error.to_string().contains("root"), "{error}");

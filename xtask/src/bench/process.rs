@@ -145,6 +145,12 @@ impl Process {
         self.signal(Signal::INT);
     }
 
+    /// Ends the process as a crash or a power cut would.
+    pub(super) fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// The report of a process that was told to end; it has ended when this returns.
     pub(super) fn report(mut self) -> Result<Value> {
         let report = self.wait_for(REPORT_TIMEOUT, &|| false, |line| line.get("schema").is_some())?;

@@ -10,7 +10,7 @@ use std::process::Command;
 
 /// How a figure is written.
 #[derive(Clone, Copy)]
-enum Unit {
+pub(super) enum Unit {
     Ratio,
     Percent,
     Ms,
@@ -19,9 +19,10 @@ enum Unit {
 
 /// What a figure must be.
 #[derive(Clone, Copy)]
-enum Target {
+pub(super) enum Target {
     None,
     AtMost(f64),
+    AtLeast(f64),
     Below(f64),
 }
 
@@ -45,7 +46,7 @@ const fn cited(row: Row, peerstreamer: f64) -> Row {
     Row { peerstreamer: Some(peerstreamer), ..row }
 }
 
-use Target::{AtMost, Below, None as Free};
+use Target::{AtLeast, AtMost, Below, None as Free};
 use Unit::{Count, Ms, Percent, Ratio};
 
 const ROWS: &[Row] = &[
@@ -149,26 +150,28 @@ impl Row {
 }
 
 impl Target {
-    fn met(self, value: f64) -> bool {
+    pub(super) fn met(self, value: f64) -> bool {
         match self {
             Free => true,
             AtMost(limit) => value <= limit,
+            AtLeast(limit) => value >= limit,
             Below(limit) => value < limit,
         }
     }
 
-    fn shown(self, unit: Unit) -> Option<String> {
+    pub(super) fn shown(self, unit: Unit) -> Option<String> {
         match self {
             Free => None,
             AtMost(0.0) => Some("none".to_owned()),
             AtMost(limit) => Some(format!("≤ {}", unit.shown(limit))),
+            AtLeast(limit) => Some(format!("≥ {}", unit.shown(limit))),
             Below(limit) => Some(format!("< {}", unit.shown(limit))),
         }
     }
 }
 
 impl Unit {
-    fn shown(self, value: f64) -> String {
+    pub(super) fn shown(self, value: f64) -> String {
         match self {
             Ratio => format!("{value:.3}"),
             Percent => format!("{:.2} %", value * 100.0),
@@ -266,7 +269,8 @@ pub(super) fn table(shaped: &Shaped) -> String {
     aligned(&lines)
 }
 
-fn aligned(lines: &[[String; 6]]) -> String {
+/// A Markdown table whose columns stand below each other; the first line is its head.
+pub(super) fn aligned(lines: &[[String; 6]]) -> String {
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..6).map(width).collect();
     let mut text = String::new();
@@ -328,8 +332,13 @@ pub(super) fn title(shape: Shape) -> String {
     }
 }
 
-const BEGIN: &str = "<!-- bench relay: begin (written by `cargo xtask bench relay --write-docs`) -->";
-const END: &str = "<!-- bench relay: end -->";
+/// The lines in `docs/benchmarks.md` between which a benchmark's section stands.
+fn markers(bench: &str) -> (String, String) {
+    (
+        format!("<!-- bench {bench}: begin (written by `cargo xtask bench {bench} --write-docs`) -->"),
+        format!("<!-- bench {bench}: end -->"),
+    )
+}
 
 /// Only the program of the commit that is checked out may fill the page.
 pub(super) fn may_write_docs(built_from: &str) -> Result<()> {
@@ -343,27 +352,37 @@ pub(super) fn may_write_docs(built_from: &str) -> Result<()> {
     Ok(())
 }
 
-/// Replaces what stands between the markers in `docs/benchmarks.md`.
+/// Writes what `bench relay` measured into `docs/benchmarks.md`.
 pub(super) fn write_docs(setup: &Setup, shapes: &[Shaped]) -> Result<()> {
+    write_section("relay", &section(setup, shapes, &today()?))
+}
+
+/// Today, as year, month and day.
+pub(super) fn today() -> Result<String> {
+    Ok(sh::output(Command::new("date").args(["--utc", "+%F"]))?.trim().to_owned())
+}
+
+/// Replaces what stands between a benchmark's markers in `docs/benchmarks.md`.
+pub(super) fn write_section(bench: &str, section: &str) -> Result<()> {
     let path = workspace::root().join("docs/benchmarks.md");
     let page = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let date = sh::output(Command::new("date").args(["--utc", "+%F"]))?;
-    let page = replaced(&page, &section(setup, shapes, date.trim()))?;
+    let page = replaced(&page, bench, section)?;
     std::fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;
     sh::say(&format!("written to {}", path.display()));
     Ok(())
 }
 
-fn replaced(page: &str, section: &str) -> Result<String> {
+fn replaced(page: &str, bench: &str, section: &str) -> Result<String> {
+    let (begin, end) = markers(bench);
     let (before, rest) =
-        page.split_once(BEGIN).with_context(|| format!("docs/benchmarks.md lacks the line {BEGIN}"))?;
+        page.split_once(&begin).with_context(|| format!("docs/benchmarks.md lacks the line {begin}"))?;
     let (_, after) =
-        rest.split_once(END).with_context(|| format!("docs/benchmarks.md lacks the line {END}"))?;
-    Ok(format!("{before}{BEGIN}\n{section}{END}{after}"))
+        rest.split_once(&end).with_context(|| format!("docs/benchmarks.md lacks the line {end}"))?;
+    Ok(format!("{before}{begin}\n{section}{end}{after}"))
 }
 
 /// Processor, cores and kernel.
-fn machine() -> String {
+pub(super) fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(Path::new("/proc").join(path)).unwrap_or_default();
     let cpuinfo = read("cpuinfo");
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
@@ -464,11 +483,14 @@ mod tests {
 
     #[test]
     fn only_what_is_between_the_markers_is_replaced() {
-        let page = format!("# Head\n{BEGIN}\nold\n{END}\ntail\n");
-        let page = replaced(&page, "new\n").unwrap();
-        assert_eq!(page, format!("# Head\n{BEGIN}\nnew\n{END}\ntail\n"));
-        assert!(replaced("no markers", "new").is_err());
+        let (begin, end) = markers("relay");
+        let page = format!("# Head\n{begin}\nold\n{end}\ntail\n");
+        let page = replaced(&page, "relay", "new\n").unwrap();
+        assert_eq!(page, format!("# Head\n{begin}\nnew\n{end}\ntail\n"));
+        assert!(replaced("no markers", "relay", "new").is_err());
         let real = std::fs::read_to_string(workspace::root().join("docs/benchmarks.md")).unwrap();
-        assert!(replaced(&real, "new\n").is_ok());
+        for bench in ["relay", "swarm"] {
+            assert!(replaced(&real, bench, "new\n").is_ok());
+        }
     }
 }

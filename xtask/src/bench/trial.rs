@@ -1,0 +1,241 @@
+//! One run: a tracker, a source with the test card, and viewers, each in a namespace of its own.
+//!
+//! Viewers join over a few seconds; after a warm-up, everything is read, and read again at the end of a window: bytes on
+//! the wire, the nodes' own stats, processor time and context switches of each process. Then everything
+//! is told to end and says its last. Nothing is left behind on Ctrl-C or failure, and each process would also end alone.
+
+use super::emulator::model;
+use super::figures::{Run, Shape, Snapshot, Stats, Window};
+use super::netns::{Uplink, World};
+use super::process::{self, Process};
+use crate::{sh, system, workspace};
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Between one viewer's start and the next.
+const JOIN_INTERVAL: Duration = Duration::from_millis(250);
+/// The port of every peer, and of the tracker: each has a namespace to itself.
+const PEER_PORT: u16 = 4433;
+const HTTP_PORT: u16 = 8080;
+const TRACKER_PORT: u16 = 7700;
+/// How long a packet waits for its uplink at most before it is dropped, on the bridge and in the emulator.
+const UPLINK_QUEUE: Duration = Duration::from_millis(400);
+
+/// What joins the peers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Network {
+    /// The kernel's bridge.
+    Bridge,
+    /// The link emulator.
+    Emulated {
+        /// Every path between two peers.
+        path: model::Path,
+        /// Of losses and jitter.
+        seed: u64,
+    },
+}
+
+/// What is run.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) viewers: usize,
+    pub(super) rate_bps: u64,
+    /// How long the swarm may settle before it is measured.
+    pub(super) warm_up: Duration,
+    pub(super) duration: Duration,
+    pub(super) source_copies: usize,
+    pub(super) shape: Shape,
+    /// Nodes are told what their lines carry.
+    pub(super) tell_limits: bool,
+    pub(super) network: Network,
+    /// So many of the viewers are killed as the window begins; the others are measured.
+    pub(super) killed_percent: usize,
+}
+
+/// The program to measure: the one named, or one that is built.
+pub(super) fn program(named: Option<&Path>) -> Result<PathBuf> {
+    system::ensure(if named.is_some() { &system::TO_BENCH[1..] } else { system::TO_BENCH })?;
+    match named {
+        Some(path) => path.canonicalize().with_context(|| format!("cannot find {}", path.display())),
+        None => workspace::build("dist"),
+    }
+}
+
+/// Becomes true on Ctrl-C.
+pub(super) fn stop_signal() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot watch for Ctrl-C")?;
+    }
+    Ok(stop)
+}
+
+/// What was typed.
+pub(super) fn command_line() -> String {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    format!("cargo xtask {}", args.join(" "))
+}
+
+/// One run.
+pub(super) struct Trial<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) caudal: &'a Path,
+    /// Emptied, then filled with the processes' state and logs.
+    pub(super) dir: &'a Path,
+    pub(super) stop: &'a AtomicBool,
+}
+
+impl Trial<'_> {
+    pub(super) fn run(&self) -> Result<Run> {
+        if self.dir.exists() {
+            std::fs::remove_dir_all(self.dir)
+                .with_context(|| format!("cannot empty {}", self.dir.display()))?;
+        }
+        std::fs::create_dir_all(self.dir).with_context(|| format!("cannot create {}", self.dir.display()))?;
+        let viewers = self.plan.viewers;
+        // Dropped last, after the processes inside have ended.
+        let world = self.world()?;
+        let started = Instant::now();
+        let tracker = self.start("tracker", world.hub(), &self.tracker_args())?;
+        let source = self.start("source", world.peer(0), &self.source_args())?;
+        let link = source.ready["link"].as_str().context("the source's ready line has no link")?.to_owned();
+        let mut audience = Vec::with_capacity(viewers);
+        for number in 1..=viewers {
+            let args = self.viewer_args(number, &link);
+            audience.push(self.start(&format!("viewer-{number:03}"), world.peer(number), &args)?);
+            self.pause(JOIN_INTERVAL)?;
+        }
+        eprintln!("    {viewers} viewers joined; settling for {}", sh::seconds(self.plan.warm_up));
+        self.pause(self.plan.warm_up)?;
+        let stays = viewers - viewers * self.plan.killed_percent / 100;
+        if stays < viewers {
+            eprintln!("    killing {} viewers at once", viewers - stays);
+            audience.split_off(stays).into_iter().for_each(Process::kill);
+        }
+        eprintln!("    measuring for {}", sh::seconds(self.plan.duration));
+        let before = snapshot(started, &world, &source, &audience)?;
+        self.pause(self.plan.duration)?;
+        let after = snapshot(started, &world, &source, &audience)?;
+        let oversize_packets = world.oversize_packets()?;
+        if let Some(tally) = world.tally() {
+            eprintln!(
+                "    the emulator lost {} packets, dropped {} at full queues, and was {} ms late at worst",
+                tally.lost,
+                tally.dropped,
+                tally.late.as_millis()
+            );
+        }
+
+        audience.iter().for_each(Process::tell_to_end);
+        let reports =
+            audience.into_iter().map(|viewer| viewer.report().map(Stats::new)).collect::<Result<Vec<_>>>()?;
+        source.tell_to_end();
+        let commit = Stats::new(source.report()?).text("commit").unwrap_or("unknown").to_owned();
+        drop(tracker);
+        let (source_copies, shape) = (self.plan.source_copies, self.plan.shape);
+        let mut run = Window {
+            before: &before,
+            after: &after,
+            reports: &reports,
+            oversize_packets,
+            source_copies,
+            shape,
+        }
+        .run();
+        run.commit = commit;
+        Ok(run)
+    }
+
+    fn start(&self, name: &str, namespace: &str, args: &[String]) -> Result<Process> {
+        Process::start(name, Some(namespace), self.caudal, args, self.dir, &|| {
+            self.stop.load(Ordering::Relaxed)
+        })
+    }
+
+    fn pause(&self, duration: Duration) -> Result<()> {
+        let end = Instant::now() + duration;
+        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            if self.stop.load(Ordering::Relaxed) {
+                bail!("interrupted");
+            }
+            std::thread::sleep(left.min(Duration::from_millis(100)));
+        }
+        Ok(())
+    }
+
+    fn world(&self) -> Result<World> {
+        let (source, viewer) = match self.plan.shape {
+            Shape::Open => (None, None),
+            Shape::Narrow { source_bps, viewer_bps } => (Some(source_bps), Some(viewer_bps)),
+        };
+        let rates = std::iter::once(source).chain(std::iter::repeat_n(viewer, self.plan.viewers));
+        match self.plan.network {
+            Network::Bridge => {
+                let uplinks: Vec<Option<Uplink>> =
+                    rates.map(|bps| bps.map(|bps| Uplink { bps, queue: UPLINK_QUEUE })).collect();
+                World::new(&uplinks)
+            }
+            Network::Emulated { path, seed } => {
+                let lines: Vec<model::Line> =
+                    rates.map(|bps| model::Line { bps, queue: UPLINK_QUEUE }).collect();
+                World::emulated(&lines, path, seed)
+            }
+        }
+    }
+
+    /// After this long a process ends by itself, should nobody be left to tell it.
+    fn lifetime(&self) -> String {
+        let joining = JOIN_INTERVAL * self.plan.viewers as u32 * 4;
+        let lifetime = self.plan.warm_up + self.plan.duration + joining + Duration::from_secs(120);
+        format!("{}s", lifetime.as_secs())
+    }
+
+    fn tracker_args(&self) -> Vec<String> {
+        let listen = format!("{}:{TRACKER_PORT}", World::hub_address());
+        owned(&["tracker", "--listen", &listen, "--lan"])
+    }
+
+    fn source_args(&self) -> Vec<String> {
+        let (rate, copies) = (self.plan.rate_bps.to_string(), self.plan.source_copies.to_string());
+        let tracker = format!("http://{}:{TRACKER_PORT}", World::hub_address());
+        let mut args = owned(&["publish", "--name", "Benchmark", "--tracker", &tracker, "--input", "test"]);
+        args.extend(owned(&["--card-rate", &rate, "--card-keyframe", "2s", "--source-copies", &copies]));
+        args.extend(self.node_args(0));
+        args
+    }
+
+    fn viewer_args(&self, number: usize, link: &str) -> Vec<String> {
+        let mut args = owned(&["watch", link, "--lan"]);
+        args.extend(self.node_args(number));
+        args
+    }
+
+    fn node_args(&self, index: usize) -> Vec<String> {
+        let bind = format!("{}:{PEER_PORT}", World::address(index));
+        let listen = format!("127.0.0.1:{HTTP_PORT}");
+        let mut args = owned(&["--bind", &bind, "--listen", &listen, "--duration", &self.lifetime()]);
+        if let (true, Shape::Narrow { source_bps, viewer_bps }) = (self.plan.tell_limits, self.plan.shape) {
+            let limit = if index == 0 { source_bps } else { viewer_bps };
+            args.extend(owned(&["--upload-limit", &limit.to_string()]));
+        }
+        args
+    }
+}
+
+fn owned(args: &[&str]) -> Vec<String> {
+    args.iter().map(|arg| (*arg).to_owned()).collect()
+}
+
+fn snapshot(started: Instant, world: &World, source: &Process, viewers: &[Process]) -> Result<Snapshot> {
+    // The cheap and exact figures first and together; the stats take a request each.
+    let at_s = started.elapsed().as_secs_f64();
+    let wire = world.wire()?;
+    let costs = std::iter::once(source).chain(viewers).map(Process::cost).collect::<Result<_>>()?;
+    let machine = process::machine_seconds()?;
+    let source = Stats::new(source.stats()?);
+    let viewers = viewers.iter().map(|viewer| viewer.stats().map(Stats::new)).collect::<Result<_>>()?;
+    Ok(Snapshot { at_s, source, viewers, wire, costs, machine })
+}
