@@ -5,9 +5,13 @@
 //! it is given is verified). [`StreamWriter`] owns which init segment the reader of a stream already has, and where a
 //! recording's timeline begins.
 
+mod carry;
+
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
+
+use carry::Carry;
 
 use crate::fmp4::{Fmp4Error, InitTrack, fragment_start_us, move_times, read_init};
 use crate::part::{PART_LEN_MAX, Part, PartError};
@@ -333,11 +337,18 @@ impl Held {
 
 /// Parts to one playable fragmented MP4 stream: `ftyp moov (prft moof mdat)*`.
 ///
-/// The init data is written first, and again in band whenever it changes, which MediaSource and demuxers accept.
-/// Nothing else is rewritten, but for the times of a recording. Parts before the first segment start give nothing.
+/// The init data is written first. Where only the picture's parameters change afterwards, they come in band from then on,
+/// before each key frame: demuxers skip a second `moov`. Where more changes (the sound, the tracks) the new init
+/// data is written too, which MediaSource accepts. Nothing else is rewritten, but for the times of a recording. Parts
+/// before the first segment start give nothing.
 #[derive(Debug, Default)]
 pub struct StreamWriter {
+    /// What the reader was told.
     init: Option<Bytes>,
+    /// What holds now.
+    current: Option<Bytes>,
+    /// How parts are written since they differ.
+    carry: Option<Carry>,
     recording: Option<Timeline>,
 }
 
@@ -380,21 +391,37 @@ impl StreamWriter {
     /// A writer for a recording: its times begin at 0, as a file's do, and do not run backwards when the source was
     /// restarted.
     pub fn recording() -> Self {
-        Self { init: None, recording: Some(Timeline::default()) }
+        Self { recording: Some(Timeline::default()), ..Self::default() }
     }
 
     /// The bytes that this part adds to the stream, in order.
     pub fn write(&mut self, part: &Part) -> impl Iterator<Item = Bytes> + use<> {
-        let changed = part.init.clone().filter(|init| self.init.as_ref() != Some(init));
-        if changed.is_some() {
-            self.init.clone_from(&changed);
-        }
+        let changed = part.init.clone().filter(|init| self.current.as_ref() != Some(init));
+        let told = changed.and_then(|changed| self.change(changed));
         let media = self.init.is_some().then(|| match &mut self.recording {
             // What cannot be read is written as it came.
             Some(timeline) => timeline.place(part).unwrap_or_else(|_| part.media.clone()),
             None => part.media.clone(),
         });
-        changed.into_iter().chain(media)
+        let media = media.map(|media| match &self.carry {
+            Some(carry) => carry.rewrite(part.number, &media).unwrap_or(media),
+            None => media,
+        });
+        told.into_iter().chain(media)
+    }
+
+    /// The init data is another from here on; gives what the reader must be told.
+    fn change(&mut self, init: Bytes) -> Option<Bytes> {
+        self.current = Some(init.clone());
+        if let Some(told) = &self.init {
+            let carry = read_init(told).ok().zip(read_init(&init).ok());
+            self.carry = carry.and_then(|(told, now)| Carry::new(&told, &now));
+            if self.carry.is_some() {
+                return None;
+            }
+        }
+        self.init = Some(init.clone());
+        Some(init)
     }
 }
 

@@ -302,6 +302,33 @@ fn another_size_and_sound_start_a_segment_with_new_init_data() {
 }
 
 #[test]
+fn a_picture_of_another_size_is_decoded_whole_from_one_stream() {
+    let small = Source { size: "192x128", seconds: "3", ..Source::default() }.encode();
+    let items = ingest(&MAIN)
+        .into_iter()
+        .chain(later(ingest(&small), 6_100_000))
+        .chain(later(ingest(&MAIN), 9_200_000));
+    let parts = segment(items);
+    assert_eq!(parts.iter().filter(|part| part.discontinuity).count(), 2);
+    for mut writer in [StreamWriter::new(), StreamWriter::recording()] {
+        let output: Bytes =
+            parts.iter().flat_map(|part| writer.write(part)).flatten().collect::<Vec<u8>>().into();
+        let samples = fmp4::read_samples(&output).unwrap();
+        assert_eq!(samples.last().unwrap().init, 0, "one moov");
+        for kind in [TrackKind::Video, TrackKind::Audio] {
+            assert!(of(&samples, kind).windows(2).all(|pair| us(pair[0]) <= us(pair[1])));
+        }
+        // ffmpeg decodes every picture and complains of none.
+        let file = TempFile::with("sizes.mp4", [output]);
+        assert_eq!(decoded(path(&file)).0, 180 + 90 + 180);
+    }
+    // Who joins after a change needs nothing in band.
+    let at = parts.iter().rposition(|part| part.discontinuity).unwrap();
+    assert_eq!(data(&fmp4::read_samples(&stream(&parts[at..])).unwrap(), TrackKind::Video).len(), 180);
+    assert_eq!(decoded(path(&TempFile::with("last.mp4", [stream(&parts[at..])]))).0, 180);
+}
+
+#[test]
 fn a_discontinuity_continues_the_timeline_at_the_next_key_frame() {
     let jump_us = 7_200_000_000;
     for announced in [true, false] {

@@ -135,6 +135,9 @@ impl Engine {
             for peer in self.uplink.stalled(now) {
                 self.swarms.values_mut().for_each(|(_, swarm)| swarm.stalled(now, peer));
             }
+            for (peer, takes_nothing) in self.uplink.takes_nothing(now) {
+                self.swarms.values_mut().for_each(|(_, swarm)| swarm.takes_nothing(peer, takes_nothing));
+            }
         }
         for (_, swarm) in self.swarms.values_mut() {
             swarm.tick(now);

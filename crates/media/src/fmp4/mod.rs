@@ -16,6 +16,7 @@ pub use times::{fragment_start_us, move_times};
 
 pub(crate) use codec::frame_ticks;
 pub(crate) use fragment::{Fragment, Run, RunSample};
+pub(crate) use read::read_part;
 
 use crate::sample::TrackKind;
 

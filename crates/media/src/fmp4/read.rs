@@ -43,8 +43,16 @@ pub struct ReadSample {
 /// # Errors
 /// [`Fmp4Error::Malformed`] at the first box that is not as it should be.
 pub fn read_samples(stream: &Bytes) -> Result<Vec<ReadSample>, Fmp4Error> {
-    let mut tracks: Vec<InitTrack> = Vec::new();
-    let mut inits = 0;
+    read(stream, Vec::new())
+}
+
+/// The samples of a part of these tracks.
+pub(crate) fn read_part(media: &Bytes, tracks: &[InitTrack]) -> Result<Vec<ReadSample>, Fmp4Error> {
+    read(media, tracks.to_vec())
+}
+
+fn read(stream: &Bytes, mut tracks: Vec<InitTrack>) -> Result<Vec<ReadSample>, Fmp4Error> {
+    let mut inits = usize::from(!tracks.is_empty());
     let mut samples = Vec::new();
     // Decode time after the last fragment, for the ones without tfdt.
     let mut ends: Vec<(u32, u64)> = Vec::new();

@@ -1,7 +1,8 @@
 //! Dialling and accepting: from an address or a first packet to a connection whose control stream is open.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use caudal_proto::id::PeerId;
 use caudal_proto::io::{CloseCode, Connected};
@@ -16,7 +17,8 @@ use tokio::time::timeout;
 
 use super::table::Candidate;
 use super::{
-    CLOSE_DUPLICATE, HANDSHAKES_MAX, HANDSHAKES_UNVALIDATED_MAX, PREFACE, Shared, config, connection, peer_id,
+    CLOSE_DUPLICATE, HANDSHAKES_MAX, HANDSHAKES_PER_HOST_MAX, HANDSHAKES_UNVALIDATED_MAX, PREFACE, Shared,
+    config, connection, peer_id,
 };
 
 /// Why a handshake came to nothing. Only told in traces: to the engine it is a failed dial, or nothing at all.
@@ -166,6 +168,7 @@ impl Shared {
 /// Accepts connections until the endpoint is closed.
 pub(super) async fn accept(shared: Arc<Shared>) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let hosts = Hosts::default();
     while let Some(incoming) = shared.endpoint.accept().await {
         let under_way = HANDSHAKES_MAX - handshakes.available_permits();
         if under_way >= HANDSHAKES_UNVALIDATED_MAX && !incoming.remote_addr_validated() {
@@ -180,14 +183,70 @@ pub(super) async fn accept(shared: Arc<Shared>) {
             incoming.refuse();
             continue;
         };
+        let host = hosts.enter(&incoming.remote_addr());
+        let Some(host) = host else {
+            incoming.refuse();
+            continue;
+        };
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let accepted = timeout(shared.dial_timeout, shared.accept_one(incoming, slot)).await;
             if !matches!(accepted, Ok(Ok(()))) {
                 tracing::debug!(?accepted, "an incoming connection came to nothing");
             }
-            drop(handshake);
+            drop((handshake, host));
         });
+    }
+}
+
+/// Handshakes under way, by host; never more than [`HANDSHAKES_MAX`].
+#[derive(Debug, Default, Clone)]
+struct Hosts(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
+
+/// A host's handshake, while it lasts.
+#[derive(Debug)]
+struct Guest {
+    hosts: Hosts,
+    ip: Option<IpAddr>,
+}
+
+impl Hosts {
+    /// A host begins a handshake; `None`: it has enough of them under way. Relayed ones have no host.
+    fn enter(&self, addr: &IncomingAddr) -> Option<Guest> {
+        let ip = match addr {
+            IncomingAddr::Ip(addr) => Some(host(addr.ip())),
+            _ => None,
+        };
+        if let Some(ip) = ip {
+            let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = hosts.entry(ip).or_default();
+            if *count >= HANDSHAKES_PER_HOST_MAX {
+                return None;
+            }
+            *count += 1;
+        }
+        Some(Guest { hosts: self.clone(), ip })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let Some(ip) = self.ip else { return };
+        let mut hosts = self.hosts.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = hosts.get_mut(&ip) {
+            *count -= 1;
+            if *count == 0 {
+                hosts.remove(&ip);
+            }
+        }
+    }
+}
+
+/// An IPv6 host has all addresses of its network (RFC 6177): it counts as one.
+fn host(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from(u128::from(ip) >> 64 << 64)),
+        ip @ IpAddr::V4(_) => ip,
     }
 }
 

@@ -49,6 +49,8 @@ pub const DIALLED_MAX: usize = 64;
 pub const HANDSHAKES_MAX: usize = 32;
 /// From this many incoming handshakes on, a dialler must first prove its address (RFC 9000 §8.1).
 pub const HANDSHAKES_UNVALIDATED_MAX: usize = 8;
+/// Of [`HANDSHAKES_MAX`], those that one host may have under way.
+pub const HANDSHAKES_PER_HOST_MAX: usize = 12;
 /// Chunk streams of one peer that are open, or whole and not yet taken by the engine.
 pub const CHUNKS_IN_MAX: usize = 32;
 /// Control frames of one peer that the engine has not taken yet.

@@ -124,7 +124,8 @@ impl Viewer {
     pub async fn start(config: ViewerConfig) -> Result<Self, NodeError> {
         let upload_bps = config.network.upload_limit_bps;
         let network = Network::start(config.network).await?;
-        let lan = config.trackers.iter().any(AllowedUrl::is_lan);
+        // A link may name several: one inside must not open this computer's network to the peers of one outside.
+        let lan = !config.trackers.is_empty() && config.trackers.iter().all(AllowedUrl::is_lan);
         let swarm = SwarmConfig {
             channel: config.channel,
             rendition: RenditionId(0),

@@ -152,6 +152,22 @@ impl Swarm {
         self.put(SwarmOutput::WithdrawPushes(child.peer, s));
     }
 
+    /// Whether `peer` leaves what it is sent unacknowledged: then it is no child. A place that is taken and not used is one that
+    /// others lack, and a node that knows little of its uplink has few.
+    pub(crate) fn takes_nothing(&mut self, peer: PeerId, so: bool) {
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        if core::mem::replace(&mut neighbour.takes_nothing, so) || !so {
+            return;
+        }
+        for s in 0..self.substream_count() {
+            if self.substreams[usize::from(s)].is_child(&peer) {
+                self.hear_detach(peer, s);
+                let reject = Reject { substream: s, reason: RejectReason::Full, suggestions: Vec::new() };
+                self.send(peer, &Message::Reject(reject));
+            }
+        }
+    }
+
     /// Tells `child` to go elsewhere, first of all to `to`, which took its place; it is pushed to until it has.
     fn displace(&mut self, now: Timestamp, s: u8, child: PeerId, to: PeerId) {
         let children = &mut self.substreams[usize::from(s)].children;
@@ -237,6 +253,8 @@ impl Swarm {
         let path = sub.path();
         let verdict = if path.contains(&peer.tag()) || path.len() == PATH_LEN_MAX {
             Err(RejectReason::Loop)
+        } else if self.neighbours.get(&peer).is_none_or(|neighbour| neighbour.takes_nothing) {
+            Err(RejectReason::Full)
         } else if sub.children.iter().any(|child| child.peer == peer && child.leaving.is_none()) {
             Ok(None)
         } else {
@@ -293,7 +311,15 @@ impl Swarm {
         if self.uplink.wait > self.config.policy.serve_wait {
             backlog.clear();
         }
+        // Who leaves and comes back gets no second helping.
+        let allowance = self.allowance();
         for (chunk, received, hops_us) in backlog {
+            let bytes = chunk.encoded().len() as u64;
+            let pays = |n: &mut super::neighbour::Neighbour| n.standing.charge(now, bytes, allowance);
+            if !self.neighbours.get_mut(&peer).is_some_and(pays) {
+                break;
+            }
+            self.spend(now, u64::from(chunk.header().len));
             let expires = now + self.config.policy.push_expiry;
             self.put(SwarmOutput::Offer(Offer {
                 peer,

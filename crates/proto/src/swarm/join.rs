@@ -190,7 +190,8 @@ impl Swarm {
     fn is_busy(&self, limit: Duration) -> bool {
         let viewers = || self.neighbours.values().filter(|n| n.met && !n.source);
         let waiting = viewers().filter(|n| n.wait() > limit).count();
-        waiting > 0 && waiting * 2 >= viewers().count()
+        // One may lie.
+        waiting > 1 && waiting * 2 >= viewers().count()
     }
 
     /// How long until the segment after the one that `named_by` says began with `start`, where it is better to wait for
@@ -304,7 +305,7 @@ impl Swarm {
         self.phase = Phase::Waiting;
         for neighbour in self.neighbours.values_mut() {
             // What lay below the old start was thrown away and may come again.
-            neighbour.taken = super::neighbour::Recent::default();
+            neighbour.standing.taken = super::neighbour::Recent::default();
         }
     }
 

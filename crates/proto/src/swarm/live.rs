@@ -48,6 +48,7 @@ impl Swarm {
 
     /// A new broadcast: everything of the old one goes; neighbours stay.
     pub(super) fn follow(&mut self, now: Timestamp, certificate: Certificate) {
+        self.epoch_before = self.epoch();
         self.certificate = Some(certificate);
         self.note = None;
         self.epoch_since = now;
@@ -64,7 +65,7 @@ impl Swarm {
             neighbour.asked.clear();
             neighbour.state.substreams.clear();
             neighbour.refused_until.clear();
-            (neighbour.taken, neighbour.given) = Default::default();
+            neighbour.standing.forget_chunks();
             neighbour.note_told_us = 0;
             if neighbour.epoch != certificate.epoch {
                 neighbour.have = super::have::HaveMap::default();
@@ -72,6 +73,7 @@ impl Swarm {
             }
             neighbour.state_due = now;
         }
+        self.standings.forget_chunks();
         self.event(Event::Certificate(certificate));
     }
 

@@ -24,6 +24,7 @@ pub mod policy;
 mod pull;
 mod receive;
 mod skew;
+mod standing;
 mod store;
 mod tree;
 
@@ -46,6 +47,7 @@ pub use config::{NeighbourStats, Role, SwarmConfig, SwarmStats};
 use join::{Joining, Phase};
 use neighbour::Neighbour;
 use peers::Known;
+use standing::Standings;
 use store::Store;
 use tree::Substream;
 
@@ -129,6 +131,10 @@ pub(crate) struct Swarm {
     certificate: Option<Certificate>,
     note: Option<LiveNote>,
     epoch_since: Timestamp,
+    /// The broadcast that was followed before: its last chunks may be on their way.
+    epoch_before: u64,
+    /// What those who left had earned and forfeited.
+    standings: Standings,
     phase: Phase,
     joining: Joining,
     store: Store,
@@ -195,6 +201,8 @@ impl Swarm {
             certificate: None,
             note: None,
             epoch_since: now,
+            epoch_before: 0,
+            standings: Standings::default(),
             phase: Phase::Waiting,
             joining: Joining::default(),
             store: Store::default(),
@@ -328,7 +336,8 @@ impl Swarm {
             self.out.push_back(SwarmOutput::Disconnect(connected.peer, CloseCode::Full));
             return;
         }
-        let mut neighbour = Neighbour::new(now, self.handle, connected);
+        let standing = self.standings.of(now, &connected.peer);
+        let mut neighbour = Neighbour::new(now, self.handle, connected, standing);
         neighbour.send(&Message::Handshake(Handshake {
             channel: self.config.channel,
             rendition: self.config.rendition,
@@ -452,15 +461,15 @@ impl Swarm {
     /// One false step of `peer`; the last one drops it.
     fn strike(&mut self, now: Timestamp, peer: PeerId, reason: &str) {
         let (max, decay) = (self.config.policy.strikes_max, self.config.policy.strike_decay);
-        if self.neighbours.get_mut(&peer).is_some_and(|neighbour| neighbour.strike(now, max, decay)) {
+        if self.neighbours.get_mut(&peer).is_some_and(|neighbour| neighbour.standing.strike(now, max, decay))
+        {
             self.drop_peer(now, peer, reason);
         }
     }
 
     fn forget(&mut self, now: Timestamp, peer: PeerId) -> bool {
-        if self.neighbours.remove(&peer).is_none() {
-            return false;
-        }
+        let Some(neighbour) = self.neighbours.remove(&peer) else { return false };
+        self.standings.keep(now, peer, neighbour.standing);
         self.locks.retain(|_, holder| *holder != peer);
         self.lose_everywhere(now, peer);
         self.tell_room(now);

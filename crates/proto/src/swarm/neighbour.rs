@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::have::HaveMap;
 use super::skew::Skew;
+use super::standing::Standing;
 use crate::id::PeerId;
 use crate::io::Connected;
 use crate::time::Timestamp;
@@ -38,6 +39,11 @@ impl Recent {
         self.numbers.push_back(number);
         self.end = self.end.max(number.saturating_add(1));
         false
+    }
+
+    /// It was not so.
+    pub(crate) fn forget(&mut self, number: u64) {
+        self.numbers.retain(|remembered| *remembered != number);
     }
 
     pub(crate) fn contains(&self, number: u64) -> bool {
@@ -122,21 +128,16 @@ pub(crate) struct Neighbour {
     bias_us: u64,
     /// The last time a false claim was counted.
     claim_strike_at: Timestamp,
-    /// Bytes of requests that it may still be served, and since when they were counted.
-    credit: i64,
-    credit_at: Timestamp,
     /// Chunks it said it lacks, since its last HAVE.
     pub(crate) absent: Recent,
     /// It said that its uplink is busy.
     pub(crate) busy_until: Timestamp,
     /// Chunks queued for it on the uplink in answer to its requests.
     pub(crate) serving: usize,
-    pub(crate) strikes: u32,
-    pub(crate) strike_at: Timestamp,
-    /// Chunks this node got from it lately, to tell a replay from a race.
-    pub(crate) taken: Recent,
-    /// Chunks it got from this node lately, before its have map says so.
-    pub(crate) given: Recent,
+    /// It has not acknowledged a chunk for long.
+    pub(crate) takes_nothing: bool,
+    /// What it keeps when it leaves and comes back.
+    pub(crate) standing: Standing,
     pub(crate) state_due: Timestamp,
     /// When it was last told this node's state.
     pub(crate) told: Timestamp,
@@ -156,7 +157,7 @@ pub(crate) struct Neighbour {
 }
 
 impl Neighbour {
-    pub(crate) fn new(now: Timestamp, handle: u8, connected: &Connected) -> Self {
+    pub(crate) fn new(now: Timestamp, handle: u8, connected: &Connected, standing: Standing) -> Self {
         Self {
             peer: connected.peer,
             addr: connected.addr,
@@ -185,15 +186,11 @@ impl Neighbour {
             doubt_us: 0,
             bias_us: 0,
             claim_strike_at: Timestamp::ZERO,
-            credit: i64::MAX,
-            credit_at: now,
             absent: Recent::default(),
             busy_until: now,
             serving: 0,
-            strikes: 0,
-            strike_at: now,
-            taken: Recent::default(),
-            given: Recent::default(),
+            takes_nothing: false,
+            standing,
             state_due: now,
             told: now,
             note_sent_us: 0,
@@ -235,7 +232,7 @@ impl Neighbour {
 
     /// It holds the chunk, or is about to, as far as this node knows.
     pub(crate) fn has(&self, number: u64) -> bool {
-        self.have.contains(number) || self.given.contains(number)
+        self.have.contains(number) || self.standing.given.contains(number)
     }
 
     /// It holds the chunk of substream `s`, as it said, or has had all the time to get it since it last said anything.
@@ -312,28 +309,5 @@ impl Neighbour {
             self.claim_strike_at = now;
         }
         counts
-    }
-
-    /// Takes `bytes` from what it may be served on request; false when there is not so much.
-    pub(crate) fn charge(&mut self, now: Timestamp, bytes: u64, allowance: Allowance) -> bool {
-        let earned = now.since(self.credit_at).as_micros() as u64 * allowance.per_second / 1_000_000;
-        self.credit_at = now;
-        self.credit = self.credit.saturating_add(earned as i64).min(allowance.most as i64);
-        if self.credit < bytes as i64 {
-            return false;
-        }
-        self.credit -= bytes as i64;
-        true
-    }
-
-    /// One more false step; true when that is one too many.
-    pub(crate) fn strike(&mut self, now: Timestamp, max: u32, decay: Duration) -> bool {
-        let forgiven = now.since(self.strike_at).as_micros() / decay.as_micros().max(1);
-        if forgiven > 0 {
-            self.strikes = self.strikes.saturating_sub(forgiven.min(u128::from(u32::MAX)) as u32);
-            self.strike_at = now;
-        }
-        self.strikes += 1;
-        self.strikes >= max
     }
 }

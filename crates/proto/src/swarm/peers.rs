@@ -16,6 +16,8 @@ use crate::wire::{Message, PEX_LEN_MAX, PexPeer};
 
 /// Most peers known and not connected.
 const KNOWN_MAX: usize = 256;
+/// Most of them at one host of whom only neighbours speak, where not everybody is on one LAN.
+const HEARSAY_PER_HOST_MAX: usize = 8;
 /// Most addresses kept for one.
 const ADDRS_MAX: usize = 8;
 /// Most dials under way.
@@ -49,6 +51,8 @@ pub(super) struct Known {
     dialling: Option<Timestamp>,
     failures: u32,
     next_dial: Timestamp,
+    /// Only neighbours speak of it, no tracker and no connection.
+    hearsay: bool,
 }
 
 impl Known {
@@ -57,6 +61,7 @@ impl Known {
     }
 
     pub(super) fn connected(&mut self) {
+        self.hearsay = false;
         self.dialling = None;
         self.failures = 0;
     }
@@ -77,25 +82,36 @@ impl Swarm {
 
     pub(crate) fn candidates(&mut self, now: Timestamp, candidates: Vec<Candidate>) {
         for candidate in candidates.into_iter().take(CANDIDATES_PER_INPUT_MAX) {
-            self.know(now, candidate);
+            self.know(now, candidate, false);
         }
         self.dial(now);
     }
 
-    fn know(&mut self, now: Timestamp, candidate: Candidate) {
+    /// Hearsay takes no tracker's candidate's place, and points at no address more than a few times: it must not be a way to
+    /// choose whom this node meets, or to have it dial a third party.
+    fn know(&mut self, now: Timestamp, candidate: Candidate, hearsay: bool) {
         let Candidate { peer, mut addrs, source, cost } = candidate;
         addrs.retain(|addr| is_dialable(addr, self.config.lan));
         addrs.truncate(ADDRS_MAX);
         if peer == self.local || addrs.is_empty() || self.banned.contains(&peer) {
             return;
         }
-        if self.known.len() >= KNOWN_MAX && !self.known.contains_key(&peer) {
-            let worst = self.known.iter().filter(|(id, _)| !self.neighbours.contains_key(id));
-            let Some(worst) =
-                worst.max_by_key(|(id, k)| (!k.source, k.failures, k.cost, **id)).map(|(id, _)| *id)
-            else {
-                return;
-            };
+        let is_new = !self.known.contains_key(&peer);
+        if hearsay
+            && is_new
+            && !self.config.lan
+            && addrs.iter().any(|addr| self.hearsay_at(addr) >= HEARSAY_PER_HOST_MAX)
+        {
+            return;
+        }
+        if self.known.len() >= KNOWN_MAX && is_new {
+            let rng = &mut self.rng;
+            let neighbours = &self.neighbours;
+            let others =
+                self.known.iter().filter(|(id, k)| !neighbours.contains_key(id) && (k.hearsay || !hearsay));
+            // Among equals any: whoever could choose its id would choose whom it replaces.
+            let worst = others.max_by_key(|(_, k)| (!k.source, k.hearsay, k.failures, k.cost, rng.u64(..)));
+            let Some(worst) = worst.map(|(id, _)| *id) else { return };
             self.known.remove(&worst);
         }
         let known = self.known.entry(peer).or_insert(Known {
@@ -105,7 +121,9 @@ impl Swarm {
             dialling: None,
             failures: 0,
             next_dial: now,
+            hearsay,
         });
+        known.hearsay &= hearsay;
         known.source |= source;
         known.cost = cost;
         if known.addrs != addrs {
@@ -114,6 +132,12 @@ impl Swarm {
             known.failures = 0;
             known.next_dial = known.next_dial.min(now + Duration::from_millis(100));
         }
+    }
+
+    /// How many peers are said to be at the host of `addr`.
+    fn hearsay_at(&self, addr: &SocketAddr) -> usize {
+        let here = |known: &&Known| known.hearsay && known.addrs.iter().any(|a| a.ip() == addr.ip());
+        self.known.values().filter(here).count()
     }
 
     pub(crate) fn dial_failed(&mut self, now: Timestamp, peer: PeerId) {
@@ -296,7 +320,7 @@ impl Swarm {
             }
             if !self.known.contains_key(&told.peer) {
                 let addrs = alloc::vec![told.addr];
-                self.know(now, Candidate { peer: told.peer, addrs, source: false, cost: 0 });
+                self.know(now, Candidate { peer: told.peer, addrs, source: false, cost: 0 }, true);
             }
             if room > 0 && self.known.get(&told.peer).is_some_and(|known| known.may_be_dialled(now)) {
                 room -= 1;
@@ -310,7 +334,7 @@ impl Swarm {
             // Known addresses come from trackers and from connections: hearsay does not replace them.
             if told.peer != from && !self.known.contains_key(&told.peer) {
                 let addrs = alloc::vec![told.addr];
-                self.know(now, Candidate { peer: told.peer, addrs, source: false, cost: 0 });
+                self.know(now, Candidate { peer: told.peer, addrs, source: false, cost: 0 }, true);
             }
         }
         self.climb(now, from, peers);

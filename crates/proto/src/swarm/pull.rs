@@ -117,12 +117,14 @@ impl Swarm {
             let sub = &self.substreams[(number % k) as usize];
             let parent_has =
                 sub.parent().map(|p| self.neighbours.get(&p).is_some_and(|n| n.have.contains(number)));
-            let age = match self.store.known_since(number) {
+            let age = match self.store.signed_since(number) {
                 Some(since) => now.since(since),
-                None if number < edge => Duration::MAX,
-                // Nobody but a neighbour says that it exists: its parent will bring it, if there is one.
+                None if number < self.store.edge() => Duration::MAX,
+                // Nobody but neighbours say that it exists: its parent will bring it, if there is one.
                 None if parent_has.is_some() && policy.overlay != Overlay::Mesh => continue,
-                None => policy.pull_orphan_after,
+                None => {
+                    self.store.known_since(number).map_or(policy.pull_orphan_after, |since| now.since(since))
+                }
             };
             let usual = policy.pull_age(parent_has, sub.lateness());
             let unproven = parent_has.is_some() && !sub.is_proven() && policy.overlay == Overlay::Hybrid;
@@ -309,12 +311,12 @@ impl Swarm {
                 Some(_) if neighbour.serving >= SERVING_MAX => refused.push(number),
                 Some(_) if (never || is_busy) && !only_here => refused.push(number),
                 // It has arrived there: the question and the chunk crossed each other.
-                Some(_) if neighbour.given.contains(number) => refused.push(number),
+                Some(_) if neighbour.standing.given.contains(number) => refused.push(number),
                 Some(held) => {
                     let bytes = held.chunk.encoded().len() as u64;
                     if only_here {
                         self.given_out.note(number);
-                    } else if !neighbour.charge(now, bytes, allowance) {
+                    } else if !neighbour.standing.charge(now, bytes, allowance) {
                         refused.push(number);
                         continue;
                     }
@@ -372,7 +374,7 @@ impl Swarm {
 
     /// What one neighbour may be served on request: more than any joiner needs, and less than a flood wants; by a source
     /// that pushes all it may, what repair takes.
-    fn allowance(&self) -> Allowance {
+    pub(super) fn allowance(&self) -> Allowance {
         let per_second = self.rate_bps / 8;
         if self.is_sold_out() {
             Allowance { most: per_second * 2, per_second: per_second / 32 }
@@ -408,9 +410,13 @@ impl Swarm {
             if let Some(bytes) = done.sent_bytes {
                 neighbour.bytes_out += bytes;
                 self.stats.bytes_out += bytes;
-                neighbour.given.note(done.number);
+                neighbour.standing.given.note(done.number);
                 self.given_out.note(done.number);
             } else if done.requested && !done.merged {
+                // It was booked when it was admitted: a request that expires at once must not use up what is for others.
+                let bytes = self.store.get(done.number).map_or(0, |held| i64::from(held.chunk.header().len));
+                self.savings += bytes;
+                self.given_out.forget(done.number);
                 // Every request is answered: what expired in the queue may be asked of somebody else.
                 let chunks = RangeList::from_numbers([done.number]);
                 neighbour.send(&Message::Refuse { reason: RefuseReason::Busy, chunks });

@@ -32,12 +32,12 @@ impl Swarm {
             // Nobody is asked for what this node does not follow, so of a newer broadcast none can be on its way.
             if header.epoch > self.epoch() {
                 self.strike(now, peer, "it sent chunks of a broadcast that this node does not follow");
-            } else if now.since(self.epoch_since) > EPOCH_GRACE {
+            } else if header.epoch != self.epoch_before || now.since(self.epoch_since) > EPOCH_GRACE {
                 self.strike(now, peer, "it sent chunks of an older broadcast");
             }
             return;
         };
-        let repeat = neighbour.taken.note(header.number);
+        let repeat = neighbour.standing.taken.note(header.number);
         let s = (header.number % u64::from(certificate.substreams)) as u8;
         let welcome = asked || self.was_parent(now, &peer, s);
         if let Some(held) = self.store.get(header.number) {

@@ -148,6 +148,14 @@ impl Store {
         if number >= self.edge {
             return (number < self.rumour.0).then_some(self.rumour.1);
         }
+        self.signed_since(number)
+    }
+
+    /// Since when a signature says that `number` exists: a parent is not judged by what others claim.
+    pub(crate) fn signed_since(&self, number: u64) -> Option<Timestamp> {
+        if number >= self.edge {
+            return None;
+        }
         let at = self.edge_steps.partition_point(|&(edge, _)| edge <= number);
         self.edge_steps.get(at).map(|&(_, since)| since)
     }

@@ -573,7 +573,7 @@ impl Swarm {
         // The first of the substream at or after where pushing is expected to begin.
         let first = from + (u64::from(s) + k - from % k) % k;
         let next = self.substreams[usize::from(s)].newest.map_or(first, |newest| newest + k).max(first);
-        self.store.known_since(next).map_or(Duration::ZERO, |since| now.since(since))
+        self.store.signed_since(next).map_or(Duration::ZERO, |since| now.since(since))
     }
 
     pub(super) fn send(&mut self, peer: PeerId, message: &Message) {

@@ -23,6 +23,8 @@ const QUEUED: Duration = Duration::from_millis(40);
 /// The first capacity is believed when a chunk waited this long, as the last of so many in a row that waited.
 const QUEUED_FIRST: Duration = Duration::from_millis(80);
 const RUN_MIN: u32 = 4;
+/// … and its acknowledgements came over at least so long.
+const SPAN_MIN: Duration = Duration::from_millis(20);
 /// Other chunks under way when a chunk was released that waited for this line, and not for somebody else's.
 const UNDER_WAY_MIN: usize = 2;
 /// A chunk that took longer than this was held up by something else: a loss, or silence.
@@ -205,9 +207,12 @@ impl Budget {
             // The first burst tells: nobody waits for the end of an interval.
             if self.capacity_bps.is_none() && is_full && took > rtt * 2 + QUEUED_FIRST {
                 let (at, before) = if mark.bytes < first.1 { first } else { (mark.at, mark.bytes) };
-                let span_us = now.since(at).as_micros() as u64;
-                let bps = (self.acknowledged - before) * 8_000_000 / span_us.max(1);
-                self.capacity_bps = Some(bps.max(CAPACITY_MIN_BPS));
+                let span = now.since(at);
+                // Acknowledgements that came together tell nothing of the line.
+                if span >= SPAN_MIN {
+                    let bps = (self.acknowledged - before) * 8_000_000 / span.as_micros() as u64;
+                    self.capacity_bps = Some(bps.max(CAPACITY_MIN_BPS));
+                }
             }
         }
         let start = *self.interval_start.get_or_insert(now);

@@ -27,6 +27,10 @@ pub const UNDER_WAY_MAX: usize = 16;
 const SCAN_MAX: usize = 256;
 /// A chunk unacknowledged for this long, beyond four round trips, makes its receiver suspect.
 const STALLED_AFTER: Duration = Duration::from_millis(300);
+/// A chunk unacknowledged for this long is held up by its receiver, not by this node's line.
+const HELD_UP_AFTER: Duration = Duration::from_millis(1500);
+/// Who acknowledges nothing for this long is no child any more, and none again before it does.
+const TAKES_NOTHING_AFTER: Duration = Duration::from_secs(3);
 /// How long pushed chunks waited counts half after this long without any.
 const USUAL_HALF_LIFE: Duration = Duration::from_millis(500);
 /// The least round trip is forgotten after one to two of these: paths change.
@@ -313,10 +317,29 @@ impl Uplink {
         })
     }
 
+    /// For each peer, whether it has acknowledged nothing for so long that its places are better given to others.
+    pub(crate) fn takes_nothing(&self, now: Timestamp) -> impl Iterator<Item = (PeerId, bool)> {
+        self.connections.iter().map(move |(peer, connection)| {
+            let oldest = connection.flights.first_key_value().map(|(_, flight)| now.since(flight.released));
+            (*peer, oldest.is_some_and(|age| age > TAKES_NOTHING_AFTER))
+        })
+    }
+
+    /// As many chunks are under way as the line may be given while nothing is known of it. Those that a peer does not acknowledge
+    /// are not on the line: nobody may hold it up for others.
+    fn is_window_full(&self, now: Timestamp) -> bool {
+        let window = self.budget.window();
+        if self.under_way < window {
+            return false;
+        }
+        let flights = self.connections.values().flat_map(|connection| connection.flights.values());
+        flights.filter(|flight| now.since(flight.released) < HELD_UP_AFTER).count() >= window
+    }
+
     /// The next chunk to hand over, if pacer and connections let one go now.
     pub(crate) fn release(&mut self, now: Timestamp) -> Option<Release> {
         let under_way = self.under_way;
-        if now < self.free_at || under_way >= self.budget.window() {
+        if now < self.free_at || self.is_window_full(now) {
             return None;
         }
         let ready = |(_, (_, offer)): &(&(Timestamp, u64), &(ChannelId, Offer))| {
