@@ -104,7 +104,7 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     /// The stream key that the encoder must give; random unless set.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = parse_stream_key)]
     pub(crate) stream_key: Option<String>,
     /// List the channel in the tracker's directory.
     #[arg(long)]
@@ -263,7 +263,31 @@ pub(crate) struct DemoArgs {
     pub(crate) json: bool,
 }
 
+/// A stream key that fits a URL as it is: what follows `?` is not part of it, and an empty one would let everybody publish.
+fn parse_stream_key(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.~".contains(c);
+    if (1..=128).contains(&text.len()) && text.chars().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err("1 to 128 letters, digits and - _ . ~ are expected".to_owned())
+}
+
 fn parse_copies(text: &str) -> Result<f64, String> {
     let copies: f64 = text.parse().map_err(|_| "a number such as 2 or 1.5 is expected".to_owned())?;
     if (0.1..=10_000.0).contains(&copies) { Ok(copies) } else { Err("0.1 to 10000 copies".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_key_is_one_that_an_encoder_can_send() {
+        for good in ["a", "live_12345-x.y~z", &"k".repeat(128)] {
+            assert_eq!(parse_stream_key(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "a?b", "has space", "a&b=1", "a/b", "é", &"k".repeat(129)] {
+            assert!(parse_stream_key(bad).is_err(), "{bad}");
+        }
+    }
 }

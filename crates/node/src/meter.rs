@@ -213,9 +213,8 @@ impl Meter {
 
     /// Share of due chunks that came in time, by playout delay.
     pub fn continuity(&self) -> BTreeMap<u64, f64> {
-        let share =
-            |i: usize| if self.due[i] == 0 { 1.0 } else { self.on_time[i] as f64 / self.due[i] as f64 };
-        PLAYOUT_DELAYS_MS.iter().enumerate().map(|(i, ms)| (*ms, share(i))).collect()
+        let delays = PLAYOUT_DELAYS_MS.iter().enumerate().filter(|(i, _)| self.due[*i] > 0);
+        delays.map(|(i, ms)| (*ms, self.on_time[i] as f64 / self.due[i] as f64)).collect()
     }
 
     /// Counts at the model player's playout delay.

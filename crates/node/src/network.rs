@@ -1,6 +1,6 @@
 //! The UDP side of a node: its key, its endpoint, its driver.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use caudal_net::{Driver, Handle, IrohConfig, IrohLink};
 use caudal_proto::engine::EngineConfig;
@@ -77,4 +77,33 @@ pub fn random<const N: usize>() -> Result<[u8; N], NodeError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| NodeError::Random(error.to_string()))?;
     Ok(bytes)
+}
+
+/// Where others reach a server that listens on `addr`. One that listens on every address is shown with this computer's own:
+/// nobody can dial 0.0.0.0.
+pub fn reachable(addr: SocketAddr) -> SocketAddr {
+    if !addr.ip().is_unspecified() {
+        return addr;
+    }
+    // Connecting a UDP socket sends nothing: it asks which of this computer's addresses leads out (RFC 5737's network).
+    let own = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).and_then(|()| socket.local_addr())
+    });
+    let ip = own.map_or(Ipv4Addr::LOCALHOST.into(), |own| own.ip());
+    SocketAddr::new(ip, addr.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_to_dial_every_address() {
+        let here: SocketAddr = "192.168.1.2:7777".parse().unwrap();
+        assert_eq!(reachable(here), here);
+        for all in ["0.0.0.0:7777", "[::]:7777"] {
+            let shown = reachable(all.parse().unwrap());
+            assert!(!shown.ip().is_unspecified() && shown.port() == 7777, "{shown}");
+        }
+    }
 }

@@ -35,6 +35,8 @@ pub struct Recorded {
 #[derive(Debug)]
 pub struct Recording {
     path: PathBuf,
+    /// There was no such file before.
+    is_new: bool,
     sink: Sink,
     writer: StreamWriter,
     recorded: Recorded,
@@ -52,9 +54,11 @@ impl Recording {
     /// # Errors
     /// When it cannot be created.
     pub async fn open(output: &Output) -> Result<Self, NodeError> {
+        let mut is_new = false;
         let (path, sink) = match output {
             Output::File(path) => {
                 // What the file held stays until there is something to write.
+                is_new = !path.exists();
                 let mut open = tokio::fs::OpenOptions::new();
                 let file = open.write(true).create(true).truncate(false).open(path).await;
                 let file = file.map_err(|source| NodeError::Output { path: path.clone(), source })?;
@@ -62,7 +66,7 @@ impl Recording {
             }
             Output::Stdout => (PathBuf::from("standard output"), Sink::Pipe(tokio::io::stdout())),
         };
-        Ok(Self { path, sink, writer: StreamWriter::recording(), recorded: Recorded::default() })
+        Ok(Self { path, is_new, sink, writer: StreamWriter::recording(), recorded: Recorded::default() })
     }
 
     /// Where it goes.
@@ -106,6 +110,10 @@ impl Recording {
                 Some(Read::Skipped(parts)) => self.recorded.skipped += parts,
                 None => break,
             }
+        }
+        if self.recorded.parts == 0 && self.is_new {
+            // Nothing came: no empty file stays behind.
+            let _ = tokio::fs::remove_file(&self.path).await;
         }
         match self.flush().await {
             Ok(()) => Ok(self.recorded),

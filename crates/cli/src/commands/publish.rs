@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use caudal_node::http::{HttpServer, Shown};
 use caudal_node::network::{NetworkConfig, random};
 use caudal_node::source::{CardSettings, InputConfig, RtmpServer, RtmpSettings, Source, SourceConfig};
-use caudal_tracker::descriptor::NAME_CHARS_MAX;
+use caudal_tracker::descriptor::{Descriptor, DescriptorError, NAME_CHARS_MAX};
 use caudal_tracker::link::Link;
 use caudal_tracker::url::AllowedUrl;
 use serde_json::json;
@@ -37,6 +37,14 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
     warn_of_strangers(args.listen);
     let kept = ChannelKey::open(args.key.as_deref(), &args.name)?;
     let channel = kept.key.channel();
+    let words = Descriptor {
+        description: args.description.clone(),
+        language: args.language.clone(),
+        ..Descriptor::new(channel, &args.name, 0)
+    };
+    if let Err(DescriptorError::Member { member, why }) = words.validate() {
+        return Err(Failure::usage(anyhow::anyhow!("--{member} {why}")));
+    }
     let _on_air = go_on_air(&channel)?;
     let trackers_of_link = trackers.iter().map(|url: &AllowedUrl| url.url().clone()).collect();
     let link = Link { channel, trackers: trackers_of_link, name: Some(args.name.clone()) }.to_string();

@@ -1,6 +1,7 @@
 //! `caudal tracker`
 
 use anyhow::Context as _;
+use caudal_node::network::reachable;
 use caudal_tracker::server::{Tracker, TrackerConfig};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -22,7 +23,7 @@ pub(crate) async fn run(args: TrackerArgs) -> Result<(), Failure> {
         let addr = args.listen;
         format!("cannot listen on {addr}; is another program using the port? Choose another with --listen")
     })?;
-    let url = format!("http://{}", listener.local_addr()?);
+    let url = format!("http://{}", reachable(listener.local_addr()?));
     if args.json {
         print_json(&json!({ "ready": true, "role": "tracker", "http": url }))?;
     } else {

@@ -185,6 +185,8 @@ impl Advisor {
                 self.drift_window = None;
                 self.last_key_us = None;
                 (self.video.last, self.audio.last) = (None, None);
+                // Another encoder, perhaps: what the last one sent says nothing of it.
+                (self.video.first_us, self.audio.first_us) = (None, None);
             }
             Ingest::Warning(_) | Ingest::End => {}
         }
@@ -391,10 +393,10 @@ impl Advisor {
 
     fn missing_track(&mut self) {
         let alone = |here: &Meter, other: &Meter| {
-            let since = here.first_us?;
             if other.first_us.is_some() {
                 return Some(false);
             }
+            let since = here.first_us?;
             (here.last?.0.saturating_sub(since) >= TRACK_MISSING_US).then_some(true)
         };
         let (video_only, audio_only) = (alone(&self.video, &self.audio), alone(&self.audio, &self.video));
@@ -528,5 +530,35 @@ mod tests {
         watch.video(0, 10, 50, 100, 1.0);
         assert_eq!(watch.codes(), ["no-audio"]);
         assert!(watch.1[0].text.contains("no sound"));
+    }
+
+    #[test]
+    fn each_encoder_is_told_what_it_lacks() {
+        let sound = |watch: &mut Watch, from: u64, to: u64| {
+            for n in from * 50..to * 50 {
+                watch.0.observe(&Ingest::Sample(Sample {
+                    track: TrackKind::Audio,
+                    dts: n as i64 * 1800,
+                    pts: n as i64 * 1800,
+                    key: true,
+                    data: Bytes::from_static(&[0; 200]),
+                    arrived_unix_us: START + n * 20_000,
+                }));
+            }
+            watch.1.extend(std::iter::from_fn(|| watch.0.poll_advice()));
+        };
+        let mut watch = Watch::new(None, BOTH);
+        watch.video(0, 1, 50, 100, 1.0);
+        sound(&mut watch, 0, 1);
+        assert_eq!(watch.codes(), [""; 0]);
+        watch.0.observe(&Ingest::Discontinuity);
+        sound(&mut watch, 2, 20);
+        assert_eq!(watch.codes(), ["no-video"]);
+        watch.0.observe(&Ingest::Discontinuity);
+        watch.video(21, 40, 50, 100, 1.0);
+        assert_eq!(watch.codes(), ["no-video", "no-audio"]);
+        watch.0.observe(&Ingest::Discontinuity);
+        sound(&mut watch, 41, 60);
+        assert_eq!(watch.codes(), ["no-video", "no-audio", "no-video"]);
     }
 }

@@ -79,7 +79,7 @@ impl RtmpServer {
     /// The URL to type into an encoder; the key goes into its own field.
     pub fn url(&self) -> String {
         let addr = self.listener.local_addr().unwrap_or(self.settings.listen);
-        format!("rtmp://{addr}/{}", self.settings.app)
+        format!("rtmp://{}/{}", crate::network::reachable(addr), self.settings.app)
     }
 
     /// The stream key.

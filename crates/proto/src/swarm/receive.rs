@@ -66,11 +66,11 @@ impl Swarm {
             }
             return;
         }
+        // A forgery is one whether it was asked for or not; five genuine ones at most are looked at for nothing.
+        let Some(chunk) = self.verify(now, peer, chunk, &certificate) else { return };
         if !welcome {
             self.strike(now, peer, "it sent chunks that nobody asked it for");
-            return;
-        }
-        if let Some(chunk) = self.verify(now, peer, chunk, &certificate) {
+        } else {
             self.take(now, peer, head, chunk, s);
         }
     }
