@@ -326,6 +326,22 @@ fn odd_timestamps_lone_tracks_and_new_resolutions_are_survived() {
     let (_, status) = studio.viewer.end();
     assert!(status.success());
     probes(&path);
+    decodes(&path);
+}
+
+/// ffmpeg decodes the picture, whatever size it has: all but a group of pictures for each change.
+fn decodes(path: &Path) {
+    let out = Command::new("ffprobe")
+        .args(["-v", "quiet", "-select_streams", "v", "-count_frames", "-count_packets", "-of", "csv=p=0"])
+        .args(["-show_entries", "stream=nb_read_frames,nb_read_packets"])
+        .arg(path)
+        .output()
+        .expect("ffprobe is installed");
+    let counts = String::from_utf8_lossy(&out.stdout);
+    let counts: Vec<f64> = counts.trim().split(',').filter_map(|count| count.parse().ok()).collect();
+    let [frames, packets] = counts[..] else { panic!("ffprobe counted {counts:?}") };
+    println!("{frames} of {packets} pictures can be decoded");
+    assert!(packets > 300.0 && frames >= packets * 0.97, "{frames} of {packets} pictures can be decoded");
 }
 
 fn probes(path: &Path) {

@@ -338,7 +338,7 @@ impl Held {
 /// Parts to one playable fragmented MP4 stream: `ftyp moov (prft moof mdat)*`.
 ///
 /// The init data is written first. Where only the picture's parameters change afterwards, they come in band from then on,
-/// before each key frame: demuxers skip a second `moov`. Where more changes (the sound, the tracks) the new init
+/// before each key frame: demuxers skip a second `moov`. Where more changes (the sound, another track) the new init
 /// data is written too, which MediaSource accepts. Nothing else is rewritten, but for the times of a recording. Parts
 /// before the first segment start give nothing.
 #[derive(Debug, Default)]

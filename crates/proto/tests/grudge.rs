@@ -246,7 +246,7 @@ fn who_acknowledges_nothing_holds_up_nobody_else() {
         bench.connect(id(100 + n), MS(60));
         for _ in 0..5 {
             let edge = bench.signer.next_number();
-            let chunks = RangeList::from_ranges([edge.saturating_sub(20)..edge]);
+            let chunks = RangeList::from_numbers(edge.saturating_sub(20)..edge);
             bench.say(id(100 + n), &Message::Request(Request { deadline_ms: 400, joining: true, chunks }));
             bench.run(MS(100));
         }
@@ -274,13 +274,13 @@ fn requests_that_expire_at_once_use_up_nothing() {
     bench.run(MS(5000));
     for _ in 0..50 {
         let edge = bench.signer.next_number();
-        let chunks = RangeList::from_ranges([edge.saturating_sub(64)..edge]);
+        let chunks = RangeList::from_numbers(edge.saturating_sub(64)..edge);
         bench.say(id(100), &Message::Request(Request { deadline_ms: 0, joining: false, chunks }));
         bench.run(MS(50));
     }
     let before = bench.sent.get(&id(51)).copied().unwrap_or(0);
     let edge = bench.signer.next_number();
-    let chunks = RangeList::from_ranges([edge - 40..edge - 36]);
+    let chunks = RangeList::from_numbers(edge - 40..edge - 36);
     bench.say(id(51), &Message::Request(Request { deadline_ms: 400, joining: false, chunks }));
     bench.run(MS(500));
     assert!(bench.sent.get(&id(51)).copied().unwrap_or(0) - before > 4 * 4_000, "its repair was served");

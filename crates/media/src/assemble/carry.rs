@@ -1,4 +1,4 @@
-//! A picture whose parameters change, told under the init data that the reader has already.
+//! A picture whose parameters change, or a track that is missing for a while, told under the init data that the reader has already.
 //!
 //! A second `moov` in a stream is skipped by demuxers (ffmpeg's says so), and what follows is decoded with the wrong
 //! parameters. H.264 parameter sets may also come in band, before each key frame (ISO/IEC 14496-10 §7.4.1.2.1): decoders
@@ -23,17 +23,26 @@ pub(super) struct Carry {
 }
 
 impl Carry {
-    /// From the tracks that the reader was told of to those that there are `now`; `None` where they differ in more than the
-    /// picture's parameters.
+    /// From the tracks that the reader was told of to those that there are `now`: perhaps fewer, and the picture with other
+    /// parameters. `None` where more differs.
     pub(super) fn new(told: &[InitTrack], now: &[InitTrack]) -> Option<Self> {
-        let alike = told.len() == now.len()
-            && told.iter().zip(now).all(|(a, b)| {
+        let is_told = |b: &InitTrack| {
+            let alike = |a: &InitTrack| {
                 let timed = (a.id, a.kind, a.config.timescale) == (b.id, b.kind, b.config.timescale);
                 timed && (a.kind == TrackKind::Video || a.config == b.config)
-            });
-        let video = now.iter().find(|track| track.kind == TrackKind::Video).filter(|_| alike)?;
-        let Codec::H264 { avcc } = &video.config.codec else { return None };
-        Some(Self { tracks: now.to_vec(), parameter_sets: parameter_sets(avcc)? })
+            };
+            told.iter().any(alike)
+        };
+        if !now.iter().all(is_told) {
+            return None;
+        }
+        let picture = now.iter().find(|track| track.kind == TrackKind::Video);
+        let parameter_sets = match picture.map(|track| &track.config.codec) {
+            Some(Codec::H264 { avcc }) => parameter_sets(avcc)?,
+            Some(_) => return None,
+            None => Bytes::new(),
+        };
+        Some(Self { tracks: now.to_vec(), parameter_sets })
     }
 
     /// The part `number`, with the parameter sets before each key frame.

@@ -117,14 +117,12 @@ impl Swarm {
             let sub = &self.substreams[(number % k) as usize];
             let parent_has =
                 sub.parent().map(|p| self.neighbours.get(&p).is_some_and(|n| n.have.contains(number)));
-            let age = match self.store.signed_since(number) {
+            let age = match self.store.known_since(number) {
                 Some(since) => now.since(since),
-                None if number < self.store.edge() => Duration::MAX,
-                // Nobody but neighbours say that it exists: its parent will bring it, if there is one.
+                None if number < edge => Duration::MAX,
+                // Nobody but a neighbour says that it exists: its parent will bring it, if there is one.
                 None if parent_has.is_some() && policy.overlay != Overlay::Mesh => continue,
-                None => {
-                    self.store.known_since(number).map_or(policy.pull_orphan_after, |since| now.since(since))
-                }
+                None => policy.pull_orphan_after,
             };
             let usual = policy.pull_age(parent_has, sub.lateness());
             let unproven = parent_has.is_some() && !sub.is_proven() && policy.overlay == Overlay::Hybrid;

@@ -146,7 +146,9 @@ impl Store {
     /// Since when `number` is known to exist; `None` when it is not, or has been for longer than remembered.
     pub(crate) fn known_since(&self, number: u64) -> Option<Timestamp> {
         if number >= self.edge {
-            return (number < self.rumour.0).then_some(self.rumour.1);
+            // While signatures keep coming, what is claimed beyond them is no older than the last of them.
+            let signed = self.edge_steps.back().map_or(Timestamp::ZERO, |(_, since)| *since);
+            return (number < self.rumour.0).then_some(self.rumour.1.max(signed));
         }
         self.signed_since(number)
     }
