@@ -6,6 +6,7 @@ use caudal_net::{Driver, Handle, IrohConfig, IrohLink};
 use caudal_proto::engine::EngineConfig;
 use caudal_proto::id::{PeerId, SecretKey};
 use caudal_proto::io::Event;
+use caudal_tracker::url::AllowedUrl;
 use tokio::sync::mpsc;
 
 use crate::NodeError;
@@ -77,6 +78,11 @@ pub fn random<const N: usize>() -> Result<[u8; N], NodeError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| NodeError::Random(error.to_string()))?;
     Ok(bytes)
+}
+
+/// LAN mode: every tracker is on this computer's own network. One inside must not open it to the peers of one outside.
+pub(crate) fn is_lan(trackers: &[AllowedUrl]) -> bool {
+    !trackers.is_empty() && trackers.iter().all(AllowedUrl::is_lan)
 }
 
 /// Where others reach a server that listens on `addr`. One that listens on every address is shown with this computer's own:

@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 use crate::NodeError;
 use crate::clock::{unix_ms, unix_us};
 use crate::live::Live;
-use crate::network::{Network, NetworkConfig, random_key};
+use crate::network::{Network, NetworkConfig, is_lan, random_key};
 use crate::report::{InputReport, SCHEMA, SourceReport};
 use crate::tracking::{News, SourceSide, Tracking, TrackingConfig};
 use crate::viewer::{RETENTION, check, peers};
@@ -212,7 +212,7 @@ impl Source {
             },
             upload: true,
             retention: RETENTION,
-            lan: config.trackers.iter().any(AllowedUrl::is_lan),
+            lan: is_lan(&config.trackers),
             policy: Policy::default(),
             verifier: Box::new(Ed25519Verifier),
         };

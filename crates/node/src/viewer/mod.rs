@@ -20,7 +20,7 @@ use crate::NodeError;
 use crate::clock::unix_us;
 use crate::live::Live;
 use crate::meter::Meter;
-use crate::network::{Network, NetworkConfig};
+use crate::network::{Network, NetworkConfig, is_lan};
 use crate::report::{Check, PeerReport, SCHEMA, ViewerReport};
 use crate::tracking::{News, Tracking, TrackingConfig};
 use playout::{Played, Playout};
@@ -124,8 +124,7 @@ impl Viewer {
     pub async fn start(config: ViewerConfig) -> Result<Self, NodeError> {
         let upload_bps = config.network.upload_limit_bps;
         let network = Network::start(config.network).await?;
-        // A link may name several: one inside must not open this computer's network to the peers of one outside.
-        let lan = !config.trackers.is_empty() && config.trackers.iter().all(AllowedUrl::is_lan);
+        let lan = is_lan(&config.trackers);
         let swarm = SwarmConfig {
             channel: config.channel,
             rendition: RenditionId(0),

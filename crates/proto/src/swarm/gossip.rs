@@ -112,4 +112,19 @@ impl Swarm {
             }
         }
     }
+
+    /// There are viewers, and on this uplink and most of theirs chunks hardly wait.
+    pub(super) fn uplinks_clear(&self) -> bool {
+        let limit = self.config.policy.queueing_wait;
+        let viewers = self.neighbours.values().any(|n| n.met && !n.source);
+        viewers && self.uplink.usual_wait <= limit && !self.is_busy(limit)
+    }
+
+    /// Chunks wait longer than `limit` on the uplinks of most neighbours: there is little to spare for what lies back.
+    pub(super) fn is_busy(&self, limit: Duration) -> bool {
+        let viewers = || self.neighbours.values().filter(|n| n.met && !n.source);
+        let waiting = viewers().filter(|n| n.wait() > limit).count();
+        // One may lie.
+        waiting > 1 && waiting * 2 >= viewers().count()
+    }
 }

@@ -179,21 +179,6 @@ impl Swarm {
         filled.or(starts.last_key_value()).map(|(number, (.., peer))| (*number, *peer))
     }
 
-    /// There are viewers, and on this uplink and most of theirs chunks hardly wait.
-    pub(super) fn uplinks_clear(&self) -> bool {
-        let limit = self.config.policy.queueing_wait;
-        let viewers = self.neighbours.values().any(|n| n.met && !n.source);
-        viewers && self.uplink.usual_wait <= limit && !self.is_busy(limit)
-    }
-
-    /// Chunks wait longer than `limit` on the uplinks of most neighbours: there is little to spare for what lies back.
-    fn is_busy(&self, limit: Duration) -> bool {
-        let viewers = || self.neighbours.values().filter(|n| n.met && !n.source);
-        let waiting = viewers().filter(|n| n.wait() > limit).count();
-        // One may lie.
-        waiting > 1 && waiting * 2 >= viewers().count()
-    }
-
     /// How long until the segment after the one that `named_by` says began with `start`, where it is better to wait for
     /// it than to fetch what has passed of this one: there is little to spare, and it is not long.
     fn wait_for_next(&self, now: Timestamp, start: u64, named_by: PeerId) -> Option<Duration> {

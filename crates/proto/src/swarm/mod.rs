@@ -121,6 +121,8 @@ pub(crate) struct Swarm {
     overdue: (i64, Timestamp),
     /// Chunks that this source gave to anybody.
     given_out: neighbour::Recent,
+    /// Those that it let through to a first asker, whatever was spent, and that have not expired since.
+    promised: neighbour::Recent,
     /// Which substreams this node relays as a matter of course, see [`Policy::is_interior`](policy::Policy).
     class: u8,
     /// It is not changed before.
@@ -194,6 +196,7 @@ impl Swarm {
             rng: fastrand::Rng::with_seed(seed),
             overdue: (0, now),
             given_out: neighbour::Recent::default(),
+            promised: neighbour::Recent::default(),
             class: config.policy.usual_class(&local),
             class_at: now,
             unix_offset_us: 0,

@@ -303,7 +303,10 @@ impl Swarm {
             let is_busy = wait > limit || !overdue && standing > policy.serve_standing;
             // What the source has not given to anybody nobody can have: it goes once, whatever else was spent. Only while
             // players wait for it, and while it is known what was given.
-            let only_here = is_source && age < ONLY_HERE_MAX && !self.given_out.contains(number);
+            let only_here = is_source
+                && age < ONLY_HERE_MAX
+                && !self.given_out.contains(number)
+                && !self.promised.contains(number);
             match self.store.get(number) {
                 None => absent.push(number),
                 Some(_) if neighbour.serving >= SERVING_MAX => refused.push(number),
@@ -313,7 +316,7 @@ impl Swarm {
                 Some(held) => {
                     let bytes = held.chunk.encoded().len() as u64;
                     if only_here {
-                        self.given_out.note(number);
+                        self.promised.note(number);
                     } else if !neighbour.standing.charge(now, bytes, allowance) {
                         refused.push(number);
                         continue;
@@ -403,6 +406,13 @@ impl Swarm {
 
     /// An offer left the uplink: sent, or dropped there.
     pub(crate) fn offer_done(&mut self, done: &Done) {
+        let unsent = done.requested && !done.merged && done.sent_bytes.is_none();
+        if unsent && self.is_source() {
+            // It was booked when it was admitted: a request that expires at once must not use up what is for others.
+            let held = self.store.get(done.number);
+            self.savings += held.map_or(0, |held| i64::from(held.chunk.header().len));
+            self.promised.forget(done.number);
+        }
         if let Some(neighbour) = self.neighbours.get_mut(&done.peer) {
             neighbour.serving = neighbour.serving.saturating_sub(usize::from(done.requested));
             if let Some(bytes) = done.sent_bytes {
@@ -410,11 +420,7 @@ impl Swarm {
                 self.stats.bytes_out += bytes;
                 neighbour.standing.given.note(done.number);
                 self.given_out.note(done.number);
-            } else if done.requested && !done.merged {
-                // It was booked when it was admitted: a request that expires at once must not use up what is for others.
-                let bytes = self.store.get(done.number).map_or(0, |held| i64::from(held.chunk.header().len));
-                self.savings += bytes;
-                self.given_out.forget(done.number);
+            } else if unsent {
                 // Every request is answered: what expired in the queue may be asked of somebody else.
                 let chunks = RangeList::from_numbers([done.number]);
                 neighbour.send(&Message::Refuse { reason: RefuseReason::Busy, chunks });
