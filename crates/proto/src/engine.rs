@@ -2,6 +2,7 @@
 //!
 //! Owns connections and which swarms speak on them. Never decides about delivery: swarms choose, the uplink orders.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::ToString as _;
 use alloc::vec::Vec;
@@ -96,7 +97,8 @@ pub struct Engine {
     rng: fastrand::Rng,
     now: Timestamp,
     unix_offset_us: i64,
-    swarms: BTreeMap<ChannelId, (u8, Swarm)>,
+    /// Boxed: each is taken out while its outputs are carried out.
+    swarms: BTreeMap<ChannelId, (u8, Box<Swarm>)>,
     connections: BTreeMap<PeerId, Connection>,
     uplink: Uplink,
     sweep_at: Timestamp,
@@ -224,7 +226,7 @@ impl Engine {
         let channel = config.channel;
         let free = (0..SWARMS_MAX as u8).find(|handle| self.swarms.values().all(|(used, _)| used != handle));
         let Some(handle) = free.filter(|_| !self.swarms.contains_key(&channel)) else { return };
-        let mut swarm = Swarm::new(now, config, self.config.local, handle, self.rng.u64(..));
+        let mut swarm = Box::new(Swarm::new(now, config, self.config.local, handle, self.rng.u64(..)));
         swarm.set_unix_offset(self.unix_offset_us);
         self.swarms.insert(channel, (handle, swarm));
     }
@@ -354,7 +356,8 @@ impl Engine {
 
     /// Moves what swarms want into the uplink, and what the uplink releases out.
     fn pump(&mut self, now: Timestamp) {
-        let channels: Vec<ChannelId> = self.swarms.keys().copied().collect();
+        let having = self.swarms.iter().filter(|(_, (_, swarm))| swarm.has_output());
+        let channels: Vec<ChannelId> = having.map(|(channel, _)| *channel).collect();
         for channel in channels {
             if let Some((handle, mut swarm)) = self.swarms.remove(&channel) {
                 self.drain(now, channel, &mut swarm);

@@ -40,7 +40,7 @@ fn the_strong_climb_past_those_who_came_before() {
 #[test]
 fn nobody_relays_a_few_substreams_while_the_others_have_room() {
     let mut uneven = Vec::new();
-    for seed in 0..12 {
+    for seed in 0..16 {
         let net = Net {
             viewer_bps: Some(1_500_000),
             source_bps: Some(6_000_000),
@@ -60,6 +60,8 @@ fn nobody_relays_a_few_substreams_while_the_others_have_room() {
         uneven.push(even.count().abs_diff(10));
         world.assert_peace();
     }
-    // Without moving over: 12 to 8 for four seeds of twelve.
-    assert!(uneven.iter().all(|off| *off <= 1), "so many of 20 too many on one side: {uneven:?}");
+    // Without moving over 18 in all and 3 at worst; with it 5.
+    let all: usize = uneven.iter().sum();
+    assert!(all <= 10, "so many of 20 too many on one side: {uneven:?}");
+    assert!(uneven.iter().all(|off| *off <= 2), "so many of 20 too many on one side: {uneven:?}");
 }

@@ -55,6 +55,8 @@ use tree::Substream;
 const TICK: Duration = Duration::from_millis(80);
 /// A settled swarm looks around with messages, too, this often at most.
 const TEND_PERIOD: Duration = Duration::from_millis(25);
+/// One that seeks a start or parents looks around this often at most.
+const TEND_PERIOD_UNSETTLED: Duration = Duration::from_millis(4);
 /// Most peers remembered as banned.
 const BANNED_MAX: usize = 1024;
 /// Most outputs that wait to be polled; a driver that drains after each input never meets it.
@@ -169,8 +171,8 @@ pub(crate) struct Swarm {
     displace_at: Timestamp,
     next_ping: u32,
     tick_at: Timestamp,
-    /// A settled swarm does not look around before.
-    tend_at: Timestamp,
+    /// When this node last looked around.
+    tended: Timestamp,
     second_at: Timestamp,
     need_peers_at: Timestamp,
     need_peers_after: Duration,
@@ -228,7 +230,7 @@ impl Swarm {
             displace_at: now,
             next_ping: 0,
             tick_at: now,
-            tend_at: now,
+            tended: now,
             second_at: now,
             need_peers_at: now,
             need_peers_after: Duration::from_millis(500),
@@ -267,6 +269,10 @@ impl Swarm {
         self.tick_at
     }
 
+    pub(crate) fn has_output(&self) -> bool {
+        !self.out.is_empty()
+    }
+
     pub(crate) fn poll(&mut self) -> Option<SwarmOutput> {
         self.out.pop_front()
     }
@@ -290,7 +296,7 @@ impl Swarm {
 
     /// What may change with every message, too.
     fn tend(&mut self, now: Timestamp) {
-        self.tend_at = now + TEND_PERIOD;
+        self.tended = now;
         self.try_join(now);
         self.tend_trees(now);
         self.pull(now);
@@ -413,9 +419,13 @@ impl Swarm {
 
     /// All messages of a frame were handed in.
     pub(crate) fn frame_done(&mut self, now: Timestamp) {
-        // Who is settled need not look around at every message.
-        if now >= self.tend_at || self.is_unsettled() {
+        // Nobody looks around at every message: of those that come together the last one matters.
+        let is_unsettled = self.is_unsettled();
+        let at = self.tended + if is_unsettled { TEND_PERIOD_UNSETTLED } else { TEND_PERIOD };
+        if now >= at {
             self.tend(now);
+        } else if is_unsettled {
+            self.tick_at = self.tick_at.min(at);
         }
         self.flush();
     }

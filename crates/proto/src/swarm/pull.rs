@@ -36,8 +36,10 @@ const BUSY_FOR_JOINING: Duration = Duration::from_millis(120);
 const ONLY_HERE_MAX: Duration = Duration::from_secs(3);
 /// What is not spent on overdue holes is saved for this long.
 const OVERDUE_SAVED: Duration = Duration::from_secs(1);
-/// Holes are asked for this often at most, all that are due at once; joiners ask as they go.
+/// Holes are asked for this often at most, all that are due at once …
 const PULL_PERIOD: Duration = Duration::from_millis(100);
+/// … by joiners this often: they ask as they go. Nobody looks for any more often.
+const LOOK_PERIOD: Duration = Duration::from_millis(10);
 
 /// Neighbours unheard of for longer are asked later, by as much.
 const QUIET: Duration = Duration::from_millis(600);
@@ -45,12 +47,13 @@ const QUIET: Duration = Duration::from_millis(600);
 impl Swarm {
     pub(super) fn pull(&mut self, now: Timestamp) {
         let Phase::Joined { burst_end } = self.phase else { return };
-        self.end_locks(now);
-        self.guess_after.retain(|_, after| now < *after);
         // Every message is a chance to look; asking at each of them would make more packets than chunks.
         if now < self.pull_at {
             return;
         }
+        self.pull_at = now + LOOK_PERIOD;
+        self.end_locks(now);
+        self.guess_after.retain(|_, after| now < *after);
         let joining = self.is_joining(now);
         if !self.neighbours.values().any(|n| self.may_ask(now, n, joining)) {
             return;
