@@ -69,6 +69,9 @@ pub struct SimArgs {
     /// Departures that say goodbye.
     #[arg(long, default_value = "50%", value_name = "SHARE")]
     pub goodbyes: String,
+    /// A player waits this long for what is missing, and no longer asks for it then
+    #[arg(long, value_name = "TIME", default_value = "6s", value_parser = parse_duration)]
+    pub patience: Duration,
     /// Clocks differ by up to this.
     #[arg(long, default_value = "0s", value_parser = parse_duration, value_name = "TIME")]
     pub skew: Duration,
@@ -151,6 +154,7 @@ impl SimArgs {
         config.source_fill = self.source_fill;
         config.churn = self.churn()?;
         config.goodbyes = event::percent(&self.goodbyes).ok_or_else(|| range("--goodbyes: expected 50%"))?;
+        config.patience = self.patience;
         config.skew = self.skew;
         if let Some(loss) = &self.loss {
             let loss = event::percent(loss).filter(|loss| *loss <= 0.5);

@@ -154,18 +154,23 @@ impl World {
         self.check_healed();
     }
 
-    /// Whoever was there throughout has every chunk from a partition's beginning on.
+    /// Whoever was there throughout has every chunk of a partition that players still waited for when it healed, and all
+    /// that came afterwards.
     fn check_healed(&mut self) {
         let end = self.end();
-        let partitions: Vec<u64> = self
+        let patience = self.config.patience.as_micros() as u64;
+        let partitions: Vec<(u64, u64)> = self
             .events()
             .filter_map(|(at, what, _)| match what {
-                What::Partition(_, span) if at + span.as_micros() as u64 + HEALED_US <= end => Some(at),
+                What::Partition(_, span) => Some((at, at + span.as_micros() as u64)),
                 _ => None,
             })
+            .filter(|(_, healed)| healed + HEALED_US <= end)
             .collect();
-        for at in partitions {
-            let of_that_time = |at_: u64| (at..end - HEALED_US).contains(&at_);
+        for (at, healed) in partitions {
+            // What is asked for then needs a moment to come.
+            let from = at.max((healed + HEALED_US).saturating_sub(patience));
+            let of_that_time = |at_: u64| (from..end - HEALED_US).contains(&at_);
             for index in 1..self.nodes.len() {
                 let node = &self.nodes[index];
                 let was_there = node.record.startup.is_some() && node.record.joined < at && node.is_alive();

@@ -73,6 +73,8 @@ pub struct SimConfig {
     pub churn: Churn,
     /// Of departures that say goodbye.
     pub goodbyes: f64,
+    /// A player waits this long for what is missing: as a viewer's node does.
+    pub patience: Duration,
     /// Clocks differ by up to this either way.
     pub skew: Duration,
     /// Seeds everything.
@@ -113,6 +115,7 @@ impl SimConfig {
             source_fill: 0.75,
             churn: Churn::Exponential(Duration::from_secs(600)),
             goodbyes: 0.5,
+            patience: Duration::from_secs(6),
             skew: Duration::ZERO,
             seed: 1,
             policy: Policy::default(),
@@ -162,6 +165,8 @@ impl SimConfig {
             Churn::None => true,
             Churn::Exponential(mean) | Churn::HeavyTailed(mean) => mean >= Duration::from_secs(1),
         };
-        range(sessions, "sessions of at least 1s are expected")
+        range(sessions, "sessions of at least 1s are expected")?;
+        let patience = (Duration::from_millis(500)..=Duration::from_secs(60)).contains(&self.patience);
+        range(patience, "a player's patience from 500ms to 60s is expected")
     }
 }

@@ -7,13 +7,15 @@ use bytes::Bytes;
 use caudal_proto::broadcast::{Certificate, CertificateTerms, LiveNote};
 use caudal_proto::chunk::{Chunk, Ed25519Verifier, Flags, PartIn, Signer, VerifiedChunk, Verify};
 use caudal_proto::id::{BroadcastId, ChannelId, RenditionId, SecretKey};
-use caudal_proto::io::Input;
+use caudal_proto::io::{Input, Playout};
 
 use super::{Happening, SOURCE, UNIX_START_US, World};
 use crate::config::SimConfig;
 
 /// Live notes are signed this often, µs.
 const NOTE_PERIOD_US: u64 = 3_000_000;
+/// Players are looked at this often, µs.
+const PLAY_PERIOD_US: u64 = 250_000;
 
 /// A chunk that was published.
 #[derive(Debug)]
@@ -180,6 +182,22 @@ impl World {
         }
         self.input(SOURCE, Input::Publish(channel, chunks));
         self.queue.push(now + span_us, Happening::Part(turn));
+    }
+
+    /// Players give up what has been missing for too long: their nodes no longer ask for it.
+    pub(super) fn play(&mut self) {
+        self.queue.push(self.now + PLAY_PERIOD_US, Happening::Play);
+        let patience = self.config.patience.as_micros() as u64;
+        let Some(&(epoch, base)) = self.broadcast.epochs.last() else { return };
+        let published = &self.broadcast.published[base..];
+        let next_number = published.partition_point(|p| p.at + patience < self.now) as u64;
+        let channel = self.channel();
+        for index in self.viewers().collect::<Vec<_>>() {
+            if self.nodes[index].record.epoch == epoch {
+                let playout = Playout { buffer_ms: 0, next_number };
+                self.input(index, Input::Playout(channel, playout));
+            }
+        }
     }
 
     pub(super) fn sign_note(&mut self, turn: u32) {

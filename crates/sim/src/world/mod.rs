@@ -92,6 +92,8 @@ pub(crate) enum Happening {
     },
     Part(u32),
     Note(u32),
+    /// Players step over what did not come in time.
+    Play,
     Track(u32),
     Unlist(u32),
     Extra(u32),
@@ -252,6 +254,7 @@ impl World {
             Happening::DialFailed { to, peer } => self.input(to as usize, Input::DialFailed(peer)),
             Happening::Part(broadcast) => self.part(broadcast),
             Happening::Note(broadcast) => self.sign_note(broadcast),
+            Happening::Play => self.play(),
             Happening::Track(index) => self.track(index as usize),
             Happening::Unlist(index) => self.unlist(index as usize),
             Happening::Extra(index) => self.extra(index as usize),

@@ -66,6 +66,7 @@ impl World {
         let from = self.measured_from();
         self.queue.push(from, Happening::Measure);
         self.queue.push(from, Happening::Look);
+        self.queue.push(self.now, Happening::Play);
         for (i, event) in self.config.events.iter().enumerate() {
             self.queue.push(from + event.at.as_micros() as u64, Happening::Scenario(i));
         }
