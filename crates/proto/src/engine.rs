@@ -200,7 +200,7 @@ impl Engine {
             Input::Path(peer, rtt) => {
                 if self.connections.contains_key(&peer) {
                     self.uplink.connected(now, peer, rtt);
-                    self.swarms.values_mut().for_each(|(_, swarm)| swarm.path(&peer, rtt));
+                    self.swarms.values_mut().for_each(|(_, swarm)| swarm.path(now, &peer, rtt));
                 }
             }
             Input::Control(peer, frame) => self.control(now, peer, frame),

@@ -54,7 +54,7 @@ pub fn set(policy: &mut Policy, text: &str) -> Result<(), SimError> {
         switch_gain_percent switch_gain switch_hold probe_after probe_timeout starve_after attach_timeout urgent_after
         pull_after pull_after_has pull_unproven_after pull_orphan_after lock pipeline pipeline_joining serve_wait
         serve_wait_joining serve_standing serve_after serve_after_joining push_expiry pull_expiry join_back join_back_max strikes_max
-        join_back_scarce scarce_wait requests_joining
+        join_back_scarce scarce_wait requests_joining near_worth queueing_wait
         source_repair_percent source_savings strike_decay note_period pex_period silence redial_after dial_period
     );
     match done {

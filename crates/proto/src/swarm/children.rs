@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::policy::{ACCEPT_NOBODY, ACCEPT_URGENT, Overlay, child_value};
+use super::policy::{ACCEPT_NOBODY, ACCEPT_URGENT, ChildView, Overlay};
 use super::tree::Substream;
 use super::{Offer, Role, Swarm, SwarmOutput};
 use crate::addr::is_dialable;
@@ -37,6 +37,7 @@ const SOURCE_NEIGHBOURS_MANY: usize = 12;
 pub(super) struct Child {
     pub(super) peer: PeerId,
     interior: bool,
+    upload_kbps: u32,
     value: u8,
     /// It was told to go elsewhere, and is pushed to until it has, or until then.
     pub(super) leaving: Option<Timestamp>,
@@ -45,9 +46,9 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// It relays, is to stay, and is worth at least `value`.
-    pub(super) fn outranks(&self, value: u8) -> bool {
-        self.interior && self.leaving.is_none() && self.value >= value
+    /// It relays, is to stay, and can upload at least this much.
+    pub(super) fn outranks(&self, upload_kbps: u32) -> bool {
+        self.interior && self.leaving.is_none() && self.upload_kbps >= upload_kbps
     }
 }
 
@@ -248,7 +249,12 @@ impl Swarm {
         if usize::from(s) >= self.substreams.len() {
             return;
         }
-        let value = child_value(attach.interior, attach.upload_kbps);
+        let child = ChildView {
+            interior: attach.interior,
+            upload_kbps: attach.upload_kbps,
+            one_way_us: self.neighbours.get(&peer).map_or(0, super::neighbour::Neighbour::one_way_us),
+        };
+        let value = self.config.policy.child_value(&child, self.rate_bps);
         let sub = &self.substreams[usize::from(s)];
         let path = sub.path();
         let verdict = if path.contains(&peer.tag()) || path.len() == PATH_LEN_MAX {
@@ -291,7 +297,14 @@ impl Swarm {
         let s = attach.substream;
         let sub = &mut self.substreams[usize::from(s)];
         sub.remove_child(&peer);
-        let child = Child { peer, interior: attach.interior, value, leaving: None, lift_at: now };
+        let child = Child {
+            peer,
+            interior: attach.interior,
+            upload_kbps: attach.upload_kbps,
+            value,
+            leaving: None,
+            lift_at: now,
+        };
         // Strongest first: the order in which a chunk is pushed.
         let at = sub
             .children

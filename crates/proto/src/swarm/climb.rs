@@ -7,7 +7,7 @@
 use core::time::Duration;
 
 use super::Swarm;
-use super::policy::{Overlay, child_value};
+use super::policy::Overlay;
 use crate::id::PeerId;
 use crate::time::Timestamp;
 use crate::wire::{Message, PexPeer};
@@ -23,8 +23,7 @@ impl Swarm {
         if self.is_source() || self.config.policy.overlay != Overlay::Hybrid {
             return;
         }
-        let own = child_value(true, self.upload_kbps());
-        let clearly_more = own.saturating_mul(2);
+        let clearly_more = self.upload_kbps().saturating_mul(2);
         for s in 0..self.substream_count() {
             let sub = &mut self.substreams[usize::from(s)];
             let Some(parent) = sub.parent() else { continue };

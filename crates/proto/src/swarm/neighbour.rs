@@ -12,6 +12,7 @@ use super::skew::Skew;
 use super::standing::Standing;
 use crate::id::PeerId;
 use crate::io::Connected;
+use crate::least::Least;
 use crate::time::Timestamp;
 use crate::wire::{FrameWriter, LAG_UNKNOWN_MS, Message, SegmentStart, State};
 
@@ -92,6 +93,8 @@ pub(crate) struct Neighbour {
     pub(crate) peer: PeerId,
     pub(crate) addr: Option<SocketAddr>,
     pub(crate) rtt: Duration,
+    /// Its least round trip lately: how far it is.
+    distance: Least<30_000>,
     /// It sent its HANDSHAKE for this swarm.
     pub(crate) met: bool,
     pub(crate) source: bool,
@@ -162,6 +165,7 @@ impl Neighbour {
             peer: connected.peer,
             addr: connected.addr,
             rtt: connected.rtt,
+            distance: Least::starting(now, connected.rtt),
             met: false,
             source: false,
             upload_kbps: 0,
@@ -219,6 +223,17 @@ impl Neighbour {
             1 => self.ready.pop(),
             _ => Some(self.ready.drain(..).flatten().collect()),
         }
+    }
+
+    /// Its round trip changed.
+    pub(crate) fn note_rtt(&mut self, now: Timestamp, rtt: Duration) {
+        self.rtt = rtt;
+        self.distance.note(now, rtt);
+    }
+
+    /// What half a round trip takes without queues, µs.
+    pub(crate) fn one_way_us(&self) -> u64 {
+        self.distance.get().as_micros() as u64 / 2
     }
 
     /// Anything arrived from it.

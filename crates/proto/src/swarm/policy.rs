@@ -72,6 +72,8 @@ pub struct Policy {
     pub starve_after: Duration,
     /// An application unanswered for this long, beyond two round trips, has failed.
     pub attach_timeout: Duration,
+    /// A child that is nearer by this much counts as much as one that can upload the stream once more.
+    pub near_worth: Duration,
     /// Without a parent for this long, any is asked, interior there or not.
     pub urgent_after: Duration,
     /// A hole is pulled when it is this old and the parent lacks the chunk …
@@ -165,7 +167,7 @@ impl Default for Policy {
             sibling_delay: ms(1),
             state_period_min: ms(350),
             state_period_max: ms(1000),
-            control_percent: 2,
+            control_percent: 1,
             switch_gain_percent: 15,
             switch_gain: ms(15),
             switch_hold: ms(500),
@@ -173,6 +175,7 @@ impl Default for Policy {
             probe_timeout: ms(150),
             starve_after: ms(900),
             attach_timeout: ms(250),
+            near_worth: ms(30),
             urgent_after: ms(200),
             pull_after: ms(450),
             pull_after_has: ms(600),
@@ -232,9 +235,18 @@ pub(crate) const ACCEPT_NOBODY: u8 = 255;
 /// The value of `accept` for: only those who find nobody else.
 pub(crate) const ACCEPT_URGENT: u8 = 254;
 
-/// What a child counts when slots are scarce, in 64 kbit/s: those that relay count by their upload, leaves nothing.
-pub(crate) fn child_value(interior: bool, upload_kbps: u32) -> u8 {
-    if interior { (upload_kbps / 64).clamp(1, 253) as u8 } else { 0 }
+/// Leaves count at most this: less than anybody who relays.
+const LEAF_VALUE_MAX: u64 = 3;
+
+/// A child as its parent weighs it; the child itself knows the same.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChildView {
+    /// It relays the substream.
+    pub(crate) interior: bool,
+    /// What it says it can upload.
+    pub(crate) upload_kbps: u32,
+    /// Half the least round trip between the two, µs.
+    pub(crate) one_way_us: u64,
 }
 
 impl Policy {
@@ -246,6 +258,19 @@ impl Policy {
     /// The interior class of `peer`, where nothing speaks for another.
     pub(crate) fn usual_class(&self, peer: &PeerId) -> u8 {
         (peer.tag() % u64::from(self.interior_every.max(1))) as u8
+    }
+
+    /// What a child counts when slots are scarce: those that relay by their upload, in 64 kbit/s, and by how near they are;
+    /// leaves by how near they are only.
+    pub(crate) fn child_value(&self, child: &ChildView, rate_bps: u64) -> u8 {
+        let near_us = (self.near_worth.as_micros() as u64).max(1);
+        let leaf = LEAF_VALUE_MAX.saturating_sub(child.one_way_us / near_us);
+        if !child.interior {
+            return leaf as u8;
+        }
+        let distance = child.one_way_us * (rate_bps / 64_000) / near_us;
+        let worth = u64::from(child.upload_kbps / 64).saturating_sub(distance);
+        (LEAF_VALUE_MAX + worth.max(1)).min(253) as u8
     }
 
     /// Children (over all substreams) that an upload carries.

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::children::{BACKLOG_MAX, Child};
-use super::policy::{Overlay, ParentView, Policy, child_value};
+use super::policy::{ChildView, Overlay, ParentView, Policy};
 use super::{Swarm, SwarmOutput};
 use crate::id::PeerId;
 use crate::time::Timestamp;
@@ -514,7 +514,7 @@ impl Swarm {
         let policy = &self.config.policy;
         let sub = &self.substreams[usize::from(s)];
         let interior = policy.is_interior(self.class, s);
-        let value = child_value(interior, self.upload_kbps());
+        let upload_kbps = self.upload_kbps();
         self.neighbours
             .values()
             .filter(|n| {
@@ -536,8 +536,14 @@ impl Swarm {
                     accept: n.state.substreams.get(usize::from(s))?.accept,
                     already: self.reliance(&n.peer),
                 };
+                let own = ChildView { interior, upload_kbps, one_way_us: n.one_way_us() };
                 policy
-                    .parent_score(&view, value, urgent, self.substream_count())
+                    .parent_score(
+                        &view,
+                        policy.child_value(&own, self.rate_bps),
+                        urgent,
+                        self.substream_count(),
+                    )
                     .map(|score| (score, n.peer, n.rtt))
             })
             .min()
