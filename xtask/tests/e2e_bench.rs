@@ -1,15 +1,19 @@
-//! `cargo xtask bench relay` as a whole, with a stand-in for `caudal`: namespaces are made and removed, the window is
-//! measured right, and Ctrl-C leaves nothing. Without root it must say that it needs root.
+//! `cargo xtask bench relay` and `bench swarm` as a whole, with a stand-in for `caudal`: namespaces are made and removed, the
+//! window is measured right, and Ctrl-C leaves nothing. Without root they must say that they need root.
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+fn relay(args: &[&str]) -> Command {
+    bench(&[&["relay", "--viewers", "3"], args].concat())
+}
+
 fn bench(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    command.args(["bench", "relay", "--viewers", "3", "--warm-up", "1s", "--runs", "1", "--caudal"]);
-    command.arg(env!("CARGO_BIN_EXE_caudal-stand-in")).args(args);
+    command.arg("bench").args(args).args(["--warm-up", "1s", "--runs", "1", "--caudal"]);
+    command.arg(env!("CARGO_BIN_EXE_caudal-stand-in"));
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -32,7 +36,7 @@ fn is_root() -> bool {
 #[test]
 fn a_chain_of_three_is_measured_right() {
     let file = scratch("report.json");
-    let child = bench(&["--duration", "2s", "--json", file.to_str().unwrap()]).spawn().unwrap();
+    let child = relay(&["--duration", "2s", "--json", file.to_str().unwrap()]).spawn().unwrap();
     let pid = child.id();
     let done = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&done.stderr);
@@ -71,14 +75,65 @@ fn a_chain_of_three_is_measured_right() {
     assert!(String::from_utf8_lossy(&done.stdout).contains("| wire ÷ useful"));
 }
 
+/// Over the link emulator: delays and rates as in the case *hd*, on which the stand-in's chain has no bearing.
+#[test]
+fn a_chain_of_ten_over_the_emulator_is_measured_right() {
+    let has_tun = Path::new("/dev/net/tun").exists();
+    if is_root() && !has_tun {
+        eprintln!("not run: it needs root and /dev/net/tun");
+        return;
+    }
+    let file = scratch("swarm.json");
+    let child = bench(&["swarm", "--case", "hd", "--duration", "2s", "--json", file.to_str().unwrap()])
+        .spawn()
+        .unwrap();
+    let pid = child.id();
+    let done = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    if !is_root() {
+        assert_eq!(done.status.code(), Some(3), "{said}");
+        assert!(said.contains("root"), "{said}");
+        return;
+    }
+    assert_eq!(namespaces_of(pid), [""; 0]);
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&file).expect(&said)).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let [case] = &report["cases"].as_array().unwrap()[..] else { panic!("{report}") };
+    assert_eq!(case["case"], "hd");
+    let [run] = &case["runs"].as_array().unwrap()[..] else { panic!("{report}") };
+    for (name, expected, tolerance) in [
+        ("wire_ratio", 1228.0 / 1200.0, 0.05),
+        ("source_copies", 1228.0 / 1200.0, 0.05),
+        ("offload_ratio", 0.9, 0.02),
+    ] {
+        let figure = run[name].as_f64().unwrap_or_else(|| panic!("no {name}: {report}"));
+        assert!((figure - expected).abs() < tolerance, "{name}: {figure}, expected {expected}");
+    }
+    assert!(case["checks"].as_array().is_some_and(|checks| checks.len() == 3), "{report}");
+    assert_eq!(report["ok"], true, "{report}");
+    assert_eq!(done.status.code(), Some(0), "{said}");
+    assert!(String::from_utf8_lossy(&done.stdout).contains("on time at 1.5 s, worst viewer"));
+}
+
+/// Figures for the documentation come from everything that there is to run, and from more than one run.
+#[test]
+fn one_run_or_one_case_is_not_written_into_the_documentation() {
+    for args in [&["relay", "--write-docs"][..], &["swarm", "--write-docs"]] {
+        let done = bench(args).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(3), "{said}");
+        assert!(said.contains("--runs 3"), "{said}");
+    }
+}
+
 #[test]
 fn an_interrupt_leaves_nothing() {
     if !is_root() {
-        let done = bench(&[]).output().unwrap();
+        let done = relay(&[]).output().unwrap();
         assert_eq!(done.status.code(), Some(3));
         return;
     }
-    let child = bench(&["--duration", "60s", "--shape", "open"]).spawn().unwrap();
+    let child = relay(&["--duration", "60s", "--shape", "open"]).spawn().unwrap();
     let pid = child.id();
     let deadline = Instant::now() + Duration::from_secs(10);
     while namespaces_of(pid).len() < 4 {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-use crate::units::{parse_duration, parse_rate, parse_size};
+use crate::units::{parse_duration, parse_listen, parse_rate, parse_size};
 
 /// Live television without a CDN bill: viewers carry the stream to each other.
 #[derive(Debug, Parser)]
@@ -14,7 +14,7 @@ use crate::units::{parse_duration, parse_rate, parse_size};
     name = "caudal",
     version,
     propagate_version = true,
-    after_help = "Exit codes: 0 done, 1 the report is not ok, 2 wrong usage, 3 could not do it (and says what).\n\
+    after_help = "Exit codes: 0 done, 1 the report is not ok (nothing arrived, no tracker was reached), 2 wrong usage, 3 could not do it (and says what).\n\
                   Try it on this machine: caudal demo"
 )]
 pub(crate) struct Args {
@@ -55,7 +55,7 @@ pub(crate) enum Command {
                         --public-url by what address peers know this tracker.")]
 pub(crate) struct TrackerArgs {
     /// TCP address to listen on.
-    #[arg(long, default_value = "127.0.0.1:7777", value_name = "ADDR")]
+    #[arg(long, default_value = "127.0.0.1:7777", value_name = "ADDR", value_parser = parse_listen)]
     pub(crate) listen: SocketAddr,
     /// Private addresses are registered and handed out: everybody is on one LAN.
     #[arg(long)]
@@ -116,10 +116,10 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "N", value_parser = parse_copies)]
     pub(crate) source_copies: Option<f64>,
     /// UDP address to listen on (once for IPv4, once for IPv6).
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     pub(crate) bind: Vec<SocketAddr>,
     /// TCP address for preview, stats and metrics.
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR", value_parser = parse_listen)]
     pub(crate) listen: SocketAddr,
     /// A relay for peers that cannot be reached directly.
     #[arg(long, value_name = "URL")]
@@ -154,10 +154,10 @@ pub(crate) struct WatchArgs {
     #[arg(value_name = "LINK")]
     pub(crate) link: String,
     /// TCP address for players, stats and metrics.
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR", value_parser = parse_listen)]
     pub(crate) listen: SocketAddr,
     /// UDP address to listen on (once for IPv4, once for IPv6).
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     pub(crate) bind: Vec<SocketAddr>,
     /// Open this player (mpv, vlc, ffplay, or a command that takes a URL).
     #[arg(long, value_name = "COMMAND")]
@@ -180,7 +180,7 @@ pub(crate) struct WatchArgs {
     /// Stop after this long (30s, 5m).
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) duration: Option<Duration>,
-    /// Print a ready line and a report as JSON.
+    /// Print as JSON: a ready line, a line when the broadcast falls silent and when it goes on, and a report.
     #[arg(long)]
     pub(crate) json: bool,
 }

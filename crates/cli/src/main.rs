@@ -59,7 +59,8 @@ fn explain(error: &anyhow::Error) -> String {
 
 fn init_log(verbose: u8) {
     let level = match verbose {
-        0 => "warn,iroh=error,noq=error,noq_proto=error,iroh_relay=error,netwatch=error",
+        // An endpoint whose peers do not answer is left to the system after a second; iroh calls that an error.
+        0 => "warn,iroh=error,iroh::socket=off,noq=error,noq_proto=error,iroh_relay=error,netwatch=error",
         1 => "info,iroh=warn,noq=warn,noq_proto=warn,netwatch=warn",
         _ => "debug",
     };

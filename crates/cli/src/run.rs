@@ -84,12 +84,17 @@ pub(crate) fn on_threads(command: impl Future<Output = Result<(), Failure>>) -> 
 /// Set for the processes of a demo, whose standard input is a pipe from it: its end is the demo's, however that ended.
 pub(crate) const END_WITH_STDIN: &str = "CAUDAL_END_WITH_STDIN";
 
+/// Whether this is one of the processes of a demo.
+pub(crate) fn is_of_demo() -> bool {
+    std::env::var_os(END_WITH_STDIN).is_some()
+}
+
 /// Becomes true on Ctrl-C, SIGTERM, or after `duration`. A second Ctrl-C ends the process at once.
 pub(crate) fn until_stopped(duration: Option<Duration>) -> Result<watch::Receiver<bool>, Failure> {
     let (stop, stopped) = watch::channel(false);
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminations = signal(SignalKind::terminate())?;
-    let parent = std::env::var_os(END_WITH_STDIN).map(|_| {
+    let parent = is_of_demo().then(|| {
         let (tell, told) = oneshot::channel();
         std::thread::spawn(move || {
             let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());

@@ -2,26 +2,31 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use caudal_node::network::random_key;
 use caudal_proto::id::{ChannelId, SecretKey};
 
+use crate::run::is_of_demo;
+
 /// First line of a key file; the second is 64 hexadecimal digits.
 const KEY_HEADER: &str = "caudal channel key v1 - whoever has this file owns the channel";
 /// No key file is longer.
 const KEY_FILE_LEN_MAX: u64 = 4096;
+/// A lock that others remove while it is taken is tried so often.
+const LOCK_TRIES_MAX: usize = 8;
 
 /// `$XDG_DATA_HOME/caudal`, or `~/.local/share/caudal`.
 pub(crate) fn data_dir() -> Result<PathBuf> {
     dir("XDG_DATA_HOME", ".local/share")
 }
 
-/// `$XDG_STATE_HOME/caudal`, or `~/.local/state/caudal`.
-pub(crate) fn state_dir() -> Result<PathBuf> {
-    dir("XDG_STATE_HOME", ".local/state")
+/// `$XDG_STATE_HOME/caudal`, or `~/.local/state/caudal`; none for the processes of a demo, which leave nothing behind and
+/// use up nothing that is said once.
+pub(crate) fn state_dir() -> Result<Option<PathBuf>> {
+    if is_of_demo() { Ok(None) } else { dir("XDG_STATE_HOME", ".local/state").map(Some) }
 }
 
 fn dir(variable: &str, fallback: &str) -> Result<PathBuf> {
@@ -30,6 +35,34 @@ fn dir(variable: &str, fallback: &str) -> Result<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(fallback));
     let base = base.or_else(home).with_context(|| format!("neither {variable} nor HOME is set"))?;
     Ok(base.join("caudal"))
+}
+
+/// Files and folders that were made for what may still fail. They go again, last first, unless it succeeds; a folder that
+/// holds something else by then stays.
+#[derive(Debug, Default)]
+struct Made(Vec<PathBuf>);
+
+impl Made {
+    /// Makes a folder and those above it that are missing, for this user alone.
+    fn folder(&mut self, path: &Path) -> std::io::Result<()> {
+        let missing: Vec<_> =
+            path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+        self.0.extend(missing.into_iter().rev().map(Path::to_owned));
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    }
+
+    /// It succeeded.
+    fn keep(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for path in self.0.iter().rev() {
+            let _ = fs::remove_file(path).or_else(|_| fs::remove_dir(path));
+        }
+    }
 }
 
 /// The key in `file`.
@@ -55,6 +88,10 @@ pub(crate) fn read_key(file: &Path) -> Result<SecretKey> {
 
 /// Writes `key` to `file`, which must not exist; only its owner may read it.
 pub(crate) fn write_key(file: &Path, key: &SecretKey) -> Result<()> {
+    make_key(file, key).map(|mut made| made.keep())
+}
+
+fn make_key(file: &Path, key: &SecretKey) -> Result<Made> {
     use std::fmt::Write as _;
     let mut text = format!("{KEY_HEADER}\n");
     for byte in key.to_bytes() {
@@ -62,24 +99,23 @@ pub(crate) fn write_key(file: &Path, key: &SecretKey) -> Result<()> {
     }
     text.push('\n');
     let name = file.display();
+    let mut made = Made::default();
     if let Some(parent) = file.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
-        made.with_context(|| format!("cannot make the folder {}", parent.display()))?;
+        made.folder(parent).with_context(|| format!("cannot make the folder {}", parent.display()))?;
     }
     let open = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
     let mut open = open.with_context(|| format!("cannot write the key {name}; does it exist already?"))?;
+    made.0.push(file.to_owned());
     let written = open.write_all(text.as_bytes()).and_then(|()| open.sync_all());
-    if written.is_err() {
-        let _ = fs::remove_file(file);
-    }
-    written.with_context(|| format!("cannot write the key {name}"))
+    written.with_context(|| format!("cannot write the key {name}"))?;
+    Ok(made)
 }
 
 /// A channel's key. One that was made for this broadcast goes again if the broadcast never began: nobody has its link.
 #[derive(Debug)]
 pub(crate) struct ChannelKey {
     pub(crate) key: SecretKey,
-    made: Option<PathBuf>,
+    made: Option<(PathBuf, Made)>,
 }
 
 impl ChannelKey {
@@ -93,23 +129,16 @@ impl ChannelKey {
             return Ok(Self { key: read_key(&path)?, made: None });
         }
         let key = random_key()?;
-        write_key(&path, &key)?;
-        Ok(Self { key, made: Some(path) })
+        let made = make_key(&path, &key)?;
+        Ok(Self { key, made: Some((path, made)) })
     }
 
     /// The broadcast has begun: from here on the key is worth keeping.
     pub(crate) fn keep(mut self) {
-        if let Some(path) = self.made.take() {
+        if let Some((path, mut made)) = self.made.take() {
+            made.keep();
             let path = path.display();
             eprintln!("Made a key for this channel: {path}. Back it up: who has it owns the channel.");
-        }
-    }
-}
-
-impl Drop for ChannelKey {
-    fn drop(&mut self) {
-        if let Some(path) = &self.made {
-            let _ = fs::remove_file(path);
         }
     }
 }
@@ -129,35 +158,67 @@ fn file_name(name: &str) -> String {
 
 /// Held by the one process of this user that publishes a channel; the system lets go of it however the process ends.
 #[derive(Debug)]
-pub(crate) struct OnAir(#[expect(dead_code, reason = "closing it unlocks")] Option<fs::File>);
+pub(crate) struct OnAir {
+    /// Before the lock, so that nobody locks a file that is about to go.
+    made: Made,
+    #[expect(dead_code, reason = "closing it unlocks")]
+    lock: Option<fs::File>,
+}
+
+impl OnAir {
+    /// The broadcast has begun: its lock stays where it is.
+    pub(crate) fn keep(&mut self) {
+        self.made.keep();
+    }
+}
 
 /// Makes sure that no other process of this user publishes `channel`: two would push each other off the air in turn.
 pub(crate) fn go_on_air(channel: &ChannelId) -> Result<OnAir> {
-    let open = |dir: PathBuf| {
-        fs::create_dir_all(&dir)?;
-        let mut open = fs::OpenOptions::new();
-        open.write(true).create(true).truncate(false).mode(0o600).open(dir.join(format!("{channel}.lock")))
-    };
-    // Without a place for state, or on a file system without locks, it goes on the air unlocked.
-    let Some(file) = state_dir().ok().and_then(|dir| open(dir).ok()) else { return Ok(OnAir(None)) };
-    if matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) {
-        bail!(
-            "this channel is on the air already: another caudal publish on this computer uses its key. End that one, or \
-             choose another --name or --key"
-        );
+    let mut made = Made::default();
+    for _ in 0..LOCK_TRIES_MAX {
+        // Without a place for state, or on a file system without locks, it goes on the air unlocked.
+        let Some((path, file)) = open_lock(channel, &mut made) else { break };
+        if matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) {
+            // It is another's.
+            made.0.retain(|made| *made != path);
+            bail!(
+                "this channel is on the air already: another caudal publish on this computer uses its key. End that one, \
+                 or choose another --name or --key"
+            );
+        }
+        // One that never began may have removed it in between; its lock keeps nobody out.
+        let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        if file.metadata().ok().zip(fs::metadata(&path).ok()).is_some_and(|(a, b)| same(a, b)) {
+            return Ok(OnAir { made, lock: Some(file) });
+        }
     }
-    Ok(OnAir(Some(file)))
+    Ok(OnAir { made, lock: None })
+}
+
+fn open_lock(channel: &ChannelId, made: &mut Made) -> Option<(PathBuf, fs::File)> {
+    let dir = state_dir().ok()??;
+    made.folder(&dir).ok()?;
+    let path = dir.join(format!("{channel}.lock"));
+    let mut open = fs::OpenOptions::new();
+    open.write(true).mode(0o600);
+    if let Ok(file) = open.clone().create_new(true).open(&path) {
+        made.0.push(path.clone());
+        return Some((path, file));
+    }
+    let file = open.create(true).truncate(false).open(&path).ok()?;
+    Some((path, file))
 }
 
 /// The last epoch of a channel; 0 when unknown.
 pub(crate) fn last_epoch(channel: &ChannelId) -> u64 {
-    let text = state_dir().ok().and_then(|dir| fs::read_to_string(dir.join(format!("{channel}.epoch"))).ok());
+    let dir = state_dir().ok().flatten();
+    let text = dir.and_then(|dir| fs::read_to_string(dir.join(format!("{channel}.epoch"))).ok());
     text.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Remembers it, so that a clock set back cannot make a new broadcast look older than the last.
 pub(crate) fn store_epoch(channel: &ChannelId, epoch: u64) -> Result<()> {
-    let dir = state_dir()?;
+    let Some(dir) = state_dir()? else { return Ok(()) };
     fs::create_dir_all(&dir)?;
     let (path, new) = (dir.join(format!("{channel}.epoch")), dir.join(format!("{channel}.epoch.new")));
     fs::write(&new, format!("{epoch}\n"))?;
@@ -168,6 +229,23 @@ pub(crate) fn store_epoch(channel: &ChannelId, epoch: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_made_goes_again_unless_it_is_kept_or_holds_something_else() {
+        let root = std::env::temp_dir().join(format!("caudal-made-{}", std::process::id()));
+        fs::create_dir(&root).unwrap();
+        let key = random_key().unwrap();
+        let file = root.join("a/b/channel.key");
+        drop(make_key(&file, &key).unwrap());
+        assert!(root.exists() && !root.join("a").exists());
+        let made = make_key(&file, &key).unwrap();
+        fs::write(root.join("a/other"), "").unwrap();
+        drop(made);
+        assert!(root.join("a/other").exists() && !root.join("a/b").exists());
+        write_key(&file, &key).unwrap();
+        assert!(make_key(&file, &key).is_err() && file.exists(), "another's key is not removed");
+        fs::remove_dir_all(root).unwrap();
+    }
 
     #[test]
     fn names_that_look_alike_have_keys_of_their_own() {

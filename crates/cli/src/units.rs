@@ -1,5 +1,6 @@
 //! Durations, rates and sizes as people write them.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// `200ms`, `30s`, `1.5m`, `2h`; a number alone is refused, because nobody knows what it means.
@@ -18,6 +19,23 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok()
         .filter(|d| d.as_secs() < 366 * 86_400)
         .ok_or_else(wrong)
+}
+
+/// An address of this computer to listen on. The one name that is taken is `localhost`: others may have several addresses,
+/// and tomorrow other ones.
+pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(addr) = text.parse() {
+        return Ok(addr);
+    }
+    let port = text.rsplit_once(':').filter(|(host, _)| host.eq_ignore_ascii_case("localhost"));
+    match port.and_then(|(_, port)| port.parse::<u16>().ok()) {
+        Some(port) => Ok((Ipv4Addr::LOCALHOST, port).into()),
+        None => Err(
+            "an address of this computer and a port are expected, like 127.0.0.1:7777, localhost:7777 or \
+                     [::1]:7777, or 0.0.0.0:7777 for everybody who reaches it"
+                .to_owned(),
+        ),
+    }
 }
 
 /// Bit/s: `800k`, `20M`, `1.5M`, `1G`, or plain `1000000`.
@@ -53,6 +71,11 @@ mod tests {
         assert_eq!(parse_rate("800k"), Ok(800_000));
         assert_eq!(parse_rate("20Mbit/s"), Ok(20_000_000));
         assert_eq!(parse_size("1280x720"), Ok((1280, 720)));
+        assert_eq!(parse_listen("localhost:7791"), Ok(([127, 0, 0, 1], 7791).into()));
+        assert_eq!(parse_listen("[::1]:80"), "[::1]:80".parse().map_err(|_| String::new()));
+        for bad in ["", "7791", ":7791", "localhost", "localhost:", "localhost:99999", "example.org:80"] {
+            assert!(parse_listen(bad).is_err_and(|said| said.contains("localhost:7777")), "{bad}");
+        }
         for bad in ["", "10", "s", "-1s", "1e300h", "nans", "1 week"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }

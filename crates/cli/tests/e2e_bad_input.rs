@@ -238,6 +238,12 @@ fn encoders_with_a_wrong_key_or_too_many_or_that_vanish() {
     assert!(code.is_some_and(|code| code != 0), "ffmpeg is told: {code:?}");
     let said = studio.source.wait_for_error("wrong stream key", S(5));
     assert!(said.contains("caudal publish printed"), "{said}");
+    // The right key in the wrong place.
+    let mut wrong = Ffmpeg::publish(&file, &url.replace("/live", "/stream"), key);
+    let code = wrong.ended(S(10));
+    assert!(code.is_some_and(|code| code != 0), "ffmpeg is told: {code:?}");
+    let said = studio.source.wait_for_error("wrong server URL", S(5));
+    assert!(said.contains("end in /live") && said.contains("\"stream\""), "{said}");
     // Connections that ask for nothing keep nobody out.
     let addr = url.trim_start_matches("rtmp://").split('/').next().expect("an address");
     let _idle: Vec<_> = (0..40).map(|_| std::net::TcpStream::connect(addr).expect("it listens")).collect();

@@ -121,6 +121,8 @@ fn a_demo_leaves_no_process() {
         }
         let left: Vec<&u32> = all.iter().filter(|id| runs(**id)).collect();
         assert!(left.is_empty(), "{name} at {when} leaves {left:?}");
+        // No lock, no epoch, and nothing that is said once is used up.
+        assert!(!home.join(".local").exists(), "{name} at {when} leaves state");
     }
 }
 

@@ -53,6 +53,12 @@ impl Network {
         Ok(Self { handle, events, key })
     }
 
+    /// Leaves, and passes on why: an endpoint that is just dropped takes no leave of its peers, and complains.
+    pub(crate) async fn give_up(self, error: impl Into<NodeError>) -> NodeError {
+        self.handle.shutdown().await;
+        error.into()
+    }
+
     /// UDP ports at which this node is reachable, smallest first.
     pub async fn ports(&self) -> Vec<u16> {
         let mut ports: Vec<u16> = self.handle.local_addrs().await.iter().map(SocketAddr::port).collect();

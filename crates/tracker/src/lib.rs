@@ -4,7 +4,6 @@
 //! |---|---|
 //! | [`link`] | the `caudal:` link that viewers are given |
 //! | [`url`] | tracker URLs, and who may lead a node to which |
-//! | [`address`] | which addresses may be dialled and passed on |
 //! | [`descriptor`] | what a channel says about itself, signed |
 //! | [`message`] | requests, answers, codes, signatures |
 //! | [`text`] | text written by strangers |
@@ -15,7 +14,6 @@
 //! restart it is told again within one reporting period, because a STAT_REPORT is then answered with
 //! [`message::Code::UnknownPeer`]. The protocol, field by field: `docs/tracker.md`.
 
-pub mod address;
 pub mod client;
 pub mod descriptor;
 pub mod link;

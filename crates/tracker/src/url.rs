@@ -8,9 +8,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use caudal_proto::addr::{Class, classify};
 use url::{Host, Url};
-
-use crate::address::{Class, classify};
 
 /// Longest tracker URL, bytes.
 pub const TRACKER_URL_LEN_MAX: usize = 256;

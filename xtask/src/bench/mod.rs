@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`relay`] | what relaying costs: 20 viewers on the kernel's bridge |
 //! | [`swarm`] | case by case over the link emulator, beside PeerStreamer |
-//! | [`trial`] | one run: a source, viewers, a measured window |
+//! | [`trial`] | one run: a source, viewers, a measured window; what all benchmarks are told and do with runs |
 //! | [`netns`] | the namespaces, what joins them, shaping, and what is counted on the wire |
 //! | [`emulator`] | delay, loss and rates between namespaces, by TUN devices |
 //! | [`process`] | `caudal` processes: starting, asking, ending, and what they cost |

@@ -2,11 +2,9 @@
 
 use super::figures::Shape;
 use super::report::{self, Setup, Shaped};
-use super::trial::{self, Network, Plan, Trial};
+use super::trial::{self, Bench, Network, Plan};
 use super::{netns, units};
-use crate::{sh, workspace};
-use anyhow::{Context, Result, bail};
-use std::path::PathBuf;
+use anyhow::Result;
 use std::time::Duration;
 
 /// Arguments of `cargo xtask bench relay`.
@@ -24,9 +22,6 @@ pub(crate) struct Args {
     /// How long the swarm may settle before.
     #[arg(long, default_value = "10s", value_parser = units::duration)]
     warm_up: Duration,
-    /// How many runs for each shape; medians are reported beside the worst.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
-    runs: u8,
     /// Uplinks as fast as the machine, narrowed, or one after the other.
     #[arg(long, value_enum, default_value_t = Which::Both)]
     shape: Which,
@@ -42,15 +37,8 @@ pub(crate) struct Args {
     /// Tell the nodes their narrowed uplink (`--upload-limit`) instead of letting them find out.
     #[arg(long)]
     tell_limits: bool,
-    /// Write the report to this file.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write the table into docs/benchmarks.md (three runs or more).
-    #[arg(long)]
-    write_docs: bool,
-    /// Measure this binary instead of building one.
-    #[arg(long, value_name = "FILE")]
-    caudal: Option<PathBuf>,
+    #[command(flatten)]
+    common: trial::Common,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -62,11 +50,8 @@ enum Which {
 
 /// Runs the benchmark; true when every target was met.
 pub(super) fn run(args: &Args) -> Result<bool> {
-    if args.write_docs && args.runs < 3 {
-        bail!("--write-docs needs --runs 3 or more: one run says little");
-    }
-    let caudal = trial::program(args.caudal.as_deref())?;
-    let stop = trial::stop_signal()?;
+    // The table has a section for each shape, and takes those that were run.
+    let bench = Bench::begin(&args.common, true)?;
     let narrow = Shape::Narrow { source_bps: args.source_uplink, viewer_bps: args.viewer_uplink };
     let shapes: &[Shape] = match args.shape {
         Which::Open => &[Shape::Open],
@@ -75,17 +60,8 @@ pub(super) fn run(args: &Args) -> Result<bool> {
     };
     let mut results = Vec::new();
     for shape in shapes {
-        let mut runs = Vec::new();
-        for number in 1..=args.runs {
-            sh::say(&format!("uplinks {}, run {number} of {}", shape.name(), args.runs));
-            let dir = workspace::target_dir()?.join(format!("bench/relay-{}-{number}", shape.name()));
-            let plan = args.plan(*shape);
-            let run = Trial { plan: &plan, caudal: &caudal, dir: &dir, stop: &stop }.run()?;
-            if args.write_docs {
-                report::may_write_docs(&run.commit)?;
-            }
-            runs.push(run);
-        }
+        let (name, what) = (format!("relay-{}", shape.name()), format!("uplinks {}", shape.name()));
+        let runs = bench.runs(&name, &what, |_| args.plan(*shape))?;
         let shaped = Shaped { shape: *shape, runs };
         println!("\n{}\n\n{}", report::title(*shape), report::table(&shaped));
         results.push(shaped);
@@ -100,11 +76,8 @@ pub(super) fn run(args: &Args) -> Result<bool> {
         commit: results[0].runs[0].commit.clone(),
     };
     let (ok, json) = report::report(&setup, &results);
-    if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&json).context("cannot write the report as JSON")?;
-        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    if args.write_docs {
+    bench.write_json(&json)?;
+    if args.common.write_docs {
         report::write_docs(&setup, &results)?;
     }
     Ok(ok)

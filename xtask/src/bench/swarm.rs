@@ -3,12 +3,10 @@
 use super::emulator::model::Path;
 use super::figures::{Run, Shape, median};
 use super::report::{self, Target, Unit};
-use super::trial::{self, Network, Plan, Trial};
+use super::trial::{self, Bench, Network, Plan};
 use super::units;
-use crate::{sh, workspace};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Copies of the stream that the source may send, in every case.
@@ -28,18 +26,8 @@ pub(crate) struct Args {
     /// How long the swarm may settle before.
     #[arg(long, default_value = "15s", value_parser = units::duration)]
     warm_up: Duration,
-    /// How many runs of each case; medians are reported beside the worst.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
-    runs: u8,
-    /// Write the report to this file.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write the table into docs/benchmarks.md (all cases, three runs or more).
-    #[arg(long)]
-    write_docs: bool,
-    /// Measure this binary instead of building one.
-    #[arg(long, value_name = "FILE")]
-    caudal: Option<PathBuf>,
+    #[command(flatten)]
+    common: trial::Common,
 }
 
 /// One population, its paths, and what is asked of it.
@@ -190,37 +178,20 @@ pub(super) fn run(args: &Args) -> Result<bool> {
     if let Some(name) = args.cases.iter().find(|name| CASES.iter().all(|case| case.name != **name)) {
         bail!("there is no case {name:?}: `--case list` names them");
     }
-    if args.write_docs && (args.runs < 3 || !args.cases.is_empty()) {
-        bail!("--write-docs needs --runs 3 or more and all cases: less says little");
-    }
-    let caudal = trial::program(args.caudal.as_deref())?;
-    let stop = trial::stop_signal()?;
+    let bench = Bench::begin(&args.common, args.cases.is_empty())?;
     let mut done = Vec::new();
     for case in CASES.iter().filter(|case| args.cases.is_empty() || args.cases.iter().any(|n| n == case.name))
     {
-        let mut runs = Vec::new();
-        for number in 1..=args.runs {
-            sh::say(&format!("{}: {}; run {number} of {}", case.name, case.what, args.runs));
-            let dir = workspace::target_dir()?.join(format!("bench/swarm-{}-{number}", case.name));
-            let plan = args.plan(case, SEED + u64::from(number) - 1);
-            let run = Trial { plan: &plan, caudal: &caudal, dir: &dir, stop: &stop }.run()?;
-            if args.write_docs {
-                report::may_write_docs(&run.commit)?;
-            }
-            runs.push(run);
-        }
+        let (name, what) = (format!("swarm-{}", case.name), format!("{}: {}", case.name, case.what));
+        let runs = bench.runs(&name, &what, |number| args.plan(case, SEED + u64::from(number) - 1))?;
         let finished = Done { case, runs };
         println!("\n{}", table(std::slice::from_ref(&finished)));
         done.push(finished);
     }
     println!("{}\n{FOOTNOTE}", table(&done));
     let ok = done.iter().all(|done| done.case.goals.iter().all(|goal| goal.holds(&done.runs)));
-    if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&args.report(&done, ok))
-            .context("cannot write the report as JSON")?;
-        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    if args.write_docs {
+    bench.write_json(&args.report(&done, ok))?;
+    if args.common.write_docs {
         report::write_section("swarm", &args.section(&done, &report::today()?))?;
     }
     Ok(ok)
@@ -279,7 +250,7 @@ impl Args {
             report::machine(),
             self.duration.as_secs(),
             self.warm_up.as_secs(),
-            self.runs,
+            self.common.runs,
             trial::command_line(),
             table(done),
         )

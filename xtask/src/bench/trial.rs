@@ -1,4 +1,5 @@
-//! One run: a tracker, a source with the test card, and viewers, each in a namespace of its own.
+//! One run: a tracker, a source with the test card, and viewers, each in a namespace of its own; and what every benchmark
+//! does with runs: how often, with which program, and where the report goes.
 //!
 //! Viewers join over a few seconds; after a warm-up, everything is read, and read again at the end of a window: bytes on
 //! the wire, the nodes' own stats, processor time and context switches of each process. Then everything
@@ -8,13 +9,17 @@ use super::emulator::model;
 use super::figures::{Run, Shape, Snapshot, Stats, Window};
 use super::netns::{Uplink, World};
 use super::process::{self, Process};
+use super::report;
 use crate::{sh, system, workspace};
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+/// Fewer runs are no base for a figure in the documentation.
+const RUNS_FOR_DOCS: u8 = 3;
 /// Between one viewer's start and the next.
 const JOIN_INTERVAL: Duration = Duration::from_millis(250);
 /// The port of every peer, and of the tracker: each has a namespace to itself.
@@ -55,8 +60,65 @@ pub(super) struct Plan {
     pub(super) killed_percent: usize,
 }
 
+/// What every benchmark can be told.
+#[derive(clap::Args)]
+pub(super) struct Common {
+    /// How many runs of each case; medians are reported beside the worst.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(super) runs: u8,
+    /// Write the report to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the table into docs/benchmarks.md (everything that there is to run, three times or more).
+    #[arg(long)]
+    pub(super) write_docs: bool,
+    /// Measure this binary instead of building one.
+    #[arg(long, value_name = "FILE")]
+    caudal: Option<PathBuf>,
+}
+
+/// A benchmark under way.
+pub(super) struct Bench<'a> {
+    common: &'a Common,
+    caudal: PathBuf,
+    stop: Arc<AtomicBool>,
+}
+
+impl<'a> Bench<'a> {
+    /// Looks at what was asked for and gets the program ready. `whole`: everything that there is to run was asked for.
+    pub(super) fn begin(common: &'a Common, whole: bool) -> Result<Self> {
+        if common.write_docs && (common.runs < RUNS_FOR_DOCS || !whole) {
+            bail!("--write-docs needs --runs {RUNS_FOR_DOCS} or more and everything run: less says little");
+        }
+        Ok(Self { common, caudal: program(common.caudal.as_deref())?, stop: stop_signal()? })
+    }
+
+    /// Every run of one case, whose plan may depend on the run's number; `name` is its folder's, `what` a person's word.
+    pub(super) fn runs(&self, name: &str, what: &str, plan: impl Fn(u8) -> Plan) -> Result<Vec<Run>> {
+        let mut runs = Vec::new();
+        for number in 1..=self.common.runs {
+            sh::say(&format!("{what}; run {number} of {}", self.common.runs));
+            let dir = workspace::target_dir()?.join(format!("bench/{name}-{number}"));
+            let plan = plan(number);
+            let run = Trial { plan: &plan, caudal: &self.caudal, dir: &dir, stop: &self.stop }.run()?;
+            if self.common.write_docs {
+                report::may_write_docs(&run.commit)?;
+            }
+            runs.push(run);
+        }
+        Ok(runs)
+    }
+
+    /// Writes the report to the file that was asked for, if one was.
+    pub(super) fn write_json(&self, report: &Value) -> Result<()> {
+        let Some(path) = &self.common.json else { return Ok(()) };
+        let text = serde_json::to_string_pretty(report).context("cannot write the report as JSON")?;
+        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
 /// The program to measure: the one named, or one that is built.
-pub(super) fn program(named: Option<&Path>) -> Result<PathBuf> {
+fn program(named: Option<&Path>) -> Result<PathBuf> {
     system::ensure(if named.is_some() { &system::TO_BENCH[1..] } else { system::TO_BENCH })?;
     match named {
         Some(path) => path.canonicalize().with_context(|| format!("cannot find {}", path.display())),
@@ -65,7 +127,7 @@ pub(super) fn program(named: Option<&Path>) -> Result<PathBuf> {
 }
 
 /// Becomes true on Ctrl-C.
-pub(super) fn stop_signal() -> Result<Arc<AtomicBool>> {
+fn stop_signal() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot watch for Ctrl-C")?;
@@ -80,16 +142,16 @@ pub(super) fn command_line() -> String {
 }
 
 /// One run.
-pub(super) struct Trial<'a> {
-    pub(super) plan: &'a Plan,
-    pub(super) caudal: &'a Path,
+struct Trial<'a> {
+    plan: &'a Plan,
+    caudal: &'a Path,
     /// Emptied, then filled with the processes' state and logs.
-    pub(super) dir: &'a Path,
-    pub(super) stop: &'a AtomicBool,
+    dir: &'a Path,
+    stop: &'a AtomicBool,
 }
 
 impl Trial<'_> {
-    pub(super) fn run(&self) -> Result<Run> {
+    fn run(&self) -> Result<Run> {
         if self.dir.exists() {
             std::fs::remove_dir_all(self.dir)
                 .with_context(|| format!("cannot empty {}", self.dir.display()))?;

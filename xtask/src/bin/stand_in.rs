@@ -1,4 +1,4 @@
-//! Behaves as `caudal` does towards `cargo xtask bench relay`, for xtask's own tests: the same arguments, ready line, stats
+//! Behaves as `caudal` does towards `cargo xtask bench`, for xtask's own tests: the same arguments, ready line, stats
 //! and report. Its swarm is a chain: the source sends to the first viewer, and each viewer to the next.
 
 use anyhow::{Context, Result};

@@ -64,14 +64,25 @@ impl Process {
         if let Some(id) = self.child.id() {
             let _ = Command::new("kill").arg("-TERM").arg(id.to_string()).status().await;
         }
-        let report = tokio::time::timeout(END_TIMEOUT, self.lines.next_line()).await;
+        let report = tokio::time::timeout(END_TIMEOUT, self.report()).await.ok().flatten();
         // Waiting closes the child's standard input, too.
         let ended = tokio::time::timeout(END_TIMEOUT, self.child.wait()).await;
         if ended.is_err() {
             eprintln!("The {} did not end in time and is killed.", self.name);
         }
-        let line = report.ok()?.ok()??;
-        serde_json::from_str(&line).ok()
+        report
+    }
+
+    /// The line that is a report; others tell what happened in between.
+    async fn report(&mut self) -> Option<Value> {
+        while let Ok(Some(line)) = self.lines.next_line().await {
+            if let Some(report) =
+                serde_json::from_str::<Value>(&line).ok().filter(|line| line["schema"].is_u64())
+            {
+                return Some(report);
+            }
+        }
+        None
     }
 }
 

@@ -29,6 +29,15 @@ pub(crate) fn run(args: KeyArgs) -> Result<(), Failure> {
         }
         KeyAction::Backup { file, to } => {
             let key = read_key(&file)?;
+            // Making it would hide that a drive is not there, and the copy would lie beside the key.
+            if let Some(folder) = to.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()) {
+                return Err(anyhow::anyhow!(
+                    "cannot copy the key to {}: the folder {} does not exist; make it, or mount the drive that it is on",
+                    to.display(),
+                    folder.display()
+                )
+                .into());
+            }
             write_key(&to, &key)?;
             say!("Copied the key of channel {} to {}", key.channel(), to.display());
         }

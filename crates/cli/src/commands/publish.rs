@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use caudal_node::NodeError;
 use caudal_node::http::{HttpServer, Shown};
 use caudal_node::network::{NetworkConfig, random};
+use caudal_node::report::SourceReport;
 use caudal_node::source::{CardSettings, InputConfig, RtmpServer, RtmpSettings, Source, SourceConfig};
 use caudal_tracker::descriptor::{Descriptor, DescriptorError, NAME_CHARS_MAX};
 use caudal_tracker::link::Link;
 use caudal_tracker::url::AllowedUrl;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::args::PublishArgs;
 use crate::run::{
@@ -45,7 +47,7 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
     if let Err(DescriptorError::Member { member, why }) = words.validate() {
         return Err(Failure::usage(anyhow::anyhow!("--{member} {why}")));
     }
-    let _on_air = go_on_air(&channel)?;
+    let mut on_air = go_on_air(&channel)?;
     let trackers_of_link = trackers.iter().map(|url: &AllowedUrl| url.url().clone()).collect();
     let link = Link { channel, trackers: trackers_of_link, name: Some(args.name.clone()) }.to_string();
     let card = matches!(input, InputConfig::Card(_));
@@ -71,6 +73,7 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
     })
     .await?;
     kept.keep();
+    on_air.keep();
     let shared = source.shared();
     if let Err(error) = store_epoch(&channel, shared.epoch()) {
         tracing::warn!("cannot remember this broadcast's epoch: {error:#}");
@@ -85,27 +88,42 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
             Box::pin(async move { serde_json::to_value(shared.report().await).unwrap_or_default() })
         }),
     });
-    if args.json {
+    let greeted = if args.json {
         print_json(&json!({
             "ready": true, "role": "source", "channel": channel.to_string(), "link": link, "http": url,
             "rtmp_url": rtmp.as_ref().map(|rtmp| &rtmp.0), "stream_key": rtmp.as_ref().map(|rtmp| &rtmp.1),
-        }))?;
+        }))
     } else {
         greet(&args, &link, &url, rtmp.as_ref());
-    }
+        Ok(())
+    };
     if let Some(advice) = source.advice.take() {
         tokio::spawn(tell(advice));
     }
+    // A source that nobody was told of takes its leave all the same.
+    let stop = if greeted.is_ok() { stop } else { watch::channel(true).1 };
     let result = source.run(stop).await;
-    let report = shared.last_report();
+    greeted?;
+    conclude(&args, &shared.last_report(), result)
+}
+
+fn conclude(args: &PublishArgs, report: &SourceReport, result: Result<(), NodeError>) -> Result<(), Failure> {
     if args.json {
-        print_json(&report)?;
+        print_json(report)?;
     } else {
         let sent = report.bytes_out as f64 / 1e6;
         eprintln!("The broadcast ended: {sent:.1} MB sent, {:.2} times the stream.", report.source_copies);
     }
     result?;
-    if report.ok { Ok(()) } else { Err(Failure::NotOk) }
+    if report.ok {
+        return Ok(());
+    }
+    if !args.json {
+        for check in report.checks.iter().filter(|check| !check.ok) {
+            eprintln!("caudal: not {}: {}", check.name, check.detail);
+        }
+    }
+    Err(Failure::NotOk)
 }
 
 fn greet(args: &PublishArgs, link: &str, http: &str, rtmp: Option<&(String, String)>) {

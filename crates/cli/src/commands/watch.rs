@@ -24,6 +24,8 @@ use crate::state;
 
 /// The status line is renewed this often.
 const STATUS_PERIOD: Duration = Duration::from_millis(500);
+/// Without anything new for so long, who watches is told: longer than a missing part is waited for.
+const SILENT_AFTER: Duration = Duration::from_secs(8);
 /// Cells of the buffer gauge.
 const GAUGE_CELLS: usize = 10;
 /// A full gauge, ms.
@@ -41,21 +43,58 @@ pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure
         path => Output::File(path.to_owned()),
     });
     let recording = match &output {
-        Some(output) => {
-            // A named pipe opens when somebody reads it.
-            let mut stopped = stop.clone();
-            tokio::select! {
-                open = Recording::open(output) => Some(open?),
-                _ = stopped.wait_for(|stop| *stop) => {
-                    return Err(anyhow::anyhow!("--output: nobody opened the other end of the pipe").into());
-                }
-            }
+        Some(output) => Some(open(output, stop.clone()).await?),
+        None => None,
+    };
+    say_once_about_addresses(!args.no_upload);
+    warn_of_strangers(args.listen);
+    let viewer = Viewer::start(config(&args, &link, trackers, context)).await?;
+    let shared = viewer.shared();
+    let url = http.url();
+    serve(http, &link, &shared);
+    // With --output - standard output belongs to the stream.
+    let json = args.json && output != Some(Output::Stdout);
+    let greeted = if json {
+        print_json(&json!({
+            "ready": true, "role": "viewer", "channel": link.channel.to_string(), "link": args.link, "http": url,
+        }))
+    } else {
+        eprintln!(
+            "Play it: {url}/live.mp4 (least delay) or {url}/hls/{MULTIVARIANT_URI} (any player). Ctrl-C ends it."
+        );
+        Ok(())
+    };
+    // A viewer that nobody was told of takes its leave all the same.
+    let (end, ended) = until_ended(stop, greeted.is_err());
+    let (finish, finished) = watch::channel(false);
+    let recorder = recording.map(|recording| {
+        let reader = shared.live.reader_from_start();
+        let path = recording.path().to_owned();
+        (path, tokio::spawn(record(recording, reader, finished.clone(), end)))
+    });
+    if let Some(player) = &args.player {
+        tokio::spawn(play(player.clone(), url, Arc::clone(&shared)));
+    }
+    if !args.json && std::io::stderr().is_terminal() {
+        tokio::spawn(status(Arc::clone(&shared)));
+    }
+    tokio::spawn(tell_of_silence(Arc::clone(&shared), json));
+    let result = viewer.run(ended).await;
+    // The window has ended: the recorder drains it and stops by itself.
+    let recorded = match recorder {
+        Some((path, task)) => {
+            let drained = tokio::time::timeout(DRAIN_MAX, task).await;
+            finish.send_replace(true);
+            Some((path, drained.ok().and_then(Result::ok)))
         }
         None => None,
     };
-    say_once_about_addresses();
-    warn_of_strangers(args.listen);
-    let viewer = Viewer::start(ViewerConfig {
+    greeted?;
+    conclude(&args, &shared, json, recorded, result)
+}
+
+fn config(args: &WatchArgs, link: &Link, trackers: Vec<AllowedUrl>, context: Context) -> ViewerConfig {
+    ViewerConfig {
         channel: link.channel,
         trackers,
         network: NetworkConfig {
@@ -67,11 +106,11 @@ pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure
         started: context.started,
         command: context.typed,
         commit: COMMIT,
-    })
-    .await?;
-    let shared = viewer.shared();
-    let url = http.url();
-    let looked = Arc::clone(&shared);
+    }
+}
+
+fn serve(http: HttpServer, link: &Link, shared: &Arc<Shared>) {
+    let looked = Arc::clone(shared);
     http.serve(Shown {
         live: Arc::clone(&shared.live),
         title: link.name.clone().unwrap_or_else(|| format!("Channel {}", link.channel.short())),
@@ -80,49 +119,48 @@ pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure
             Box::pin(async move { serde_json::to_value(shared.report().await).unwrap_or_default() })
         }),
     });
-    // With --output - standard output belongs to the stream.
-    let json = args.json && output != Some(Output::Stdout);
-    if json {
-        print_json(&json!({
-            "ready": true, "role": "viewer", "channel": link.channel.to_string(), "link": args.link, "http": url,
-        }))?;
-    } else {
-        eprintln!(
-            "Play it: {url}/live.mp4 (least delay) or {url}/hls/{MULTIVARIANT_URI} (any player). Ctrl-C ends it."
-        );
-    }
-    let (finish, finished) = watch::channel(false);
-    let recorder = recording.map(|recording| {
-        let reader = shared.live.reader_from_start();
-        let path = recording.path().to_owned();
-        (path, tokio::spawn(record(recording, reader, finished.clone())))
-    });
-    if let Some(player) = &args.player {
-        tokio::spawn(play(player.clone(), url, Arc::clone(&shared)));
-    }
-    if !args.json && std::io::stderr().is_terminal() {
-        tokio::spawn(status(Arc::clone(&shared)));
-    }
-    let result = viewer.run(stop).await;
-    // The window has ended: the recorder drains it and stops by itself.
-    let recorded = match recorder {
-        Some((path, task)) => {
-            let drained = tokio::time::timeout(DRAIN_MAX, task).await;
-            finish.send_replace(true);
-            Some((path, drained.ok().and_then(Result::ok)))
+}
+
+/// Opens the output; a named pipe opens when somebody reads it.
+async fn open(output: &Output, mut stop: watch::Receiver<bool>) -> Result<Recording, Failure> {
+    tokio::select! {
+        open = Recording::open(output) => Ok(open?),
+        _ = stop.wait_for(|stop| *stop) => {
+            Err(anyhow::anyhow!("--output: nobody opened the other end of the pipe").into())
         }
-        None => None,
-    };
-    conclude(&args, &shared, json, recorded, result)
+    }
+}
+
+/// Becomes true with `stop`, or by the sender that is given: there are more reasons to end than those that a person has.
+fn until_ended(
+    mut stop: watch::Receiver<bool>,
+    at_once: bool,
+) -> (watch::Sender<bool>, watch::Receiver<bool>) {
+    let (end, ended) = watch::channel(at_once);
+    let tell = end.clone();
+    tokio::spawn(async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+        tell.send_replace(true);
+    });
+    (end, ended)
 }
 
 type Written = Result<Recorded, (caudal_node::NodeError, Recorded)>;
 /// `None`: it did not end.
 type Drained = (std::path::PathBuf, Option<Written>);
 
-/// Records, and says at once when that fails: whoever watches goes on watching, and would find out too late.
-async fn record(recording: Recording, reader: Reader, finished: watch::Receiver<bool>) -> Written {
+/// Records, and says at once when that fails: whoever watches goes on watching, and would find out too late. When the
+/// reader of `--output -` goes, so does whoever watched, and the viewer is told to `end`.
+async fn record(
+    recording: Recording,
+    reader: Reader,
+    finished: watch::Receiver<bool>,
+    end: watch::Sender<bool>,
+) -> Written {
     let written = recording.run(reader, finished).await;
+    if written.as_ref().is_ok_and(|recorded| recorded.reader_left) {
+        end.send_replace(true);
+    }
     if let Err((error, recorded)) = &written {
         eprintln!(
             "\ncaudal: {error} Recording has stopped; its {} whole parts can be played. Watching goes on.",
@@ -141,7 +179,7 @@ fn conclude(
 ) -> Result<(), Failure> {
     let report = shared.last_report();
     let mut failed = None;
-    let mut is_whole = true;
+    let (mut is_whole, mut is_left) = (true, false);
     if let Some((path, done)) = recorded {
         let name = path.display();
         let (recorded, error) = match done {
@@ -162,7 +200,11 @@ fn conclude(
             is_whole = false;
             eprintln!("{name}: {} parts are missing, because writing was too slow", recorded.skipped);
         }
+        is_left = recorded.reader_left;
         failed = error;
+    }
+    if shared.glance().state == State::Ended {
+        eprintln!("The broadcaster ended the broadcast.");
     }
     if json {
         print_json(&report)?;
@@ -175,7 +217,8 @@ fn conclude(
     if let Some(error) = failed {
         return Err(Failure::CouldNot(error));
     }
-    if report.ok && is_whole {
+    // Who went before anything came did not want it.
+    if report.ok && is_whole || is_left && report.parts == 0 {
         return Ok(());
     }
     if !args.json && report.parts == 0 {
@@ -219,18 +262,56 @@ fn trackers(link: &Link, lan: bool) -> Result<Vec<AllowedUrl>, Failure> {
     Ok(checked.into_iter().filter_map(Result::ok).collect())
 }
 
-/// The first time, plainly: peers see one another.
-fn say_once_about_addresses() {
-    let Ok(mark) = state::state_dir().map(|dir| dir.join("told-about-addresses")) else { return };
-    if mark.exists() {
+/// The first time, plainly: peers see one another. Who was told of the addresses alone is told of the upload when there is
+/// one for the first time.
+fn say_once_about_addresses(upload: bool) {
+    let Ok(Some(dir)) = state::state_dir() else { return };
+    let [told_all, told_addresses] =
+        ["told-about-addresses", "told-about-addresses-without-upload"].map(|name| dir.join(name));
+    if told_all.exists() || !upload && told_addresses.exists() {
         return;
     }
-    eprintln!(
-        "Other viewers will see your network address, as you see theirs, and you upload to them what you watch.\n\
-         --no-upload watches without sending. (This is said once.)"
-    );
-    if let Some(dir) = mark.parent() {
-        let _ = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&mark, ""));
+    let mark = if upload {
+        eprintln!(
+            "Other viewers will see your network address, as you see theirs, and you upload to them what you watch.\n\
+             --no-upload watches without sending. (This is said once.)"
+        );
+        told_all
+    } else {
+        eprintln!(
+            "Other viewers will see your network address, as you see theirs. You upload nothing to them. (This is said \
+             once.)"
+        );
+        told_addresses
+    };
+    let _ = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&mark, ""));
+}
+
+/// Says once when nothing comes any more, and once when it goes on.
+async fn tell_of_silence(shared: Arc<Shared>, json: bool) {
+    let mut ticks = tokio::time::interval(STATUS_PERIOD);
+    let mut told = false;
+    loop {
+        ticks.tick().await;
+        let look = shared.glance();
+        let silent = look.silent.unwrap_or_default();
+        let words = match look.state {
+            State::Waiting if !told && silent >= SILENT_AFTER => format!(
+                "Nothing new has come for {} s: the broadcaster has stopped, or cannot be reached. Waiting for it; Ctrl-C \
+                 ends this.",
+                silent.as_secs()
+            ),
+            State::Live if told => "The broadcast goes on.".to_owned(),
+            _ => continue,
+        };
+        told = !told;
+        // The status line gives way.
+        let clear = if std::io::stderr().is_terminal() { "\r\x1b[K" } else { "" };
+        eprintln!("{clear}{words}");
+        if json {
+            let state = look.state.as_str();
+            let _ = print_json(&json!({ "state": state, "silent_ms": silent.as_millis() as u64 }));
+        }
     }
 }
 
@@ -281,7 +362,7 @@ async fn status(shared: Arc<Shared>) {
         let words = match look.state {
             State::Joining => "looking for viewers who have it",
             State::Live => "live",
-            State::Waiting => "the source is silent, waiting",
+            State::Waiting => "the broadcaster is silent, waiting",
             State::Ended => "ended",
             State::TakenDown => "taken down",
         };

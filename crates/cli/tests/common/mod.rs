@@ -80,6 +80,14 @@ impl Caudal {
         Self { name: args.join(" "), child, lines, errors, ready: Value::Null }
     }
 
+    /// The next line that it prints.
+    pub fn line(&self, within: Duration) -> Value {
+        let line = self.lines.recv_timeout(within);
+        let line =
+            line.unwrap_or_else(|_| panic!("{}: printed nothing; it said: {}", self.name, self.errors()));
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("not JSON: {line}"))
+    }
+
     pub fn told(&self, key: &str) -> &str {
         self.ready[key].as_str().unwrap_or_else(|| panic!("{}: no {key} in {}", self.name, self.ready))
     }

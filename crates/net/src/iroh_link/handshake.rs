@@ -256,12 +256,12 @@ async fn read_preface(recv: &mut RecvStream) -> Result<(), Failure> {
     if preface == [PREFACE] { Ok(()) } else { Err(Failure::Preface) }
 }
 
-/// The peer's address, when the path in use is direct.
+/// The peer's address, when the path in use is direct; an IPv4 one as such, whatever socket it came from.
 fn direct_addr(connection: &Connection) -> Option<SocketAddr> {
     let paths = connection.paths();
     let path = paths.iter().find(Path::is_selected).or_else(|| paths.iter().next())?;
     match path.remote_addr() {
-        TransportAddr::Ip(addr) => Some(*addr),
+        TransportAddr::Ip(addr) => Some(SocketAddr::new(addr.ip().to_canonical(), addr.port())),
         _ => None,
     }
 }

@@ -46,6 +46,8 @@ const SUBSTREAMS: u8 = 8;
 const INGEST_MAX: usize = 256;
 /// Most advice kept for the report.
 const ADVICE_MAX: usize = 64;
+/// Why a broadcast that nobody could find is not ok.
+const NEVER_ANNOUNCED: &str = "no tracker took the channel, so nobody could find it; see --tracker";
 /// After the end, the last chunks and the ending note get this long to spread.
 const END_GRACE: Duration = Duration::from_millis(1200);
 
@@ -114,6 +116,8 @@ struct Inner {
     bytes: u64,
     chunks: u64,
     viewers: u32,
+    /// A tracker has taken the channel.
+    announced: bool,
     facts: Facts,
     advice: VecDeque<String>,
     stats: SwarmStats,
@@ -216,7 +220,9 @@ impl Source {
             policy: Policy::default(),
             verifier: Box::new(Ed25519Verifier),
         };
-        network.handle.input(Input::Open(Box::new(swarm))).await?;
+        if let Err(error) = network.handle.input(Input::Open(Box::new(swarm))).await {
+            return Err(network.give_up(error).await);
+        }
         let note = LiveNote::sign(&broadcast_key, channel, epoch, 0, unix_us(), false);
         let (note, notes) = watch::channel(note);
         let tracking = TrackingConfig {
@@ -232,7 +238,10 @@ impl Source {
                 note: notes,
             }),
         };
-        let tracking = Tracking::start(&config.trackers, &tracking)?;
+        let tracking = match Tracking::start(&config.trackers, &tracking) {
+            Ok(tracking) => tracking,
+            Err(error) => return Err(network.give_up(error).await),
+        };
         let (said, advice) = mpsc::unbounded_channel();
         let (ingest, events) = mpsc::channel(INGEST_MAX);
         let opened = match config.input {
@@ -245,8 +254,7 @@ impl Source {
         };
         if let Err(error) = opened {
             tracking.leave().await;
-            network.handle.shutdown().await;
-            return Err(error);
+            return Err(network.give_up(error).await);
         }
         let cutter = Cutter::new(broadcast_key.clone(), channel, epoch, SUBSTREAMS, config.rate_bps);
         let shared = Arc::new(Shared {
@@ -318,6 +326,10 @@ impl Source {
                 }
             }
         };
+        // What a tracker said last may not have been read yet.
+        while let Ok(news) = self.tracking.news.try_recv() {
+            self.shared.lock().announced |= matches!(news, News::Online);
+        }
         self.ingest(Ingest::End).await;
         self.sign_note(true).await;
         self.tracking.set_qos(Qos::default());
@@ -372,7 +384,10 @@ impl Source {
             News::Viewers(viewers) => self.shared.lock().viewers = viewers,
             News::TakenDown(reason) => return Some(reason),
             News::Offline(error) => tracing::warn!("{error}; who watches goes on, and I keep trying"),
-            News::Online => tracing::info!("a tracker answers"),
+            News::Online => {
+                self.shared.lock().announced = true;
+                tracing::info!("a tracker answers");
+            }
             News::Broadcast(_) => {}
         }
         None
@@ -438,7 +453,11 @@ impl Shared {
     pub fn last_report(&self) -> SourceReport {
         let inner = self.lock();
         let stats = &inner.stats;
-        let checks = vec![check("publishes", inner.chunks > 0, format!("{} chunks signed", inner.chunks))];
+        let announced = if inner.announced { "a tracker took the channel" } else { NEVER_ANNOUNCED };
+        let checks = vec![
+            check("published", inner.chunks > 0, format!("{} chunks signed", inner.chunks)),
+            check("announced", inner.announced, announced.to_owned()),
+        ];
         SourceReport {
             schema: SCHEMA,
             commit: self.commit,

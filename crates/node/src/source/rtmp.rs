@@ -31,6 +31,8 @@ const STALE_AFTER: Duration = Duration::from_secs(3);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The broadcaster is told this often at most that there are too many connections.
 const WARN_PERIOD: Duration = Duration::from_secs(60);
+/// So much of a wrong application is shown.
+const APP_SHOWN_MAX: usize = 40;
 /// Bytes read at once.
 const READ_LEN: usize = 32 * 1024;
 
@@ -309,11 +311,16 @@ impl Desk {
     fn admit(&self, app: &str, key: &str) -> Result<(Ticket, Option<Tags>), String> {
         let settings = &self.settings;
         let key = key.split('?').next().unwrap_or_default();
-        // Compared in constant time, and never said which of the two was wrong.
+        // The application is no secret: it stands in every server URL that was printed.
+        let app = app.trim_end_matches('/');
+        if app != settings.app {
+            return Err(wrong_app(app, settings));
+        }
+        // Compared in constant time.
         let equal = key.len() == settings.key.len()
             && key.bytes().zip(settings.key.bytes()).fold(0, |different, (a, b)| different | (a ^ b)) == 0;
-        if app.trim_end_matches('/') != settings.app || !equal {
-            return Err("wrong stream key: copy server and key from what caudal publish printed".into());
+        if !equal {
+            return Err("wrong stream key: copy it from what caudal publish printed".into());
         }
         let mut stage = self.lock();
         if let Some(publisher) = &stage.publisher {
@@ -330,9 +337,41 @@ impl Desk {
     }
 }
 
+/// What the server's URL must end in. What the encoder gave is shown unless the key is in it: this may be read aloud.
+fn wrong_app(given: &str, settings: &RtmpSettings) -> String {
+    let expected = &settings.app;
+    let given = if given.contains(&settings.key) {
+        "the stream key, which goes into its own field".to_owned()
+    } else {
+        format!("{:?}", given.chars().take(APP_SHOWN_MAX).collect::<String>())
+    };
+    format!(
+        "wrong server URL: it must end in /{expected}, not in {given}; copy the URL from what caudal publish printed"
+    )
+}
+
 async fn told_to_leave(ticket: Option<&Ticket>) {
     match ticket {
         Some(ticket) => ticket.leave.notified().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_application_is_told_and_a_key_in_its_place_is_not() {
+        let settings =
+            RtmpSettings { listen: ([127, 0, 0, 1], 0).into(), app: "live".into(), key: "s3cret".into() };
+        let told = wrong_app("stream\u{1b}[2J", &settings);
+        assert!(
+            told.contains("end in /live") && told.contains("stream") && !told.contains('\u{1b}'),
+            "{told}"
+        );
+        assert!(wrong_app(&"x".repeat(4000), &settings).len() < 300);
+        let told = wrong_app("live/s3cret", &settings);
+        assert!(told.contains("own field") && !told.contains("s3cret"), "{told}");
     }
 }

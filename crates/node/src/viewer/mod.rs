@@ -135,7 +135,9 @@ impl Viewer {
             policy: Policy::default(),
             verifier: Box::new(Ed25519Verifier),
         };
-        network.handle.input(Input::Open(Box::new(swarm))).await?;
+        if let Err(error) = network.handle.input(Input::Open(Box::new(swarm))).await {
+            return Err(network.give_up(error).await);
+        }
         let tracking = TrackingConfig {
             key: network.key.clone(),
             channel: config.channel,
@@ -144,7 +146,10 @@ impl Viewer {
             upload_bps: if config.upload { upload_bps } else { Some(0) },
             source: None,
         };
-        let tracking = Tracking::start(&config.trackers, &tracking)?;
+        let tracking = match Tracking::start(&config.trackers, &tracking) {
+            Ok(tracking) => tracking,
+            Err(error) => return Err(network.give_up(error).await),
+        };
         let shared = Arc::new(Shared {
             channel: config.channel,
             peer: network.handle.local(),
@@ -343,11 +348,12 @@ impl Shared {
         }
     }
 
-    /// For the status line: state, buffer in ms, neighbours that send, chunk delay p50 in ms, offload ratio, rate in bit/s.
+    /// For the status line.
     pub fn glance(&self) -> Glance {
         let inner = self.lock();
         Glance {
             state: inner.state,
+            silent: inner.last_part.map(|at| at.elapsed()),
             buffer_ms: inner.meter.buffer_ms(),
             senders: inner.stats.neighbours.iter().filter(|n| n.parent_in != 0).count(),
             receivers: inner.stats.neighbours.iter().filter(|n| n.child_in != 0).count(),
@@ -420,6 +426,8 @@ impl Shared {
 pub struct Glance {
     /// How it stands.
     pub state: State,
+    /// Since the last part came; none before the first.
+    pub silent: Option<Duration>,
     /// Media ready, ms.
     pub buffer_ms: i64,
     /// Neighbours that send to this node.

@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use caudal_proto::addr::is_dialable_ip;
 use caudal_proto::broadcast::{Certificate, LiveNote};
 use caudal_proto::id::{ChannelId, PeerId, SecretKey};
 use reqwest::{Client, Response};
@@ -19,7 +20,6 @@ use serde::de::DeserializeOwned;
 pub use events::{ChannelEvent, DirectoryEvent, EVENT_LEN_MAX, Events, SILENCE_MAX};
 pub use transport::{ANSWER_LEN_MAX, TIMEOUT};
 
-use crate::address::is_dialable;
 use crate::descriptor::{Descriptor, SignedDescriptor};
 use crate::message::{
     Action, Broadcast, ChannelEntry, ChannelPage, ChannelState, ClaimedAddress, Code, Connect, Envelope,
@@ -468,7 +468,7 @@ impl TrackerClient {
     }
 
     fn may_dial(&self, ip: IpAddr) -> bool {
-        is_dialable(ip, self.url.is_lan())
+        is_dialable_ip(ip, self.url.is_lan())
     }
 
     async fn subscribe(&self, path: &str) -> Result<Response, ClientError> {

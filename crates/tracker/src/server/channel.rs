@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use caudal_proto::addr::{Class, classify};
 use caudal_proto::broadcast::{Certificate, LiveNote};
 use caudal_proto::id::{PeerId, RenditionId};
 
-use crate::address::{Class, classify};
 use crate::descriptor::{Descriptor, SignedDescriptor};
 use crate::message::{ChannelState, PeerInfo, QUALITY_REPORTS_MIN, Qos, Quality};
 

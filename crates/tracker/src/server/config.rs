@@ -4,9 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use caudal_proto::addr::{Class, classify};
 use serde::Deserialize;
-
-use crate::address::{Class, classify};
 
 /// A tracker's configuration.
 #[derive(Debug, Clone, Default, Deserialize)]

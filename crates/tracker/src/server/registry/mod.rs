@@ -9,9 +9,9 @@ mod publish;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use caudal_proto::addr::{Class, classify, is_dialable_ip};
 use caudal_proto::id::{ChannelId, PeerId};
 
-use crate::address::{Class, classify, is_dialable};
 use crate::message::{
     Action, ChannelEntry, ChannelState, Code, Connect, Find, LiveBroadcast, PEER_COUNT_DEFAULT,
     PEER_COUNT_MAX, PeerGroup, PeerMode, PeerNum, Request, Response, StatReport, SwarmAction, SwarmId,
@@ -204,7 +204,7 @@ impl Registry {
     /// private addresses: nobody else could tell viewers in the house where it is. It is believed about loopback too
     /// (all of 127.0.0.0/8 is this machine, and a node may be bound to any of it), which only this machine is told.
     fn addresses(&self, from: IpAddr, connect: &Connect) -> Result<Vec<SocketAddr>, Problem> {
-        if !is_dialable(from, self.lan) {
+        if !is_dialable_ip(from, self.lan) {
             let message = match classify(from) {
                 Class::Private | Class::Loopback => {
                     "peers on private or loopback addresses are registered in LAN mode only; start the tracker with --lan"
