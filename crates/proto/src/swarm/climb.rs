@@ -34,10 +34,7 @@ impl Swarm {
             };
             child.lift_at = now + TELL_PERIOD;
             let peer = child.peer;
-            // The source sees to its own neighbours.
-            if self.neighbours.get(&parent).is_some_and(|n| !n.source)
-                && let Some(told) = self.introduction(&parent)
-            {
+            if let Some(told) = self.introduction(&parent) {
                 self.send(peer, &Message::Pex(alloc::vec![told]));
                 return;
             }

@@ -23,7 +23,8 @@ impl Swarm {
     pub(super) fn gossip(&mut self, now: Timestamp) {
         let due: Vec<PeerId> =
             self.neighbours.values().filter(|n| n.met && now >= n.state_due).map(|n| n.peer).collect();
-        let period = self.state_period();
+        let often = self.state_period();
+        let seldom = (often * 2).min(self.config.policy.state_period_max).max(often);
         for peer in due {
             let note_age = self.note.map_or(0, |note| note.unix_us);
             let tell_note = self.neighbours.get(&peer).is_some_and(|n| {
@@ -35,6 +36,9 @@ impl Swarm {
                 self.tell_broadcast(peer);
             }
             self.tell_state(now, peer);
+            // Who has all its parents asks for little and looks for little.
+            let is_settled = self.neighbours.get(&peer).is_some_and(super::neighbour::Neighbour::is_settled);
+            let period = if is_settled { seldom } else { often };
             // Spread over the period, so that neighbours are not all told in one burst.
             let jitter = Duration::from_micros(self.rng.u64(..=period.as_micros() as u64 / 4));
             if let Some(neighbour) = self.neighbours.get_mut(&peer) {

@@ -269,6 +269,12 @@ impl Neighbour {
         (substream.lag_ms < LAG_UNKNOWN_MS).then(|| u64::from(substream.lag_ms) * 1000)
     }
 
+    /// It receives every substream.
+    pub(crate) fn is_settled(&self) -> bool {
+        let substreams = &self.state.substreams;
+        !substreams.is_empty() && substreams.iter().all(|substream| substream.lag_ms < LAG_UNKNOWN_MS)
+    }
+
     /// How long a chunk waits on its uplink.
     pub(crate) fn wait(&self) -> Duration {
         Duration::from_millis(u64::from(self.state.wait_ms))

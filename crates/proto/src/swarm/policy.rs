@@ -56,7 +56,7 @@ pub struct Policy {
     pub state_period_min: Duration,
     /// … and this often at most; between them as the control budget allows.
     pub state_period_max: Duration,
-    /// Share of the stream rate that state may cost.
+    /// Share of the stream rate that state may cost; half of it while the neighbours receive every substream.
     pub control_percent: u32,
     /// A better parent must be better by this much …
     pub switch_gain_percent: u32,
@@ -167,7 +167,7 @@ impl Default for Policy {
             sibling_delay: ms(1),
             state_period_min: ms(350),
             state_period_max: ms(1000),
-            control_percent: 1,
+            control_percent: 2,
             switch_gain_percent: 15,
             switch_gain: ms(15),
             switch_hold: ms(500),

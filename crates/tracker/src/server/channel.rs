@@ -16,6 +16,9 @@ use crate::message::{ChannelState, PeerInfo, QUALITY_REPORTS_MIN, Qos, Quality};
 const SAMPLE: usize = 128;
 /// Sources in an answer.
 const SOURCES_PER_ANSWER: usize = 4;
+/// In a larger swarm the sources are named to about as many of its peers as this: a source takes no more neighbours, and everybody
+/// whom it must refuse costs it a connection.
+const SOURCE_NAMED: usize = 32;
 /// How long computed means stay good, ms.
 const QUALITY_AGE_MS: u64 = 1000;
 
@@ -126,7 +129,7 @@ impl Channel {
         self.descriptor.as_ref().is_some_and(|(_, descriptor)| descriptor.listed)
     }
 
-    /// Up to `count` peers in `rendition` for `asker` at `from`: the sources, those with the most upload among a random
+    /// Up to `count` peers in `rendition` for `asker` at `from`: the sources (in a large swarm now and then), those with the most upload among a random
     /// sample, and the rest of the sample, so that strong peers are found and weak ones are not cut off.
     pub(crate) fn pick(
         &self,
@@ -143,6 +146,9 @@ impl Channel {
         let mut picked: Vec<PeerId> = self.sources.iter().filter(|peer| fits(peer)).copied().collect();
         random.shuffle(&mut picked);
         picked.truncate(SOURCES_PER_ANSWER.min(count));
+        if random.usize(..self.members.len().max(1)) >= SOURCE_NAMED {
+            picked.clear();
+        }
         let mut sample = self.sample(random);
         sample.retain(|peer| fits(peer) && !self.sources.contains(peer));
         let strong = (count - picked.len()) / 2;
@@ -241,12 +247,13 @@ mod tests {
         channel.sources.insert(peer(7));
         let from = IpAddr::from([1, 1, 1, 1]);
         let mut random = fastrand::Rng::with_seed(1);
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut named) = (BTreeSet::new(), 0);
         for _ in 0..200 {
             let picked = channel.pick(&peer(99), from, RenditionId(0), 20, &mut random);
             assert_eq!(picked.len(), 20);
-            assert!(picked[0].source && picked[0].peer_id == peer(7));
-            assert_eq!(picked.iter().filter(|info| info.source).count(), 1);
+            let sources = picked.iter().filter(|info| info.source).count();
+            assert!(sources <= 1 && (sources == 0 || picked[0].peer_id == peer(7)));
+            named += sources;
             let ids: BTreeSet<_> = picked.iter().map(|info| info.peer_id).collect();
             assert_eq!(ids.len(), 20, "no peer twice");
             assert!(!ids.contains(&peer(99)), "never the asker");
@@ -254,6 +261,8 @@ mod tests {
             seen.extend(ids);
         }
         assert!(seen.len() > 90, "the weak are found too: {}", seen.len());
+        // A third: each of a crowd that dials a full source costs it a connection.
+        assert!((40..90).contains(&named), "the source is named to {named} of 200");
         assert!(channel.pick(&peer(99), from, RenditionId(1), 20, &mut random).is_empty());
     }
 
