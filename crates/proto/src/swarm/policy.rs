@@ -158,7 +158,7 @@ impl Default for Policy {
             neighbours_max: 20,
             source_neighbours_max: 32,
             slot_fill_percent: 90,
-            slot_fill_urgent_percent: 120,
+            slot_fill_urgent_percent: 105,
             interior_every: 2,
             class_period: ms(2000),
             leaf_delay: ms(600),
@@ -268,8 +268,10 @@ impl Policy {
         if !child.interior {
             return leaf as u8;
         }
-        let distance = child.one_way_us * (rate_bps / 64_000) / near_us;
-        let worth = u64::from(child.upload_kbps / 64).saturating_sub(distance);
+        let upload = u64::from(child.upload_kbps / 64);
+        // A round trip that was measured through a queue is not all distance.
+        let distance = (child.one_way_us * (rate_bps / 64_000) / near_us).min(upload / 2);
+        let worth = upload - distance;
         (LEAF_VALUE_MAX + worth.max(1)).min(253) as u8
     }
 
