@@ -23,8 +23,10 @@ const STATE_GAP_MIN: Duration = Duration::from_millis(120);
 const ELSEWHERE_MAX: u32 = 10;
 /// What it counts against a parent that a substream starved through it.
 const STARVED_COST: Duration = Duration::from_millis(150);
-/// What arrives later than this is not offered to children.
-const LAG_OFFERED_MAX_MS: u64 = 3_000;
+/// What arrives later than this is not offered to children: no player waits for it …
+const LAG_OFFERED_MAX_MS: u64 = 6_000;
+/// … nor is what should have come so long ago.
+const BEHIND_OFFERED_MAX_MS: u64 = 3_000;
 /// So many neighbours without room show that there is little.
 const SEVERAL: usize = 3;
 /// Largest factor by which changes lengthen the hold time, in tenths.
@@ -243,10 +245,13 @@ impl Swarm {
         }
         let sub = &self.substreams[usize::from(s)];
         let Some(lag_us) = sub.lag_us.filter(|_| sub.has_parent()) else { return LAG_UNKNOWN_MS };
-        // What has dried up further up is worth nothing to a child, whatever it was worth before.
-        let behind = sub.behind > self.config.policy.probe_after + sub.lateness() * 2;
-        let lag_ms = lag_us / 1000 + if behind { sub.behind.as_millis() as u64 } else { 0 };
-        if lag_ms < LAG_OFFERED_MAX_MS { lag_ms as u16 } else { LAG_UNKNOWN_MS }
+        // What has dried up further up is worth nothing to a child, whatever it was worth before. That everything is late is another
+        // matter: a swarm in which all are late must not fall apart.
+        let dried_up = sub.behind > self.config.policy.probe_after + sub.lateness() * 2;
+        let behind_ms = if dried_up { sub.behind.as_millis() as u64 } else { 0 };
+        let lag_ms = lag_us / 1000 + behind_ms;
+        let is_offered = behind_ms < BEHIND_OFFERED_MAX_MS && lag_ms < LAG_OFFERED_MAX_MS;
+        if is_offered { lag_ms as u16 } else { LAG_UNKNOWN_MS }
     }
 
     pub(super) fn hear_accept(&mut self, now: Timestamp, peer: PeerId, accept: Accept) {
