@@ -158,7 +158,7 @@ impl Default for Policy {
             neighbours_max: 20,
             source_neighbours_max: 32,
             slot_fill_percent: 90,
-            slot_fill_urgent_percent: 105,
+            slot_fill_urgent_percent: 120,
             interior_every: 2,
             class_period: ms(2000),
             leaf_delay: ms(600),
