@@ -11,8 +11,12 @@ fn relay(args: &[&str]) -> Command {
 }
 
 fn bench(args: &[&str]) -> Command {
+    bench_with(&[args, &["--runs", "1"]].concat())
+}
+
+fn bench_with(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    command.arg("bench").args(args).args(["--warm-up", "1s", "--runs", "1", "--caudal"]);
+    command.arg("bench").args(args).args(["--warm-up", "1s", "--caudal"]);
     command.arg(env!("CARGO_BIN_EXE_caudal-stand-in"));
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -118,8 +122,13 @@ fn a_chain_of_ten_over_the_emulator_is_measured_right() {
 /// Figures for the documentation come from everything that there is to run, and from more than one run.
 #[test]
 fn one_run_or_one_case_is_not_written_into_the_documentation() {
-    for args in [&["relay", "--write-docs"][..], &["swarm", "--write-docs"]] {
-        let done = bench(args).output().unwrap();
+    let few: [&[&str]; 3] = [
+        &["relay", "--write-docs", "--runs", "1"],
+        &["swarm", "--write-docs", "--runs", "1"],
+        &["swarm", "--write-docs", "--runs", "3", "--case", "hd"],
+    ];
+    for args in few {
+        let done = bench_with(args).output().unwrap();
         let said = String::from_utf8_lossy(&done.stderr);
         assert_eq!(done.status.code(), Some(3), "{said}");
         assert!(said.contains("--runs 3"), "{said}");

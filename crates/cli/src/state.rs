@@ -40,27 +40,42 @@ fn dir(variable: &str, fallback: &str) -> Result<PathBuf> {
 /// Files and folders that were made for what may still fail. They go again, last first, unless it succeeds; a folder that
 /// holds something else by then stays.
 #[derive(Debug, Default)]
-struct Made(Vec<PathBuf>);
+struct Made {
+    folders: Vec<PathBuf>,
+    files: Vec<PathBuf>,
+}
 
 impl Made {
     /// Makes a folder and those above it that are missing, for this user alone.
     fn folder(&mut self, path: &Path) -> std::io::Result<()> {
-        let missing: Vec<_> =
-            path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
-        self.0.extend(missing.into_iter().rev().map(Path::to_owned));
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+        // A link that leads nowhere is not missing: it is the user's.
+        let is_missing = |path: &&Path| !path.as_os_str().is_empty() && fs::symlink_metadata(path).is_err();
+        let missing: Vec<_> = path.ancestors().take_while(is_missing).collect();
+        for folder in missing.into_iter().rev() {
+            match fs::DirBuilder::new().mode(0o700).create(folder) {
+                Ok(()) => self.folders.push(folder.to_owned()),
+                // Another process was faster.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if path.is_dir() { Ok(()) } else { Err(std::io::ErrorKind::NotADirectory.into()) }
     }
 
     /// It succeeded.
     fn keep(&mut self) {
-        self.0.clear();
+        self.folders.clear();
+        self.files.clear();
     }
 }
 
 impl Drop for Made {
     fn drop(&mut self) {
-        for path in self.0.iter().rev() {
-            let _ = fs::remove_file(path).or_else(|_| fs::remove_dir(path));
+        for file in &self.files {
+            let _ = fs::remove_file(file);
+        }
+        for folder in self.folders.iter().rev() {
+            let _ = fs::remove_dir(folder);
         }
     }
 }
@@ -105,7 +120,7 @@ fn make_key(file: &Path, key: &SecretKey) -> Result<Made> {
     }
     let open = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
     let mut open = open.with_context(|| format!("cannot write the key {name}; does it exist already?"))?;
-    made.0.push(file.to_owned());
+    made.files.push(file.to_owned());
     let written = open.write_all(text.as_bytes()).and_then(|()| open.sync_all());
     written.with_context(|| format!("cannot write the key {name}"))?;
     Ok(made)
@@ -177,10 +192,10 @@ pub(crate) fn go_on_air(channel: &ChannelId) -> Result<OnAir> {
     let mut made = Made::default();
     for _ in 0..LOCK_TRIES_MAX {
         // Without a place for state, or on a file system without locks, it goes on the air unlocked.
-        let Some((path, file)) = open_lock(channel, &mut made) else { break };
+        let Some((path, file)) = open_lock(channel, &mut made) else { continue };
         if matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) {
             // It is another's.
-            made.0.retain(|made| *made != path);
+            made.files.retain(|made| *made != path);
             bail!(
                 "this channel is on the air already: another caudal publish on this computer uses its key. End that one, \
                  or choose another --name or --key"
@@ -202,7 +217,7 @@ fn open_lock(channel: &ChannelId, made: &mut Made) -> Option<(PathBuf, fs::File)
     let mut open = fs::OpenOptions::new();
     open.write(true).mode(0o600);
     if let Ok(file) = open.clone().create_new(true).open(&path) {
-        made.0.push(path.clone());
+        made.files.push(path.clone());
         return Some((path, file));
     }
     let file = open.create(true).truncate(false).open(&path).ok()?;
@@ -229,6 +244,17 @@ pub(crate) fn store_epoch(channel: &ChannelId, epoch: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_that_leads_nowhere_stays() {
+        let root = std::env::temp_dir().join(format!("caudal-link-{}", std::process::id()));
+        fs::create_dir(&root).unwrap();
+        let link = root.join("share");
+        std::os::unix::fs::symlink(root.join("not mounted"), &link).unwrap();
+        assert!(make_key(&link.join("caudal/channel.key"), &random_key().unwrap()).is_err());
+        assert!(fs::symlink_metadata(&link).is_ok(), "it is the user's");
+        fs::remove_dir_all(&root).unwrap();
+    }
 
     #[test]
     fn what_was_made_goes_again_unless_it_is_kept_or_holds_something_else() {

@@ -80,7 +80,7 @@ impl Swarm {
         // A displaced child costs a handover: the newcomer must be clearly worth more.
         match self.weakest_child(s) {
             Some(weakest) if interior && weakest.value < DISPLACED_MAX => {
-                weakest.value + 1 + weakest.value / 2
+                weakest.value + 1 + (weakest.value / 2).max(1)
             }
             _ => otherwise,
         }

@@ -12,6 +12,9 @@ use crate::wire::{Have, LAG_UNKNOWN_MS, Message, State, SubstreamState};
 /// Bytes that one state update to one neighbour costs on the wire, IP and QUIC headers included.
 const STATE_COST_BYTES: u64 = 150;
 
+/// A settled neighbour is told this often at least, where the control budget allows: who is silent for longer looks dead.
+const SELDOM_MAX: Duration = Duration::from_millis(600);
+
 impl Swarm {
     /// Everything a new neighbour needs: one flight after the handshake it can ask for chunks.
     pub(super) fn greet(&mut self, now: Timestamp, peer: PeerId) {
@@ -24,7 +27,7 @@ impl Swarm {
         let due: Vec<PeerId> =
             self.neighbours.values().filter(|n| n.met && now >= n.state_due).map(|n| n.peer).collect();
         let often = self.state_period();
-        let seldom = (often * 2).min(self.config.policy.state_period_max).max(often);
+        let seldom = (often * 2).min(SELDOM_MAX).max(often);
         for peer in due {
             let note_age = self.note.map_or(0, |note| note.unix_us);
             let tell_note = self.neighbours.get(&peer).is_some_and(|n| {

@@ -294,7 +294,7 @@ impl Swarm {
         self.flush();
     }
 
-    /// What may change with every message, too.
+    /// What messages may change, too.
     fn tend(&mut self, now: Timestamp) {
         self.tended = now;
         self.try_join(now);
@@ -302,7 +302,7 @@ impl Swarm {
         self.pull(now);
     }
 
-    /// It seeks a start or parents: every message may help.
+    /// It seeks a start or parents: messages may help.
     fn is_unsettled(&self) -> bool {
         !self.phase.is_joined() || !self.is_source() && self.substreams.iter().any(|sub| !sub.has_parent())
     }

@@ -19,8 +19,9 @@ use crate::transport::{Line, LossState};
 /// What a tracker names at most, looks at, and how many of them are chosen for their upload: as `tracker` does.
 const TRACKER_ANSWER: usize = 20;
 const TRACKER_SAMPLE: usize = 128;
-/// In a larger swarm the source is named to as many of its viewers as this.
+/// In a larger swarm an answer names the source with a chance of this by its viewers, but in one of so many at least.
 const TRACKER_SOURCE_NAMED: usize = 32;
+const TRACKER_SOURCE_ANSWERS_MAX: usize = 8;
 /// Who left without a word is named for this much longer, µs.
 const TRACKER_EXPIRY_US: u64 = 30_000_000;
 /// A tracker answers after this long, µs.
@@ -261,8 +262,9 @@ impl World {
         }
         sample.truncate(room);
         let mut candidates = Vec::with_capacity(TRACKER_ANSWER);
-        // Most of a crowd would find the source full: it is named to as many as it could take.
-        let is_named = self.people.usize(..self.listed.len().max(1)) < TRACKER_SOURCE_NAMED;
+        // Most of a crowd would find the source full.
+        let peers = self.listed.len().clamp(1, TRACKER_SOURCE_NAMED * TRACKER_SOURCE_ANSWERS_MAX);
+        let is_named = self.people.usize(..peers) < TRACKER_SOURCE_NAMED;
         if index != SOURCE && self.nodes[SOURCE].listed.is_some() && is_named {
             candidates.push(self.candidate(SOURCE));
         }

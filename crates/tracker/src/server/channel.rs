@@ -16,9 +16,11 @@ use crate::message::{ChannelState, PeerInfo, QUALITY_REPORTS_MIN, Qos, Quality};
 const SAMPLE: usize = 128;
 /// Sources in an answer.
 const SOURCES_PER_ANSWER: usize = 4;
-/// In a larger swarm the sources are named to about as many of its peers as this: a source takes no more neighbours, and everybody
-/// whom it must refuse costs it a connection.
+/// In a larger swarm an answer names the sources with a chance of this by its peers: a source takes no more neighbours, and everybody
+/// whom it must refuse costs it a connection …
 const SOURCE_NAMED: usize = 32;
+/// … but no less often than in one answer of so many: peers may be dead, or invented to hide the source.
+const SOURCE_ANSWERS_MAX: usize = 8;
 /// How long computed means stay good, ms.
 const QUALITY_AGE_MS: u64 = 1000;
 
@@ -146,7 +148,8 @@ impl Channel {
         let mut picked: Vec<PeerId> = self.sources.iter().filter(|peer| fits(peer)).copied().collect();
         random.shuffle(&mut picked);
         picked.truncate(SOURCES_PER_ANSWER.min(count));
-        if random.usize(..self.members.len().max(1)) >= SOURCE_NAMED {
+        let peers = self.members.len().min(SOURCE_NAMED * SOURCE_ANSWERS_MAX);
+        if random.usize(..peers.max(1)) >= SOURCE_NAMED {
             picked.clear();
         }
         let mut sample = self.sample(random);
