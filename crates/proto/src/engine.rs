@@ -199,8 +199,8 @@ impl Engine {
             Input::Disconnected(peer) => self.disconnected(now, peer),
             Input::Path(peer, rtt) => {
                 if self.connections.contains_key(&peer) {
-                    self.uplink.connected(now, peer, rtt);
-                    self.swarms.values_mut().for_each(|(_, swarm)| swarm.path(now, &peer, rtt));
+                    let least = self.uplink.connected(now, peer, rtt);
+                    self.swarms.values_mut().for_each(|(_, swarm)| swarm.path(&peer, rtt, least));
                 }
             }
             Input::Control(peer, frame) => self.control(now, peer, frame),

@@ -29,7 +29,6 @@ pub mod congestion;
 pub mod engine;
 pub mod id;
 pub mod io;
-mod least;
 pub mod swarm;
 pub mod time;
 pub mod uplink;

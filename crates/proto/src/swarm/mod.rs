@@ -374,9 +374,9 @@ impl Swarm {
         }
     }
 
-    pub(crate) fn path(&mut self, now: Timestamp, peer: &PeerId, rtt: Duration) {
+    pub(crate) fn path(&mut self, peer: &PeerId, rtt: Duration, least: Duration) {
         if let Some(neighbour) = self.neighbours.get_mut(peer) {
-            neighbour.note_rtt(now, rtt);
+            (neighbour.rtt, neighbour.least_rtt) = (rtt, least);
         }
     }
 

@@ -12,7 +12,6 @@ use super::skew::Skew;
 use super::standing::Standing;
 use crate::id::PeerId;
 use crate::io::Connected;
-use crate::least::Least;
 use crate::time::Timestamp;
 use crate::wire::{FrameWriter, LAG_UNKNOWN_MS, Message, SegmentStart, State};
 
@@ -93,8 +92,8 @@ pub(crate) struct Neighbour {
     pub(crate) peer: PeerId,
     pub(crate) addr: Option<SocketAddr>,
     pub(crate) rtt: Duration,
-    /// Its least round trip lately: how far it is.
-    distance: Least<30_000>,
+    /// The least one lately: how far it is.
+    pub(crate) least_rtt: Duration,
     /// It sent its HANDSHAKE for this swarm.
     pub(crate) met: bool,
     pub(crate) source: bool,
@@ -165,7 +164,7 @@ impl Neighbour {
             peer: connected.peer,
             addr: connected.addr,
             rtt: connected.rtt,
-            distance: Least::starting(now, connected.rtt),
+            least_rtt: connected.rtt,
             met: false,
             source: false,
             upload_kbps: 0,
@@ -225,15 +224,9 @@ impl Neighbour {
         }
     }
 
-    /// Its round trip changed.
-    pub(crate) fn note_rtt(&mut self, now: Timestamp, rtt: Duration) {
-        self.rtt = rtt;
-        self.distance.note(now, rtt);
-    }
-
     /// What half a round trip takes without queues, µs.
     pub(crate) fn one_way_us(&self) -> u64 {
-        self.distance.get().as_micros() as u64 / 2
+        self.least_rtt.as_micros() as u64 / 2
     }
 
     /// Anything arrived from it.

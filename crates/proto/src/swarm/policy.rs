@@ -56,7 +56,7 @@ pub struct Policy {
     pub state_period_min: Duration,
     /// … and this often at most; between them as the control budget allows.
     pub state_period_max: Duration,
-    /// Share of the stream rate that state may cost; half of it while the neighbours receive every substream.
+    /// Share of the stream rate that state may cost; less of it while the neighbours receive every substream.
     pub control_percent: u32,
     /// A better parent must be better by this much …
     pub switch_gain_percent: u32,
@@ -324,5 +324,27 @@ impl Policy {
                 self.pull_after_has.max(usual_lateness + self.pull_after_has / 2)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_children_count_for_more_and_whoever_relays_for_more_than_a_leaf() {
+        let policy = Policy::default();
+        let value = |interior, upload_kbps, one_way_ms: u64| {
+            let child = ChildView { interior, upload_kbps, one_way_us: one_way_ms * 1000 };
+            policy.child_value(&child, 3_000_000)
+        };
+        let near = |upload_kbps| value(true, upload_kbps, 0);
+        // One stream rate of upload is worth 30 ms: 3 Mbit/s are 46 of 64 kbit/s.
+        assert_eq!(near(6_000) - value(true, 6_000, 30), 46);
+        assert_eq!(value(true, 6_000, 10_000), 3 + 93 - 46, "a queue never takes more than half");
+        assert!(value(true, 12_000, 20) > near(6_000), "twice the upload is worth a short way");
+        assert!(value(true, 0, 1_000) > value(false, 1_000_000, 0), "leaves come last");
+        assert_eq!([0, 30, 60, 500].map(|ms| value(false, 0, ms)), [3, 2, 1, 0]);
+        assert!(near(u32::MAX) < ACCEPT_URGENT);
     }
 }

@@ -11,7 +11,6 @@ use core::time::Duration;
 
 use crate::id::{ChannelId, PeerId};
 use crate::io::ChunkToken;
-use crate::least::Least;
 use crate::swarm::{Offer, UplinkView};
 use crate::time::Timestamp;
 use budget::{Budget, Mark};
@@ -53,6 +52,31 @@ struct Flight {
     bytes: u64,
     released: Timestamp,
     mark: Mark,
+}
+
+/// The least of a duration lately: of this and of the last stretch of `MS` milliseconds.
+#[derive(Debug, Default)]
+struct Least<const MS: u64> {
+    current: Duration,
+    previous: Duration,
+    since: Timestamp,
+}
+
+impl<const MS: u64> Least<MS> {
+    fn new(now: Timestamp) -> Self {
+        Self { current: Duration::MAX, previous: Duration::MAX, since: now }
+    }
+
+    fn note(&mut self, now: Timestamp, value: Duration) {
+        if now.since(self.since) > Duration::from_millis(MS) {
+            (self.previous, self.current, self.since) = (self.current, value, now);
+        }
+        self.current = self.current.min(value);
+    }
+
+    fn get(&self) -> Duration {
+        self.current.min(self.previous)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -152,10 +176,12 @@ impl Uplink {
         }
     }
 
-    /// A connection stands, or its round trip changed.
-    pub(crate) fn connected(&mut self, now: Timestamp, peer: PeerId, rtt: Duration) {
+    /// A connection stands, or its round trip changed; gives the least one lately.
+    pub(crate) fn connected(&mut self, now: Timestamp, peer: PeerId, rtt: Duration) -> Duration {
         let calm = self.under_way == 0;
-        self.connections.entry(peer).or_insert_with(|| Connection::new(now, calm)).note_rtt(now, rtt);
+        let connection = self.connections.entry(peer).or_insert_with(|| Connection::new(now, calm));
+        connection.note_rtt(now, rtt);
+        connection.least_rtt()
     }
 
     /// Forgets a connection and all that waits for it.

@@ -120,7 +120,7 @@ pub struct State {
 pub struct SubstreamState {
     /// How far behind the signature the sender receives it, ms; [`LAG_UNKNOWN_MS`] = not at all.
     pub lag_ms: u16,
-    /// Least upload with which a peer would be accepted as a child, in 64 kbit/s: 0 = anybody, 255 = nobody.
+    /// What a peer must count at least to be accepted as a child (`docs/protocol.md`, STATE): 0 = anybody, 255 = nobody.
     pub accept: u8,
 }
 

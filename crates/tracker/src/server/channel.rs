@@ -131,8 +131,8 @@ impl Channel {
         self.descriptor.as_ref().is_some_and(|(_, descriptor)| descriptor.listed)
     }
 
-    /// Up to `count` peers in `rendition` for `asker` at `from`: the sources (in a large swarm now and then), those with the most upload among a random
-    /// sample, and the rest of the sample, so that strong peers are found and weak ones are not cut off.
+    /// Up to `count` peers in `rendition` for `asker` at `from`: the sources (in a large swarm now and then), those with the most
+    /// upload among a random sample, and the rest of the sample, so that strong peers are found and weak ones are not cut off.
     pub(crate) fn pick(
         &self,
         asker: &PeerId,
