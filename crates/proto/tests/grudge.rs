@@ -285,3 +285,35 @@ fn requests_that_expire_at_once_use_up_nothing() {
     bench.run(MS(500));
     assert!(bench.sent.get(&id(51)).copied().unwrap_or(0) - before > 4 * 4_000, "its repair was served");
 }
+
+#[test]
+fn who_is_about_to_give_up_is_served_though_others_have_used_up_what_there_was() {
+    let mut bench = Bench::new(true, Some(200));
+    let last = id(60);
+    for peer in (50..58).map(id).chain([last]) {
+        bench.honest.insert(peer, MS(20));
+        bench.connect(peer, MS(10));
+    }
+    // Chunks of which the youngest is `age` old.
+    let ask = |bench: &mut Bench, peer: PeerId, age: Duration, count: u64| {
+        let to = bench.signer.next_number() - age.as_millis() as u64 / 40;
+        let chunks = RangeList::from_numbers(to - count..to);
+        bench.say(peer, &Message::Request(Request { deadline_ms: 400, joining: false, chunks }));
+    };
+    // What `last` is sent of three chunks of that age, while others ask for whatever is 1.4 to 2.8 s old.
+    let served = |bench: &mut Bench, age: Duration| {
+        let before = bench.sent.get(&last).copied().unwrap_or(0);
+        for n in 0..40 {
+            ask(bench, id(50 + n % 8), MS(1400), 35);
+            if n >= 35 {
+                ask(bench, last, age, 1);
+            }
+            bench.run(MS(100));
+        }
+        bench.sent.get(&last).copied().unwrap_or(0) - before
+    };
+    bench.run(MS(6000));
+    assert_eq!(served(&mut bench, MS(2000)), 0, "the copies are spent, and so is what old holes may have");
+    let sent = served(&mut bench, MS(5000));
+    assert!(sent >= 3 * 5_000, "nobody can wait for longer: {sent}");
+}

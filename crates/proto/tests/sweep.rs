@@ -26,6 +26,7 @@ fn apply(net: &mut Net) {
             "slot_fill_urgent_percent" => policy.slot_fill_urgent_percent = number as u32,
             "overdue_percent" => policy.overdue_percent = number as u32,
             "overdue_after" => policy.overdue_after = MS(number),
+            "last_call_after" => policy.last_call_after = MS(number),
             "serve_wait_overdue" => policy.serve_wait_overdue = MS(number),
             "joining_max" => policy.joining_max = MS(number),
             "interior_every" => policy.interior_every = number as u8,

@@ -105,6 +105,8 @@ pub struct Policy {
     pub serve_wait_overdue: Duration,
     /// … with this share of the upload at most: where there is no more to spare, old holes make new ones.
     pub overdue_percent: u32,
+    /// Holes this old come before other overdue ones: they may have what is left over of the share, and some of it in advance.
+    pub last_call_after: Duration,
     /// Requested chunks take their turn this much after pushed ones: who relays goes first …
     pub serve_after: Duration,
     /// … and those of joiners this much: after what is pushed to relays, before what leaves are given.
@@ -189,6 +191,7 @@ impl Default for Policy {
             serve_wait_joining: ms(100),
             serve_standing: ms(50),
             overdue_after: ms(1300),
+            last_call_after: ms(4500),
             serve_wait_overdue: ms(400),
             overdue_percent: 5,
             serve_after: ms(30),

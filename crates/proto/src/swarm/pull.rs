@@ -34,8 +34,12 @@ const BUSY_FOR: Duration = Duration::from_millis(300);
 const BUSY_FOR_JOINING: Duration = Duration::from_millis(120);
 /// A chunk that only the source has goes beyond its budget while it is this young.
 const ONLY_HERE_MAX: Duration = Duration::from_secs(3);
-/// What is not spent on overdue holes is saved for this long.
-const OVERDUE_SAVED: Duration = Duration::from_secs(1);
+/// What is not spent on overdue holes is saved for this long, in seconds …
+const OVERDUE_SAVED_S: u64 = 1;
+/// … and the last calls among them may spend this much in advance.
+const OVERDUE_AHEAD_S: u64 = 3;
+/// Longer pauses between requests fill the account no further.
+const OVERDUE_IDLE_US_MAX: u64 = (OVERDUE_SAVED_S + OVERDUE_AHEAD_S + 1) * 1_000_000;
 /// Holes are asked for this often at most, all that are due at once …
 const PULL_PERIOD: Duration = Duration::from_millis(100);
 /// … by joiners this often: they ask as they go. Nobody looks for any more often.
@@ -284,13 +288,14 @@ impl Swarm {
     pub(super) fn serve(&mut self, now: Timestamp, peer: PeerId, request: &Request) {
         let (spent, allowance) = (self.is_spent(now, request.joining), self.allowance());
         let mut overdue_left = self.overdue_left(now);
+        let in_advance = (self.overdue_per_second() * OVERDUE_AHEAD_S) as i64;
         let policy = &self.config.policy;
         let (usual_limit, after) = if request.joining {
             (policy.serve_wait_joining, policy.serve_after_joining)
         } else {
             (policy.serve_wait, policy.serve_after)
         };
-        let never = !self.config.upload || spent;
+        let never = !self.config.upload;
         let is_source = self.is_source();
         let policy = &self.config.policy;
         let mut wait = self.uplink.wait;
@@ -301,9 +306,11 @@ impl Swarm {
         for number in request.chunks.numbers(REQUESTED_MAX) {
             let age = self.store.get(number).map_or(Duration::ZERO, |held| now.since(held.received));
             // Its age is this node's own knowledge: nobody gets ahead by a claim.
-            let overdue = !request.joining && age > policy.overdue_after && overdue_left > 0;
+            let most = if age > policy.last_call_after { overdue_left + in_advance } else { overdue_left };
+            let overdue = !request.joining && age > policy.overdue_after && most > 0;
             let limit = if overdue { policy.serve_wait_overdue } else { usual_limit };
-            let is_busy = wait > limit || !overdue && standing > policy.serve_standing;
+            // Nor is it refused by a source that has sent its copies: it goes on account of later requests.
+            let is_busy = wait > limit || !overdue && (spent || standing > policy.serve_standing);
             // What the source has not given to anybody nobody can have: it goes once, whatever else was spent. Only while
             // players wait for it, and while it is known what was given.
             let only_here = is_source
@@ -357,11 +364,18 @@ impl Swarm {
         }
     }
 
-    /// Bytes that may go to overdue holes before anything else: a share of the upload, saved for a second.
+    /// Bytes a second that may go to overdue holes before anything else.
+    fn overdue_per_second(&self) -> u64 {
+        self.upload_bps() / 8 * u64::from(self.config.policy.overdue_percent) / 100
+    }
+
+    /// What of them is not spent; negative where last calls took it in advance.
     fn overdue_left(&self, now: Timestamp) -> i64 {
-        let per_second = self.upload_bps() / 8 * u64::from(self.config.policy.overdue_percent) / 100;
-        let earned = per_second * now.since(self.overdue.1).min(OVERDUE_SAVED).as_micros() as u64 / 1_000_000;
-        (self.overdue.0 + earned as i64).min(per_second as i64)
+        let per_second = self.overdue_per_second();
+        let most = (per_second * OVERDUE_SAVED_S) as i64;
+        let idle_us = now.since(self.overdue.1).as_micros() as u64;
+        let earned = per_second * idle_us.min(OVERDUE_IDLE_US_MAX) / 1_000_000;
+        (self.overdue.0 + earned as i64).min(most)
     }
 
     /// Whether a source that may send a set number of copies has sent them. Joiners, who can ask others, do not get the
