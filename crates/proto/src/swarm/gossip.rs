@@ -75,8 +75,11 @@ impl Swarm {
         neighbour.told = now;
         let newcomer = neighbour.epoch != epoch || neighbour.have.end() == 0;
         let segment_starts = if newcomer { self.store.segment_starts(now).collect() } else { Vec::new() };
-        neighbour.send(&Message::Have(Have { epoch, chunks: self.store.have().to_list(), segment_starts }));
-        neighbour.send(&Message::State(state));
+        neighbour.send(
+            &mut self.unsent,
+            &Message::Have(Have { epoch, chunks: self.store.have().to_list(), segment_starts }),
+        );
+        neighbour.send(&mut self.unsent, &Message::State(state));
     }
 
     /// A segment began: those who wait for one are told with the next tick.
@@ -102,7 +105,8 @@ impl Swarm {
             neighbour.segment_starts.clone_from(&have.segment_starts);
             neighbour.starts_at = now;
         }
-        if self.phase.is_joined() {
+        // Only a new end can raise what two agree on.
+        if self.phase.is_joined() && neighbour.have.end() > self.store.far_edge() {
             let (mut first, mut second) = (None, None);
             for end in self.neighbours.values().filter(|n| n.epoch == have.epoch).map(|n| n.have.end()) {
                 if first.is_none_or(|first| end >= first) {

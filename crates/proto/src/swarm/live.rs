@@ -138,11 +138,11 @@ impl Swarm {
         if neighbour.certificate_sent != certificate.epoch {
             neighbour.certificate_sent = certificate.epoch;
             neighbour.note_sent_us = 0;
-            neighbour.send(&Message::Certificate(certificate.encode().into()));
+            neighbour.send(&mut self.unsent, &Message::Certificate(certificate.encode().into()));
         }
         if let Some(note) = note.filter(|note| note.unix_us > neighbour.note_sent_us) {
             neighbour.note_sent_us = note.unix_us;
-            neighbour.send(&Message::LiveNote(note.encode().into()));
+            neighbour.send(&mut self.unsent, &Message::LiveNote(note.encode().into()));
         }
     }
 }

@@ -178,6 +178,8 @@ pub(crate) struct Swarm {
     need_peers_after: Duration,
     pex_at: Timestamp,
     stats: SwarmStats,
+    /// Neighbours for whom messages wait.
+    unsent: Vec<PeerId>,
     out: VecDeque<SwarmOutput>,
 }
 
@@ -236,6 +238,7 @@ impl Swarm {
             need_peers_after: Duration::from_millis(500),
             pex_at: now + config.policy.pex_period,
             stats: SwarmStats::default(),
+            unsent: Vec::new(),
             out: VecDeque::new(),
             config,
         };
@@ -347,12 +350,13 @@ impl Swarm {
         }
         let standing = self.standings.of(now, &connected.peer);
         let mut neighbour = Neighbour::new(now, self.handle, connected, standing);
-        neighbour.send(&Message::Handshake(Handshake {
+        let handshake = Handshake {
             channel: self.config.channel,
             rendition: self.config.rendition,
             source: self.is_source(),
             upload_kbps: self.upload_kbps(),
-        }));
+        };
+        neighbour.send(&mut self.unsent, &Message::Handshake(handshake));
         self.neighbours.insert(connected.peer, neighbour);
         if let Some(known) = self.known.get_mut(&connected.peer) {
             known.connected();
@@ -407,7 +411,7 @@ impl Swarm {
             Message::Request(request) => self.serve(now, peer, &request),
             Message::Cancel(chunks) => self.hear_cancel(peer, &chunks),
             Message::Refuse { reason, chunks } => self.hear_refuse(now, peer, reason, &chunks),
-            Message::Ping(number) => neighbour.send(&Message::Pong(number)),
+            Message::Ping(number) => neighbour.send(&mut self.unsent, &Message::Pong(number)),
             Message::Pong(_) => {}
             Message::Pex(peers) => self.hear_pex(now, peer, &peers),
             Message::Bye => {
@@ -445,7 +449,7 @@ impl Swarm {
     /// Says goodbye to everybody.
     pub(crate) fn leave(&mut self) {
         for neighbour in self.neighbours.values_mut() {
-            neighbour.send(&Message::Bye);
+            neighbour.send(&mut self.unsent, &Message::Bye);
         }
         self.flush();
     }
@@ -505,12 +509,18 @@ impl Swarm {
     }
 
     fn flush(&mut self) {
-        for neighbour in self.neighbours.values_mut() {
-            if let Some(bytes) = neighbour.flush() {
-                self.stats.control_bytes_out += bytes.len() as u64;
-                self.out.push_back(SwarmOutput::Control(neighbour.peer, bytes));
-            }
+        if self.unsent.is_empty() {
+            return;
         }
+        let mut unsent = core::mem::take(&mut self.unsent);
+        unsent.sort_unstable();
+        for peer in unsent.drain(..) {
+            // Gone, or gone and back: nothing waits.
+            let Some(bytes) = self.neighbours.get_mut(&peer).and_then(Neighbour::flush) else { continue };
+            self.stats.control_bytes_out += bytes.len() as u64;
+            self.out.push_back(SwarmOutput::Control(peer, bytes));
+        }
+        self.unsent = unsent;
     }
 
     fn epoch(&self) -> u64 {

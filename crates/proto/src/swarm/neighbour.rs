@@ -209,8 +209,11 @@ impl Neighbour {
         }
     }
 
-    /// Queues a message; it leaves with the next flush, together with the others.
-    pub(crate) fn send(&mut self, message: &Message) {
+    /// Queues a message; it leaves with the next flush, together with the others. `unsent` notes for whom something waits.
+    pub(crate) fn send(&mut self, unsent: &mut Vec<PeerId>, message: &Message) {
+        if self.ready.is_empty() && self.writer.is_empty() {
+            unsent.push(self.peer);
+        }
         self.ready.extend(self.writer.push(message));
     }
 

@@ -239,7 +239,7 @@ impl Swarm {
             self.rng.shuffle(&mut others);
             others.truncate(PEX_LEN_MAX / 2);
             if !others.is_empty() {
-                neighbour.send(&Message::Pex(others));
+                neighbour.send(&mut self.unsent, &Message::Pex(others));
             }
         }
     }
@@ -351,7 +351,7 @@ impl Swarm {
         self.next_ping = self.next_ping.wrapping_add(1);
         let number = self.next_ping;
         neighbour.probe = Some(Probe { sent: now, until: now + timeout + neighbour.rtt * 4 });
-        neighbour.send(&Message::Ping(number));
+        neighbour.send(&mut self.unsent, &Message::Ping(number));
     }
 
     /// The uplink has chunks under way to `peer` that it does not acknowledge.

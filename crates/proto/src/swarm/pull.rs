@@ -36,10 +36,12 @@ const BUSY_FOR_JOINING: Duration = Duration::from_millis(120);
 const ONLY_HERE_MAX: Duration = Duration::from_secs(3);
 /// What is not spent on overdue holes is saved for this long, in seconds …
 const OVERDUE_SAVED_S: u64 = 1;
-/// … and the last calls among them may spend this much in advance.
+/// … and the last calls among them may spend this much in advance …
 const OVERDUE_AHEAD_S: u64 = 3;
+/// … from a source this much: whoever asks others in vain asks it at last.
+const OVERDUE_AHEAD_SOURCE_S: u64 = 12;
 /// Longer pauses between requests fill the account no further.
-const OVERDUE_IDLE_US_MAX: u64 = (OVERDUE_SAVED_S + OVERDUE_AHEAD_S + 1) * 1_000_000;
+const OVERDUE_IDLE_US_MAX: u64 = (OVERDUE_SAVED_S + OVERDUE_AHEAD_SOURCE_S + 1) * 1_000_000;
 /// Holes are asked for this often at most, all that are due at once …
 const PULL_PERIOD: Duration = Duration::from_millis(100);
 /// … by joiners this often: they ask as they go. Nobody looks for any more often.
@@ -246,7 +248,7 @@ impl Swarm {
         if let Some(neighbour) = self.neighbours.get_mut(&peer)
             && neighbour.asked.remove(&number).is_some()
         {
-            neighbour.send(&Message::Cancel(RangeList::from_numbers([number])));
+            neighbour.send(&mut self.unsent, &Message::Cancel(RangeList::from_numbers([number])));
         }
     }
 
@@ -288,7 +290,8 @@ impl Swarm {
     pub(super) fn serve(&mut self, now: Timestamp, peer: PeerId, request: &Request) {
         let (spent, allowance) = (self.is_spent(now, request.joining), self.allowance());
         let mut overdue_left = self.overdue_left(now);
-        let in_advance = (self.overdue_per_second() * OVERDUE_AHEAD_S) as i64;
+        let ahead_s = if self.is_source() { OVERDUE_AHEAD_SOURCE_S } else { OVERDUE_AHEAD_S };
+        let in_advance = (self.overdue_per_second() * ahead_s) as i64;
         let policy = &self.config.policy;
         let (usual_limit, after) = if request.joining {
             (policy.serve_wait_joining, policy.serve_after_joining)
@@ -352,7 +355,10 @@ impl Swarm {
         }
         for (reason, numbers) in [(RefuseReason::Absent, absent), (RefuseReason::Busy, refused)] {
             if !numbers.is_empty() {
-                neighbour.send(&Message::Refuse { reason, chunks: RangeList::from_numbers(numbers) });
+                neighbour.send(
+                    &mut self.unsent,
+                    &Message::Refuse { reason, chunks: RangeList::from_numbers(numbers) },
+                );
             }
         }
         self.overdue = (overdue_left, now);
@@ -440,7 +446,7 @@ impl Swarm {
             } else if unsent {
                 // Every request is answered: what expired in the queue may be asked of somebody else.
                 let chunks = RangeList::from_numbers([done.number]);
-                neighbour.send(&Message::Refuse { reason: RefuseReason::Busy, chunks });
+                neighbour.send(&mut self.unsent, &Message::Refuse { reason: RefuseReason::Busy, chunks });
             }
         }
     }

@@ -589,7 +589,7 @@ impl Swarm {
 
     pub(super) fn send(&mut self, peer: PeerId, message: &Message) {
         if let Some(neighbour) = self.neighbours.get_mut(&peer) {
-            neighbour.send(message);
+            neighbour.send(&mut self.unsent, message);
         }
     }
 }

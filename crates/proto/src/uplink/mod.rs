@@ -85,7 +85,12 @@ struct Connection {
     least: Least<{ LEAST_PERIOD.as_millis() as u64 }>,
     /// Nothing was under way when it was made: its round trip has no queue of this node's in it.
     calm: bool,
+    /// Tokens ascend: the first flight is the oldest.
     flights: BTreeMap<ChunkToken, Flight>,
+    /// When that was released, at hand for those who look at every connection's.
+    oldest: Option<Timestamp>,
+    /// It was reported as one that takes nothing.
+    took_nothing: bool,
 }
 
 impl Connection {
@@ -100,6 +105,17 @@ impl Connection {
 
     fn least_rtt(&self) -> Duration {
         self.least.get()
+    }
+
+    fn begin(&mut self, token: ChunkToken, flight: Flight) {
+        self.oldest.get_or_insert(flight.released);
+        self.flights.insert(token, flight);
+    }
+
+    fn end(&mut self, token: &ChunkToken) -> Option<Flight> {
+        let flight = self.flights.remove(token)?;
+        self.oldest = self.flights.first_key_value().map(|(_, first)| first.released);
+        Some(flight)
     }
 
     fn has_room(&self) -> bool {
@@ -313,17 +329,16 @@ impl Uplink {
     /// Peers that have not acknowledged a chunk for suspiciously long.
     pub(crate) fn stalled(&self, now: Timestamp) -> impl Iterator<Item = PeerId> {
         self.connections.iter().filter_map(move |(peer, connection)| {
-            // Tokens ascend: the first flight is the oldest.
-            let (_, oldest) = connection.flights.first_key_value()?;
-            (now.since(oldest.released) > STALLED_AFTER + connection.rtt * 4).then_some(*peer)
+            (now.since(connection.oldest?) > STALLED_AFTER + connection.rtt * 4).then_some(*peer)
         })
     }
 
-    /// For each peer, whether it has acknowledged nothing for so long that its places are better given to others.
-    pub(crate) fn takes_nothing(&self, now: Timestamp) -> impl Iterator<Item = (PeerId, bool)> {
-        self.connections.iter().map(move |(peer, connection)| {
-            let oldest = connection.flights.first_key_value().map(|(_, flight)| now.since(flight.released));
-            (*peer, oldest.is_some_and(|age| age > TAKES_NOTHING_AFTER))
+    /// Peers that have acknowledged nothing for so long that their places are better given to others, and those that no longer do so.
+    pub(crate) fn takes_nothing(&mut self, now: Timestamp) -> impl Iterator<Item = (PeerId, bool)> {
+        self.connections.iter_mut().filter_map(move |(peer, connection)| {
+            let is_so = connection.oldest.is_some_and(|oldest| now.since(oldest) > TAKES_NOTHING_AFTER);
+            let was_so = core::mem::replace(&mut connection.took_nothing, is_so);
+            (is_so || was_so).then_some((*peer, is_so))
         })
     }
 
@@ -366,7 +381,7 @@ impl Uplink {
             released: now,
             mark: self.budget.released(now, bytes, under_way, follows),
         };
-        self.connections.get_mut(&offer.peer)?.flights.insert(token, flight);
+        self.connections.get_mut(&offer.peer)?.begin(token, flight);
         self.under_way += 1;
         if !offer.requested {
             let waited = now.since(offer.offered).as_micros() as u64;
@@ -388,7 +403,7 @@ impl Uplink {
     ) -> Option<Done> {
         let least = self.connections.values().map(Connection::least_rtt).min()?;
         let connection = self.connections.get_mut(peer)?;
-        let flight = connection.flights.remove(&token)?;
+        let flight = connection.end(&token)?;
         self.under_way -= 1;
         if delivered {
             let took = now.since(flight.released);
@@ -447,7 +462,7 @@ impl Uplink {
     /// been unacknowledged for at least this much longer than two round trips. Silent peers say nothing of the line.
     fn look_at_line(&self, now: Timestamp) -> Duration {
         let waits = self.connections.values().filter_map(|connection| {
-            let waited = now.since(connection.flights.first_key_value()?.1.released);
+            let waited = now.since(connection.oldest?);
             let longer = waited.saturating_sub(connection.least_rtt() * 2);
             (longer < STALLED_AFTER).then_some(longer)
         });

@@ -79,6 +79,11 @@ impl FrameWriter {
         done
     }
 
+    /// Whether no frame is begun.
+    pub fn is_empty(&self) -> bool {
+        self.body.is_empty()
+    }
+
     /// The frame begun, if any.
     pub fn finish(&mut self) -> Option<Bytes> {
         if self.body.is_empty() {
