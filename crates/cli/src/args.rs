@@ -112,7 +112,7 @@ pub(crate) struct PublishArgs {
     /// Send no more than this (bit/s: 20M, 800k).
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub(crate) upload_limit: Option<u64>,
-    /// Send the stream this many times at most; viewers do the rest.
+    /// Send the stream this many times at most, and a little to repair what got lost; viewers do the rest.
     #[arg(long, value_name = "N", value_parser = parse_copies)]
     pub(crate) source_copies: Option<f64>,
     /// UDP address to listen on (once for IPv4, once for IPv6).

@@ -316,4 +316,17 @@ fn who_is_about_to_give_up_is_served_though_others_have_used_up_what_there_was()
     assert_eq!(served(&mut bench, MS(2000)), 0, "the copies are spent, and so is what old holes may have");
     let sent = served(&mut bench, MS(5000));
     assert!(sent >= 3 * 5_000, "nobody can wait for longer: {sent}");
+    // What is asked for and not taken uses up nothing.
+    bench.connect(id(100), MS(10));
+    let before = bench.sent[&last];
+    for n in 0..20 {
+        let to = bench.signer.next_number() - 130 - n;
+        let chunks = RangeList::from_numbers(to - 60..to);
+        bench.say(id(100), &Message::Request(Request { deadline_ms: 0, joining: false, chunks }));
+        bench.run(MS(5));
+    }
+    ask(&mut bench, last, MS(7000), 3);
+    bench.run(MS(50));
+    assert_eq!(bench.sent.get(&id(100)), None);
+    assert!(bench.sent[&last] - before > 2 * 5_000);
 }

@@ -105,7 +105,7 @@ impl Swarm {
             neighbour.segment_starts.clone_from(&have.segment_starts);
             neighbour.starts_at = now;
         }
-        // Only a new end can raise what two agree on.
+        // Who claims nothing new need not be compared with the others.
         if self.phase.is_joined() && neighbour.have.end() > self.store.far_edge() {
             let (mut first, mut second) = (None, None);
             for end in self.neighbours.values().filter(|n| n.epoch == have.epoch).map(|n| n.have.end()) {

@@ -19,6 +19,7 @@ mod have;
 mod join;
 mod live;
 mod neighbour;
+mod overdue;
 mod peers;
 pub mod policy;
 mod pull;
@@ -46,6 +47,7 @@ use crate::wire::{ChunkHead, Handshake, Message};
 pub use config::{NeighbourStats, Role, SwarmConfig, SwarmStats};
 use join::{Joining, Phase};
 use neighbour::Neighbour;
+use overdue::Overdue;
 use peers::Known;
 use standing::Standings;
 use store::Store;
@@ -88,6 +90,8 @@ pub(crate) struct Offer {
     /// Not worth sending after this.
     pub(crate) expires: Timestamp,
     pub(crate) requested: bool,
+    /// It was charged to what old holes may have.
+    pub(crate) overdue: bool,
     /// When it was put into the queue.
     pub(crate) offered: Timestamp,
     /// When this node had the chunk.
@@ -119,8 +123,8 @@ pub(crate) struct Swarm {
     local: PeerId,
     handle: u8,
     rng: fastrand::Rng,
-    /// Bytes left for overdue holes, and when they were counted.
-    overdue: (i64, Timestamp),
+    /// What overdue holes may have.
+    overdue: Overdue,
     /// Chunks that this source gave to anybody.
     given_out: neighbour::Recent,
     /// Those that it let through to a first asker, whatever was spent, and that have not expired since.
@@ -198,7 +202,7 @@ impl Swarm {
             local,
             handle,
             rng: fastrand::Rng::with_seed(seed),
-            overdue: (0, now),
+            overdue: Overdue::new(now),
             given_out: neighbour::Recent::default(),
             promised: neighbour::Recent::default(),
             class: config.policy.usual_class(&local),

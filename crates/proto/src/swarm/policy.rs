@@ -105,7 +105,7 @@ pub struct Policy {
     pub serve_wait_overdue: Duration,
     /// … with this share of the upload at most: where there is no more to spare, old holes make new ones.
     pub overdue_percent: u32,
-    /// Holes this old come before other overdue ones: they may have what is left over of the share, and some of it in advance.
+    /// Holes this old may have some of that share in advance, where they would be refused otherwise.
     pub last_call_after: Duration,
     /// Requested chunks take their turn this much after pushed ones: who relays goes first …
     pub serve_after: Duration,

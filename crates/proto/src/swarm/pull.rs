@@ -9,6 +9,7 @@ use core::time::Duration;
 
 use super::join::Phase;
 use super::neighbour::{Allowance, Asked, Neighbour};
+use super::overdue::Share;
 use super::policy::Overlay;
 use super::{Offer, Role, Swarm, SwarmOutput};
 use crate::id::PeerId;
@@ -34,14 +35,8 @@ const BUSY_FOR: Duration = Duration::from_millis(300);
 const BUSY_FOR_JOINING: Duration = Duration::from_millis(120);
 /// A chunk that only the source has goes beyond its budget while it is this young.
 const ONLY_HERE_MAX: Duration = Duration::from_secs(3);
-/// What is not spent on overdue holes is saved for this long, in seconds …
-const OVERDUE_SAVED_S: u64 = 1;
-/// … and the last calls among them may spend this much in advance …
-const OVERDUE_AHEAD_S: u64 = 3;
-/// … from a source this much: whoever asks others in vain asks it at last.
-const OVERDUE_AHEAD_SOURCE_S: u64 = 12;
-/// Longer pauses between requests fill the account no further.
-const OVERDUE_IDLE_US_MAX: u64 = (OVERDUE_SAVED_S + OVERDUE_AHEAD_SOURCE_S + 1) * 1_000_000;
+/// A source may owe this part of what it may save.
+const DEBT_PARTS: i64 = 4;
 /// Holes are asked for this often at most, all that are due at once …
 const PULL_PERIOD: Duration = Duration::from_millis(100);
 /// … by joiners this often: they ask as they go. Nobody looks for any more often.
@@ -289,9 +284,9 @@ impl Swarm {
 
     pub(super) fn serve(&mut self, now: Timestamp, peer: PeerId, request: &Request) {
         let (spent, allowance) = (self.is_spent(now, request.joining), self.allowance());
-        let mut overdue_left = self.overdue_left(now);
-        let ahead_s = if self.is_source() { OVERDUE_AHEAD_SOURCE_S } else { OVERDUE_AHEAD_S };
-        let in_advance = (self.overdue_per_second() * ahead_s) as i64;
+        let in_debt = self.is_in_debt(now);
+        let share = self.overdue_share();
+        self.overdue.earn(now, share);
         let policy = &self.config.policy;
         let (usual_limit, after) = if request.joining {
             (policy.serve_wait_joining, policy.serve_after_joining)
@@ -309,11 +304,13 @@ impl Swarm {
         for number in request.chunks.numbers(REQUESTED_MAX) {
             let age = self.store.get(number).map_or(Duration::ZERO, |held| now.since(held.received));
             // Its age is this node's own knowledge: nobody gets ahead by a claim.
-            let most = if age > policy.last_call_after { overdue_left + in_advance } else { overdue_left };
-            let overdue = !request.joining && age > policy.overdue_after && most > 0;
-            let limit = if overdue { policy.serve_wait_overdue } else { usual_limit };
-            // Nor is it refused by a source that has sent its copies: it goes on account of later requests.
-            let is_busy = wait > limit || !overdue && (spent || standing > policy.serve_standing);
+            let is_refused = wait > usual_limit || spent || standing > policy.serve_standing;
+            let is_last_call = age > policy.last_call_after && is_refused;
+            let overdue = !request.joining
+                && age > policy.overdue_after
+                && self.overdue.allows(age, is_last_call, share);
+            // Nor are old holes refused by a source that has sent its copies: they go on account of later requests.
+            let is_busy = if overdue { wait > policy.serve_wait_overdue || in_debt } else { is_refused };
             // What the source has not given to anybody nobody can have: it goes once, whatever else was spent. Only while
             // players wait for it, and while it is known what was given.
             let only_here = is_source
@@ -335,7 +332,7 @@ impl Swarm {
                         continue;
                     }
                     if overdue {
-                        overdue_left -= bytes as i64;
+                        self.overdue.charge(bytes);
                     }
                     wait += Duration::from_micros(bytes * 8_000_000 / self.uplink.pace_bps.max(1));
                     neighbour.serving += 1;
@@ -346,6 +343,7 @@ impl Swarm {
                         due: if overdue { now.saturating_sub(age) } else { now + after },
                         expires,
                         requested: true,
+                        overdue,
                         offered: now,
                         received,
                         hops_us,
@@ -361,7 +359,6 @@ impl Swarm {
                 );
             }
         }
-        self.overdue = (overdue_left, now);
         // What is admitted now counts for the next request of the same moment.
         self.uplink.wait = wait;
         for offer in offers {
@@ -370,18 +367,16 @@ impl Swarm {
         }
     }
 
-    /// Bytes a second that may go to overdue holes before anything else.
-    fn overdue_per_second(&self) -> u64 {
-        self.upload_bps() / 8 * u64::from(self.config.policy.overdue_percent) / 100
+    /// What may go to overdue holes before anything else.
+    fn overdue_share(&self) -> Share {
+        let percent = u64::from(self.config.policy.overdue_percent);
+        Share { bytes_per_second: self.upload_bps() / 8 * percent / 100, is_source: self.is_source() }
     }
 
-    /// What of them is not spent; negative where last calls took it in advance.
-    fn overdue_left(&self, now: Timestamp) -> i64 {
-        let per_second = self.overdue_per_second();
-        let most = (per_second * OVERDUE_SAVED_S) as i64;
-        let idle_us = now.since(self.overdue.1).as_micros() as u64;
-        let earned = per_second * idle_us.min(OVERDUE_IDLE_US_MAX) / 1_000_000;
-        (self.overdue.0 + earned as i64).min(most)
+    /// Whether a source has sent so much beyond its copies that even old holes must wait until later requests have paid for it.
+    fn is_in_debt(&mut self, now: Timestamp) -> bool {
+        let most = self.spend(now, 0);
+        self.savings < -(most / DEBT_PARTS)
     }
 
     /// Whether a source that may send a set number of copies has sent them. Joiners, who can ask others, do not get the
@@ -430,6 +425,10 @@ impl Swarm {
     /// An offer left the uplink: sent, or dropped there.
     pub(crate) fn offer_done(&mut self, done: &Done) {
         let unsent = done.requested && !done.merged && done.sent_bytes.is_none();
+        if done.overdue && done.sent_bytes.is_none() {
+            let held = self.store.get(done.number);
+            self.overdue.give_back(held.map_or(0, |held| held.chunk.encoded().len() as u64));
+        }
         if unsent && self.is_source() {
             // It was booked when it was admitted: a request that expires at once must not use up what is for others.
             let held = self.store.get(done.number);

@@ -49,6 +49,7 @@ struct Flight {
     channel: ChannelId,
     number: u64,
     requested: bool,
+    overdue: bool,
     bytes: u64,
     released: Timestamp,
     mark: Mark,
@@ -142,6 +143,8 @@ pub(crate) struct Done {
     pub(crate) peer: PeerId,
     pub(crate) number: u64,
     pub(crate) requested: bool,
+    /// It was charged to what old holes may have.
+    pub(crate) overdue: bool,
     /// The same chunk is on its way to the same peer already.
     pub(crate) merged: bool,
     pub(crate) sent_bytes: Option<u64>,
@@ -377,6 +380,7 @@ impl Uplink {
             channel,
             number: offer.chunk.header().number,
             requested: offer.requested,
+            overdue: offer.overdue,
             bytes,
             released: now,
             mark: self.budget.released(now, bytes, under_way, follows),
@@ -417,6 +421,7 @@ impl Uplink {
             peer: *peer,
             number: flight.number,
             requested: flight.requested,
+            overdue: flight.overdue,
             merged: false,
             sent_bytes,
         })
@@ -479,7 +484,8 @@ impl Uplink {
 
 fn done(channel: ChannelId, offer: &Offer) -> Done {
     let number = offer.chunk.header().number;
-    Done { channel, peer: offer.peer, number, requested: offer.requested, merged: false, sent_bytes: None }
+    let (requested, overdue) = (offer.requested, offer.overdue);
+    Done { channel, peer: offer.peer, number, requested, overdue, merged: false, sent_bytes: None }
 }
 
 #[cfg(test)]

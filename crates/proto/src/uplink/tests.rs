@@ -30,6 +30,7 @@ fn offer(chunk: &VerifiedChunk, peer: PeerId, due: u64, expires: u64) -> Offer {
         due,
         expires,
         requested: false,
+        overdue: false,
         offered: Timestamp::ZERO,
         received: Timestamp::ZERO,
         hops_us: Some(0),
@@ -197,4 +198,19 @@ fn a_line_of_which_nothing_is_known_is_entered_slowly() {
         under_way = numbers(&mut uplink, now);
         assert_eq!(under_way.len(), 6 << rounds, "each that did not queue makes room for another");
     }
+}
+
+#[test]
+fn who_takes_nothing_is_named_until_it_takes_something() {
+    let (mut uplink, chunks) = (uplink(None, Duration::ZERO), chunks(1));
+    uplink.offer(channel(1), offer(&chunks[0], A, 0, 1_000));
+    let (_, token, _) = numbers(&mut uplink, Timestamp::from_millis(1))[0];
+    let named =
+        |uplink: &mut Uplink, ms| uplink.takes_nothing(Timestamp::from_millis(ms)).collect::<Vec<_>>();
+    assert_eq!(named(&mut uplink, 2_000), []);
+    assert_eq!(named(&mut uplink, 4_000), [(A, true)]);
+    assert_eq!(named(&mut uplink, 4_050), [(A, true)]);
+    uplink.ended(Timestamp::from_millis(4_060), &A, token, true);
+    assert_eq!(named(&mut uplink, 4_100), [(A, false)]);
+    assert_eq!(named(&mut uplink, 4_150), []);
 }
