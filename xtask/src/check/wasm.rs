@@ -13,6 +13,9 @@ const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 /// Where `rust-web-src` puts the standard library's source.
 const DEBIAN_SOURCES: &str = "/usr/lib/rustlib/src/rust/library";
 
+/// The oldest compiler that builds this workspace.
+const NEEDED: &str = env!("CARGO_PKG_RUST_VERSION");
+
 /// Linkers that Debian's toolchain may use, newest first: the program and its package.
 const LINKERS: [(&str, &str); 4] =
     [("wasm-ld-22", "lld-22"), ("wasm-ld-21", "lld-21"), ("wasm-ld-20", "lld-20"), ("wasm-ld-19", "lld-19")];
@@ -48,6 +51,13 @@ fn debian() -> Result<Command> {
         };
         system::install(&["rustc-web", "cargo-web", "rust-web-src", linker])?;
     }
+    let version = sh::output(Command::new(DEBIAN_RUSTC).arg("--version"))?;
+    if minor(&version) < minor(&format!("rustc {NEEDED}")) {
+        bail!(
+            "Debian's {} is older than {NEEDED}: type `rustup target add {TARGET}`, then repeat",
+            version.trim()
+        );
+    }
     let Some(linker) = linker() else { bail!("lld is installed, but none of its wasm linkers is in PATH") };
     let mut cargo = Command::new(DEBIAN_CARGO);
     cargo.args(["-Z", "build-std=std,panic_abort"]);
@@ -60,4 +70,21 @@ fn debian() -> Result<Command> {
 
 fn linker() -> Option<PathBuf> {
     LINKERS.iter().find_map(|(program, _)| sh::which(program))
+}
+
+/// The minor version in "rustc 1.MINOR.PATCH (…)".
+fn minor(version: &str) -> Option<u32> {
+    version.strip_prefix("rustc 1.")?.split(['.', ' ', '-', '\n']).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compilers_are_compared_by_their_minor_version() {
+        assert_eq!(minor("rustc 1.85.0 (4d91de4e4 2025-02-17) (built from a source tarball)\n"), Some(85));
+        assert_eq!(minor("rustc 1.100.0-nightly"), Some(100));
+        assert!(minor(&format!("rustc {NEEDED}")).is_some());
+    }
 }
