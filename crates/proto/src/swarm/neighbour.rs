@@ -83,6 +83,13 @@ pub(crate) struct Probe {
     pub(crate) until: Timestamp,
 }
 
+/// Neighbours unheard of for longer may be gone: others are asked first.
+const QUIET: Duration = Duration::from_millis(250);
+/// A PING that is not answered this long after two round trips …
+const OWED_AFTER: Duration = Duration::from_millis(30);
+/// … counts this much, µs.
+const OWED_US: u64 = 500_000;
+
 /// Largest doubt about a neighbour.
 const DOUBT_MAX: Duration = Duration::from_secs(2);
 
@@ -239,6 +246,22 @@ impl Neighbour {
         if self.probe.is_some_and(|probe| probe.sent <= now) {
             self.probe = None;
         }
+    }
+
+    /// By when it should have answered a PING that is sent now.
+    pub(crate) fn answer_due(&self, sent: Timestamp) -> Timestamp {
+        sent + OWED_AFTER + self.rtt * 2
+    }
+
+    /// It was asked whether it is there, and should have answered by now.
+    pub(crate) fn owes_answer(&self, now: Timestamp) -> bool {
+        self.probe.is_some_and(|probe| now >= self.answer_due(probe.sent))
+    }
+
+    /// What it counts that it may be gone when somebody is needed at once, µs.
+    pub(crate) fn quiet_us(&self, now: Timestamp) -> u64 {
+        let owed = if self.owes_answer(now) { OWED_US } else { 0 };
+        now.since(self.heard).saturating_sub(QUIET).as_micros() as u64 + owed
     }
 
     /// It holds the chunk, or is about to, as far as this node knows.

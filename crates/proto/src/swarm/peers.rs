@@ -351,6 +351,7 @@ impl Swarm {
         self.next_ping = self.next_ping.wrapping_add(1);
         let number = self.next_ping;
         neighbour.probe = Some(Probe { sent: now, until: now + timeout + neighbour.rtt * 4 });
+        self.tick_at = self.tick_at.min(neighbour.answer_due(now));
         neighbour.send(&mut self.unsent, &Message::Ping(number));
     }
 
@@ -374,6 +375,7 @@ impl Swarm {
                     neighbour.suspect = true;
                     silent.push(neighbour.peer);
                 }
+                Some(probe) if !neighbour.suspect => self.tick_at = self.tick_at.min(probe.until),
                 None if now.since(neighbour.heard) > silence => ask.push(neighbour.peer),
                 _ => {}
             }

@@ -42,9 +42,6 @@ const PULL_PERIOD: Duration = Duration::from_millis(100);
 /// … by joiners this often: they ask as they go. Nobody looks for any more often.
 const LOOK_PERIOD: Duration = Duration::from_millis(10);
 
-/// Neighbours unheard of for longer are asked later, by as much.
-const QUIET: Duration = Duration::from_millis(600);
-
 impl Swarm {
     pub(super) fn pull(&mut self, now: Timestamp) {
         let Phase::Joined { burst_end } = self.phase else { return };
@@ -119,8 +116,9 @@ impl Swarm {
                 continue;
             }
             let sub = &self.substreams[(number % k) as usize];
-            let parent_has =
-                sub.parent().map(|p| self.neighbours.get(&p).is_some_and(|n| n.have.contains(number)));
+            // A parent that may be gone is as good as none.
+            let parent = sub.parent().and_then(|p| self.neighbours.get(&p)).filter(|n| !n.owes_answer(now));
+            let parent_has = parent.map(|n| n.have.contains(number));
             let age = match self.store.known_since(number) {
                 Some(since) => now.since(since),
                 None if number < edge => Duration::MAX,
@@ -196,10 +194,8 @@ impl Swarm {
                 let late = if parent == Some(n.peer) { 200_000 } else { 0 };
                 let guess = if n.have.contains(number) { 0 } else { 40_000 };
                 let queued = n.asked.len() as u64 * interval_us / 4;
-                // It may be gone; who is heard of is asked first.
-                let quiet = now.since(n.heard).saturating_sub(QUIET).as_micros() as u64;
                 let cost = (n.rtt + n.wait()).as_micros() as u64 + source + queued;
-                (cost + late + guess + quiet + n.doubt_us() + rng.u64(..5_000), n.peer)
+                (cost + late + guess + n.quiet_us(now) + n.doubt_us() + rng.u64(..5_000), n.peer)
             })
             .map(|n| n.peer)
     }

@@ -227,6 +227,10 @@ impl Swarm {
         sub.proven = true;
         sub.elsewhere = 0;
         sub.lag_us = Some(sub.lag_us.map_or(lag_us, |old| (old * 3 + lag_us) / 4));
+        // What was missing before it was the parent says nothing of it.
+        if since.is_some_and(|since| since < sub.parent_since) {
+            return;
+        }
         if let Some(neighbour) = self.neighbours.get_mut(&peer)
             && let Some(promised) = neighbour.lag_us(s)
         {
@@ -520,6 +524,8 @@ impl Swarm {
         let sub = &self.substreams[usize::from(s)];
         let interior = policy.is_interior(self.class, s);
         let upload_kbps = self.upload_kbps();
+        // Without a parent, or with one that may be gone, it cannot afford to ask another who is gone.
+        let at_once = sub.parent().and_then(|p| self.neighbours.get(&p)).is_none_or(|p| p.owes_answer(now));
         self.neighbours
             .values()
             .filter(|n| {
@@ -535,7 +541,10 @@ impl Swarm {
             .filter(|n| n.refused_until.get(&s).is_none_or(|until| now >= *until))
             .filter_map(|n| {
                 let view = ParentView {
-                    lag_us: n.lag_us(s)? + n.bias_us() + n.doubt_us(),
+                    lag_us: n.lag_us(s)?
+                        + n.bias_us()
+                        + n.doubt_us()
+                        + if at_once { n.quiet_us(now) } else { 0 },
                     wait_us: n.wait().as_micros() as u64,
                     rtt_us: n.rtt.as_micros() as u64,
                     accept: n.state.substreams.get(usize::from(s))?.accept,
