@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::chunk::Chunk;
 use crate::id::{ChannelId, PeerId};
 use crate::io::{ChunkOutcome, CloseCode, Connected, Event, Input, Output, Transmit};
+use crate::peer_map::PeerMap;
 use crate::swarm::{Swarm, SwarmOutput, SwarmStats};
 use crate::time::Timestamp;
 use crate::uplink::{Done, Uplink};
@@ -99,7 +100,7 @@ pub struct Engine {
     unix_offset_us: i64,
     /// Boxed: each is taken out while its outputs are carried out.
     swarms: BTreeMap<ChannelId, (u8, Box<Swarm>)>,
-    connections: BTreeMap<PeerId, Connection>,
+    connections: PeerMap<Connection>,
     uplink: Uplink,
     sweep_at: Timestamp,
     stalls_at: Timestamp,
@@ -114,7 +115,7 @@ impl Engine {
             now: Timestamp::ZERO,
             unix_offset_us: 0,
             swarms: BTreeMap::new(),
-            connections: BTreeMap::new(),
+            connections: PeerMap::default(),
             uplink: Uplink::new(config.upload_limit_bps),
             sweep_at: Timestamp::ZERO,
             stalls_at: Timestamp::ZERO,
@@ -342,7 +343,7 @@ impl Engine {
         }
         self.sweep_at = now + Duration::from_secs(1);
         let mut unused = Vec::new();
-        for (peer, connection) in &mut self.connections {
+        for (peer, connection) in self.connections.iter_mut() {
             if self.swarms.values().any(|(_, swarm)| swarm.is_neighbour(peer)) {
                 connection.used = now;
             } else if now.since(connection.used) > UNUSED_FOR {

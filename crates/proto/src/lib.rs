@@ -29,6 +29,7 @@ pub mod congestion;
 pub mod engine;
 pub mod id;
 pub mod io;
+mod peer_map;
 pub mod swarm;
 pub mod time;
 pub mod uplink;

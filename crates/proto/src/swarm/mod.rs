@@ -41,6 +41,7 @@ use crate::broadcast::{Certificate, LiveNote};
 use crate::chunk::VerifiedChunk;
 use crate::id::PeerId;
 use crate::io::{CloseCode, Connected, Event, Playout};
+use crate::peer_map::PeerMap;
 use crate::time::Timestamp;
 use crate::wire::{ChunkHead, Handshake, Message};
 
@@ -147,8 +148,8 @@ pub(crate) struct Swarm {
     joining: Joining,
     store: Store,
     substreams: Vec<Substream>,
-    neighbours: BTreeMap<PeerId, Neighbour>,
-    known: BTreeMap<PeerId, Known>,
+    neighbours: PeerMap<Neighbour>,
+    known: PeerMap<Known>,
     banned: BTreeSet<PeerId>,
     /// Which neighbour has been asked for a chunk, until the lock ends.
     locks: BTreeMap<u64, PeerId>,
@@ -218,8 +219,8 @@ impl Swarm {
             joining: Joining::default(),
             store: Store::default(),
             substreams: Vec::new(),
-            neighbours: BTreeMap::new(),
-            known: BTreeMap::new(),
+            neighbours: PeerMap::default(),
+            known: PeerMap::default(),
             banned: BTreeSet::new(),
             locks: BTreeMap::new(),
             guess_after: BTreeMap::new(),

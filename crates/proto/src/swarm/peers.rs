@@ -114,7 +114,7 @@ impl Swarm {
             let Some(worst) = worst.map(|(id, _)| *id) else { return };
             self.known.remove(&worst);
         }
-        let known = self.known.entry(peer).or_insert(Known {
+        let known = self.known.get_or_insert_with(peer, || Known {
             addrs: Vec::new(),
             source,
             cost,

@@ -11,6 +11,7 @@ use core::time::Duration;
 
 use crate::id::{ChannelId, PeerId};
 use crate::io::ChunkToken;
+use crate::peer_map::PeerMap;
 use crate::swarm::{Offer, UplinkView};
 use crate::time::Timestamp;
 use budget::{Budget, Mark};
@@ -161,7 +162,7 @@ pub(crate) struct Uplink {
     usual_wait_us: u64,
     /// When it was last smoothed.
     usual_at: Timestamp,
-    connections: BTreeMap<PeerId, Connection>,
+    connections: PeerMap<Connection>,
     /// Chunks under way on all connections.
     under_way: usize,
     budget: Budget,
@@ -184,7 +185,7 @@ impl Uplink {
             queued_bytes: 0,
             usual_wait_us: 0,
             usual_at: Timestamp::ZERO,
-            connections: BTreeMap::new(),
+            connections: PeerMap::default(),
             under_way: 0,
             budget: Budget::new(limit_bps),
             next: 0,
@@ -198,7 +199,7 @@ impl Uplink {
     /// A connection stands, or its round trip changed; gives the least one lately.
     pub(crate) fn connected(&mut self, now: Timestamp, peer: PeerId, rtt: Duration) -> Duration {
         let calm = self.under_way == 0;
-        let connection = self.connections.entry(peer).or_insert_with(|| Connection::new(now, calm));
+        let connection = self.connections.get_or_insert_with(peer, || Connection::new(now, calm));
         connection.note_rtt(now, rtt);
         connection.least_rtt()
     }
