@@ -5,6 +5,8 @@ use core::time::Duration;
 
 use super::Swarm;
 use super::have::HaveMap;
+use super::neighbour::Neighbour;
+use super::policy::{ACCEPT_NOBODY, ACCEPT_URGENT};
 use crate::id::PeerId;
 use crate::time::Timestamp;
 use crate::wire::{Have, LAG_UNKNOWN_MS, Message, State, SubstreamState};
@@ -12,8 +14,38 @@ use crate::wire::{Have, LAG_UNKNOWN_MS, Message, State, SubstreamState};
 /// Bytes that one state update to one neighbour costs on the wire, IP and QUIC headers included.
 const STATE_COST_BYTES: u64 = 150;
 
-/// A settled neighbour is told this often at least, where the control budget allows: who is silent for longer looks dead.
-const SELDOM_MAX: Duration = Duration::from_millis(600);
+/// A settled neighbour is told this often at least, where the control budget allows.
+const SELDOM_MAX: Duration = Duration::from_millis(1200);
+/// A lag that differs by more than this, and half of what was told, is news.
+const LAG_NEWS_MS: u16 = 100;
+
+/// What every neighbour was told, or is about to be: settled ones hear more often only of what differs from it.
+#[derive(Debug, Default)]
+pub(super) struct Announced {
+    /// Changes with each news.
+    pub(super) version: u32,
+    substreams: Vec<(u16, Room)>,
+}
+
+/// Who would be accepted as a child, roughly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Anybody,
+    Stronger,
+    Urgent,
+    Nobody,
+}
+
+impl Room {
+    fn of(accept: u8) -> Self {
+        match accept {
+            0 => Self::Anybody,
+            ACCEPT_URGENT => Self::Urgent,
+            ACCEPT_NOBODY => Self::Nobody,
+            _ => Self::Stronger,
+        }
+    }
+}
 
 impl Swarm {
     /// Everything a new neighbour needs: one flight after the handshake it can ask for chunks.
@@ -24,10 +56,14 @@ impl Swarm {
 
     /// Sends what is due.
     pub(super) fn gossip(&mut self, now: Timestamp) {
-        let due: Vec<PeerId> =
-            self.neighbours.values().filter(|n| n.met && now >= n.state_due).map(|n| n.peer).collect();
         let often = self.state_period();
-        let seldom = (often * 2).min(SELDOM_MAX).max(often);
+        let seldom = (often * 4).min(SELDOM_MAX).max(often);
+        self.look_for_news();
+        let version = self.announced.version;
+        let is_due = |n: &&Neighbour| {
+            n.met && (now >= n.state_due || n.told_version != version && now >= n.told + often)
+        };
+        let due: Vec<PeerId> = self.neighbours.values().filter(is_due).map(|n| n.peer).collect();
         for peer in due {
             let note_age = self.note.map_or(0, |note| note.unix_us);
             let tell_note = self.neighbours.get(&peer).is_some_and(|n| {
@@ -40,13 +76,29 @@ impl Swarm {
             }
             self.tell_state(now, peer);
             // Who has all its parents asks for little and looks for little.
-            let is_settled = self.neighbours.get(&peer).is_some_and(super::neighbour::Neighbour::is_settled);
+            let is_settled = self.neighbours.get(&peer).is_some_and(Neighbour::is_settled);
             let period = if is_settled { seldom } else { often };
             // Spread over the period, so that neighbours are not all told in one burst.
             let jitter = Duration::from_micros(self.rng.u64(..=period.as_micros() as u64 / 4));
             if let Some(neighbour) = self.neighbours.get_mut(&peer) {
                 neighbour.state_due = now + (period - jitter);
+                neighbour.told_version = version;
             }
+        }
+    }
+
+    /// Whether anything changed that a neighbour would act on: a substream came, dried up or became much slower, or there is
+    /// room where there was none.
+    fn look_for_news(&mut self) {
+        let substreams: Vec<_> = (0..self.substream_count())
+            .map(|s| (self.advertised_lag_ms(s), Room::of(self.accept_code(s))))
+            .collect();
+        let told = &self.announced.substreams;
+        let is_news = |((lag, room), (old_lag, old_room)): (&(u16, Room), &(u16, Room))| {
+            room != old_room || lag.abs_diff(*old_lag) > LAG_NEWS_MS + old_lag / 2
+        };
+        if substreams.len() != told.len() || substreams.iter().zip(told).any(is_news) {
+            self.announced = Announced { version: self.announced.version.wrapping_add(1), substreams };
         }
     }
 

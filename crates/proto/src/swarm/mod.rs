@@ -182,6 +182,7 @@ pub(crate) struct Swarm {
     need_peers_at: Timestamp,
     need_peers_after: Duration,
     pex_at: Timestamp,
+    announced: gossip::Announced,
     stats: SwarmStats,
     /// Neighbours for whom messages wait.
     unsent: Vec<PeerId>,
@@ -242,6 +243,7 @@ impl Swarm {
             need_peers_at: now,
             need_peers_after: Duration::from_millis(500),
             pex_at: now + config.policy.pex_period,
+            announced: gossip::Announced::default(),
             stats: SwarmStats::default(),
             unsent: Vec::new(),
             out: VecDeque::new(),

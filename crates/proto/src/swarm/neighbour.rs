@@ -150,6 +150,8 @@ pub(crate) struct Neighbour {
     pub(crate) state_due: Timestamp,
     /// When it was last told this node's state.
     pub(crate) told: Timestamp,
+    /// Which news it has heard.
+    pub(crate) told_version: u32,
     pub(crate) note_sent_us: u64,
     /// The newest live note, and the newest certificate, that it claimed to have.
     pub(crate) note_told_us: u64,
@@ -203,6 +205,7 @@ impl Neighbour {
             standing,
             state_due: now,
             told: now,
+            told_version: 0,
             note_sent_us: 0,
             note_told_us: 0,
             epoch_told: 0,
