@@ -3,7 +3,7 @@
 //! Owns connections and which swarms speak on them. Never decides about delivery: swarms choose, the uplink orders.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::string::ToString as _;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -49,7 +49,7 @@ pub struct EngineConfig {
 struct Connection {
     connected: Connected,
     /// The peer's handles, and what they stand for.
-    handles: BTreeMap<u8, ChannelId>,
+    handles: Vec<(u8, ChannelId)>,
     used: Timestamp,
     /// Control messages that it may still send, and since when they were counted.
     messages_left: u64,
@@ -62,12 +62,30 @@ impl Connection {
     fn new(now: Timestamp, connected: Connected) -> Self {
         Self {
             connected,
-            handles: BTreeMap::new(),
+            handles: Vec::new(),
             used: now,
             messages_left: MESSAGES_MAX,
             messages_at: now,
             strays: 0,
         }
+    }
+
+    /// What the peer's `handle` stands for.
+    fn channel(&self, handle: u8) -> Option<ChannelId> {
+        self.handles.iter().find(|(known, _)| *known == handle).map(|(_, channel)| *channel)
+    }
+
+    /// From now on `handle` stands for `channel`; false when there are too many.
+    fn introduce(&mut self, handle: u8, channel: ChannelId) -> bool {
+        if let Some((_, known)) = self.handles.iter_mut().find(|(known, _)| *known == handle) {
+            *known = channel;
+            return true;
+        }
+        let has_room = self.handles.len() < SWARMS_MAX;
+        if has_room {
+            self.handles.push((handle, channel));
+        }
+        has_room
     }
 
     /// One more chunk on a handle without a meaning; true when there are too many.
@@ -88,6 +106,15 @@ impl Connection {
     }
 }
 
+/// One swarm that this node takes part in.
+#[derive(Debug)]
+struct Member {
+    channel: ChannelId,
+    /// Names it on the wire.
+    handle: u8,
+    swarm: Box<Swarm>,
+}
+
 /// A node's whole protocol state.
 ///
 /// Hand inputs in with [`Engine::handle_input`], then drain [`Engine::poll_output`] until it gives
@@ -98,8 +125,8 @@ pub struct Engine {
     rng: fastrand::Rng,
     now: Timestamp,
     unix_offset_us: i64,
-    /// Boxed: each is taken out while its outputs are carried out.
-    swarms: BTreeMap<ChannelId, (u8, Box<Swarm>)>,
+    /// A handful, in the order in which they were opened: searched faster than a tree.
+    swarms: Vec<Member>,
     connections: PeerMap<Connection>,
     uplink: Uplink,
     sweep_at: Timestamp,
@@ -114,7 +141,7 @@ impl Engine {
             rng: fastrand::Rng::with_seed(config.seed),
             now: Timestamp::ZERO,
             unix_offset_us: 0,
-            swarms: BTreeMap::new(),
+            swarms: Vec::new(),
             connections: PeerMap::default(),
             uplink: Uplink::new(config.upload_limit_bps),
             sweep_at: Timestamp::ZERO,
@@ -129,20 +156,20 @@ impl Engine {
         self.now = self.now.max(now);
         let now = self.now;
         let view = self.uplink.view(now);
-        for (_, swarm) in self.swarms.values_mut() {
+        for swarm in self.swarms_mut() {
             swarm.set_uplink(view);
         }
         self.dispatch(now, input);
         if now >= self.stalls_at {
             self.stalls_at = now + STALLS_PERIOD;
             for peer in self.uplink.stalled(now) {
-                self.swarms.values_mut().for_each(|(_, swarm)| swarm.stalled(now, peer));
+                self.swarms.iter_mut().for_each(|member| member.swarm.stalled(now, peer));
             }
             for (peer, takes_nothing) in self.uplink.takes_nothing(now) {
-                self.swarms.values_mut().for_each(|(_, swarm)| swarm.takes_nothing(peer, takes_nothing));
+                self.swarms.iter_mut().for_each(|member| member.swarm.takes_nothing(peer, takes_nothing));
             }
         }
-        for (_, swarm) in self.swarms.values_mut() {
+        for swarm in self.swarms_mut() {
             swarm.tick(now);
         }
         self.sweep(now);
@@ -154,14 +181,14 @@ impl Engine {
         if let Some(output) = self.out.pop_front() {
             return output;
         }
-        let swarms = self.swarms.values().map(|(_, swarm)| swarm.timeout());
+        let swarms = self.swarms.iter().map(|member| member.swarm.timeout());
         let at = swarms.chain([self.uplink.timeout(self.now)]).min().unwrap_or(Timestamp::FAR_FUTURE);
         Output::Timeout(at)
     }
 
     /// A look at a swarm.
     pub fn stats(&self, channel: &ChannelId) -> Option<SwarmStats> {
-        self.swarms.get(channel).map(|(_, swarm)| swarm.stats())
+        self.place(channel).map(|at| self.swarms[at].swarm.stats())
     }
 
     fn dispatch(&mut self, now: Timestamp, input: Input) {
@@ -170,13 +197,14 @@ impl Engine {
             Input::UnixTime(unix_us) => {
                 self.unix_offset_us = unix_us.wrapping_sub(now.as_micros()) as i64;
                 let offset = self.unix_offset_us;
-                self.swarms.values_mut().for_each(|(_, swarm)| swarm.set_unix_offset(offset));
+                self.swarms_mut().for_each(|swarm| swarm.set_unix_offset(offset));
             }
             Input::Open(config) => self.open(now, *config),
             Input::Leave(channel) => {
-                if let Some((_, mut swarm)) = self.swarms.remove(&channel) {
-                    swarm.leave();
-                    self.drain(now, channel, &mut swarm);
+                if let Some(at) = self.place(&channel) {
+                    self.swarms[at].swarm.leave();
+                    self.drain(now, at);
+                    self.swarms.remove(at);
                     self.uplink.forget(&channel);
                 }
             }
@@ -195,13 +223,13 @@ impl Engine {
             Input::Playout(channel, playout) => self.with(&channel, |swarm| swarm.set_playout(playout)),
             Input::Connected(connected) => self.connected(now, connected),
             Input::DialFailed(peer) => {
-                self.swarms.values_mut().for_each(|(_, swarm)| swarm.dial_failed(now, peer));
+                self.swarms_mut().for_each(|swarm| swarm.dial_failed(now, peer));
             }
             Input::Disconnected(peer) => self.disconnected(now, peer),
             Input::Path(peer, rtt) => {
                 if self.connections.contains_key(&peer) {
                     let least = self.uplink.connected(now, peer, rtt);
-                    self.swarms.values_mut().for_each(|(_, swarm)| swarm.path(&peer, rtt, least));
+                    self.swarms_mut().for_each(|swarm| swarm.path(&peer, rtt, least));
                 }
             }
             Input::Control(peer, frame) => self.control(now, peer, frame),
@@ -218,18 +246,27 @@ impl Engine {
     }
 
     fn with(&mut self, channel: &ChannelId, f: impl FnOnce(&mut Swarm)) {
-        if let Some((_, swarm)) = self.swarms.get_mut(channel) {
-            f(swarm);
+        if let Some(at) = self.place(channel) {
+            f(&mut self.swarms[at].swarm);
         }
+    }
+
+    fn place(&self, channel: &ChannelId) -> Option<usize> {
+        self.swarms.iter().position(|member| member.channel == *channel)
+    }
+
+    fn swarms_mut(&mut self) -> impl Iterator<Item = &mut Swarm> {
+        self.swarms.iter_mut().map(|member| &mut *member.swarm)
     }
 
     fn open(&mut self, now: Timestamp, config: crate::swarm::SwarmConfig) {
         let channel = config.channel;
-        let free = (0..SWARMS_MAX as u8).find(|handle| self.swarms.values().all(|(used, _)| used != handle));
-        let Some(handle) = free.filter(|_| !self.swarms.contains_key(&channel)) else { return };
+        let free =
+            (0..SWARMS_MAX as u8).find(|handle| self.swarms.iter().all(|member| member.handle != *handle));
+        let Some(handle) = free.filter(|_| self.place(&channel).is_none()) else { return };
         let mut swarm = Box::new(Swarm::new(now, config, self.config.local, handle, self.rng.u64(..)));
         swarm.set_unix_offset(self.unix_offset_us);
-        self.swarms.insert(channel, (handle, swarm));
+        self.swarms.push(Member { channel, handle, swarm });
     }
 
     fn connected(&mut self, now: Timestamp, connected: Connected) {
@@ -242,7 +279,7 @@ impl Engine {
         }
         self.connections.insert(peer, Connection::new(now, connected));
         self.uplink.connected(now, peer, connected.rtt);
-        for (_, swarm) in self.swarms.values_mut() {
+        for swarm in self.swarms_mut() {
             // A channel is named first by the one who knows that the other watches it.
             if swarm.knows(&peer) {
                 swarm.connected(now, &connected);
@@ -254,7 +291,7 @@ impl Engine {
         if self.connections.remove(&peer).is_some() {
             self.uplink.disconnected(&peer);
         }
-        self.swarms.values_mut().for_each(|(_, swarm)| swarm.disconnected(now, peer));
+        self.swarms_mut().for_each(|swarm| swarm.disconnected(now, peer));
     }
 
     fn control(&mut self, now: Timestamp, peer: PeerId, frame: Bytes) {
@@ -272,11 +309,12 @@ impl Engine {
             }
             match message {
                 Ok(Message::Handshake(handshake)) => {
-                    let Some((_, swarm)) = self.swarms.get_mut(&handshake.channel) else { continue };
-                    if connection.handles.len() >= SWARMS_MAX && !connection.handles.contains_key(&handle) {
+                    let Some(at) = self.place(&handshake.channel) else { continue };
+                    let Some(connection) = self.connections.get_mut(&peer) else { return };
+                    if !connection.introduce(handle, handshake.channel) {
                         continue;
                     }
-                    connection.handles.insert(handle, handshake.channel);
+                    let swarm = &mut self.swarms[at].swarm;
                     if !swarm.is_neighbour(&peer) {
                         swarm.connected(now, &connection.connected);
                     }
@@ -284,7 +322,7 @@ impl Engine {
                     touched = Some(handshake.channel);
                 }
                 Ok(message) => {
-                    let channel = connection.handles.get(&handle).copied();
+                    let channel = connection.channel(handle);
                     let Some(channel) = channel else { continue };
                     self.with(&channel, |swarm| swarm.message(now, peer, message));
                     touched = Some(channel);
@@ -304,7 +342,7 @@ impl Engine {
         let Some(connection) = self.connections.get_mut(&peer) else { return };
         match read {
             Ok((head, chunk)) => {
-                if let Some(channel) = connection.handles.get(&head.handle).copied() {
+                if let Some(channel) = connection.channel(head.handle) {
                     self.with(&channel, |swarm| swarm.chunk(now, peer, &head, chunk));
                 } else if connection.strayed() {
                     self.violation(now, peer, "it sends chunks on handles that it did not introduce");
@@ -317,7 +355,7 @@ impl Engine {
     /// The peer broke the protocol: it goes, in every swarm.
     fn violation(&mut self, now: Timestamp, peer: PeerId, reason: &str) {
         if self.connections.contains_key(&peer) {
-            for (_, swarm) in self.swarms.values_mut() {
+            for swarm in self.swarms_mut() {
                 swarm.ban(peer);
             }
             self.close(now, peer, CloseCode::Violation);
@@ -344,7 +382,7 @@ impl Engine {
         self.sweep_at = now + Duration::from_secs(1);
         let mut unused = Vec::new();
         for (peer, connection) in self.connections.iter_mut() {
-            if self.swarms.values().any(|(_, swarm)| swarm.is_neighbour(peer)) {
+            if self.swarms.iter().any(|member| member.swarm.is_neighbour(peer)) {
                 connection.used = now;
             } else if now.since(connection.used) > UNUSED_FOR {
                 unused.push(*peer);
@@ -357,22 +395,18 @@ impl Engine {
 
     /// Moves what swarms want into the uplink, and what the uplink releases out.
     fn pump(&mut self, now: Timestamp) {
-        let having = self.swarms.iter().filter(|(_, (_, swarm))| swarm.has_output());
-        let channels: Vec<ChannelId> = having.map(|(channel, _)| *channel).collect();
-        for channel in channels {
-            if let Some((handle, mut swarm)) = self.swarms.remove(&channel) {
-                self.drain(now, channel, &mut swarm);
-                self.swarms.insert(channel, (handle, swarm));
-            }
+        for at in 0..self.swarms.len() {
+            self.drain(now, at);
         }
         for done in self.uplink.expire(now) {
             self.tell(Some(done));
         }
         while let Some(release) = self.uplink.release(now) {
-            let Some((handle, _)) = self.swarms.get(&release.channel) else { continue };
+            let Some(at) = self.place(&release.channel) else { continue };
             let unknown = u64::from(LAG_UNKNOWN_MS);
             let lag_ms = release.hops_us.map_or(unknown, |us| (us / 1000).min(unknown - 1)) as u16;
-            let head = ChunkHead { handle: *handle, requested: release.offer.requested, lag_ms };
+            let head =
+                ChunkHead { handle: self.swarms[at].handle, requested: release.offer.requested, lag_ms };
             self.transmit(Transmit::Chunk {
                 peer: release.offer.peer,
                 token: release.token,
@@ -383,8 +417,11 @@ impl Engine {
         }
     }
 
-    fn drain(&mut self, now: Timestamp, channel: ChannelId, swarm: &mut Swarm) {
-        while let Some(output) = swarm.poll() {
+    /// Carries out what the swarm at `at` wants.
+    fn drain(&mut self, now: Timestamp, at: usize) {
+        let channel = self.swarms[at].channel;
+        while let Some(output) = self.swarms[at].swarm.poll() {
+            let swarm = &mut self.swarms[at].swarm;
             match output {
                 SwarmOutput::Connect(peer, addrs) => {
                     match self.connections.get(&peer) {
@@ -393,7 +430,8 @@ impl Engine {
                     };
                 }
                 SwarmOutput::Disconnect(peer, code) => {
-                    let shared = self.swarms.values().any(|(_, other)| other.is_neighbour(&peer));
+                    let others = self.swarms.iter().filter(|member| member.channel != channel);
+                    let shared = others.map(|member| &member.swarm).any(|other| other.is_neighbour(&peer));
                     if !shared || code == CloseCode::Misbehaviour {
                         self.close(now, peer, code);
                     }

@@ -64,7 +64,7 @@ impl Swarm {
         for neighbour in self.neighbours.values_mut() {
             neighbour.asked.clear();
             neighbour.state.substreams.clear();
-            neighbour.refused_until.clear();
+            neighbour.refused_until = super::neighbour::BySubstream::default();
             neighbour.standing.forget_chunks();
             neighbour.note_told_us = 0;
             if neighbour.epoch != certificate.epoch {

@@ -279,10 +279,6 @@ impl Swarm {
         self.tick_at
     }
 
-    pub(crate) fn has_output(&self) -> bool {
-        !self.out.is_empty()
-    }
-
     pub(crate) fn poll(&mut self) -> Option<SwarmOutput> {
         self.out.pop_front()
     }

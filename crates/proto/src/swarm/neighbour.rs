@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::have::HaveMap;
 use super::skew::Skew;
 use super::standing::Standing;
+use crate::broadcast::SUBSTREAMS_MAX;
 use crate::id::PeerId;
 use crate::io::Connected;
 use crate::time::Timestamp;
@@ -93,6 +94,22 @@ const OWED_US: u64 = 500_000;
 /// Largest doubt about a neighbour.
 const DOUBT_MAX: Duration = Duration::from_secs(2);
 
+/// A time for each substream that has one.
+#[derive(Debug, Default)]
+pub(crate) struct BySubstream([Option<Timestamp>; SUBSTREAMS_MAX as usize]);
+
+impl BySubstream {
+    pub(crate) fn get(&self, s: u8) -> Option<Timestamp> {
+        self.0.get(usize::from(s)).copied().flatten()
+    }
+
+    pub(crate) fn set(&mut self, s: u8, at: Option<Timestamp>) {
+        if let Some(place) = self.0.get_mut(usize::from(s)) {
+            *place = at;
+        }
+    }
+}
+
 /// A connected peer.
 #[derive(Debug)]
 pub(crate) struct Neighbour {
@@ -124,7 +141,7 @@ pub(crate) struct Neighbour {
     /// Chunks asked of it lately: however late the answer comes, it is no offence.
     pub(crate) requested: Recent,
     /// Each substream: when it last was, or was asked to be, this node's parent there.
-    pub(crate) invited: BTreeMap<u8, Timestamp>,
+    pub(crate) invited: BySubstream,
     /// Substreams that starved through it since it last pushed anything new.
     broken: u32,
     /// It is no parent for those who have a choice until then.
@@ -162,7 +179,7 @@ pub(crate) struct Neighbour {
     pub(crate) useful_bytes_in: u64,
     pub(crate) bytes_out: u64,
     /// Each substream: when it may be asked to be a parent again.
-    pub(crate) refused_until: BTreeMap<u8, Timestamp>,
+    pub(crate) refused_until: BySubstream,
     writer: FrameWriter,
     ready: Vec<Bytes>,
 }
@@ -191,7 +208,7 @@ impl Neighbour {
             suspect: false,
             asked: BTreeMap::new(),
             requested: Recent::default(),
-            invited: BTreeMap::new(),
+            invited: BySubstream::default(),
             broken: 0,
             shunned_until: now,
             chunk_at: now,
@@ -213,7 +230,7 @@ impl Neighbour {
             certificate_sent: 0,
             useful_bytes_in: 0,
             bytes_out: 0,
-            refused_until: BTreeMap::new(),
+            refused_until: BySubstream::default(),
             writer: FrameWriter::new(handle),
             ready: Vec::new(),
         }

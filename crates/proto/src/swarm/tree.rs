@@ -175,8 +175,8 @@ impl Swarm {
         }) || self
             .neighbours
             .get(peer)
-            .and_then(|neighbour| neighbour.invited.get(&s))
-            .is_some_and(|at| now.since(*at) < FORMER_GRACE)
+            .and_then(|neighbour| neighbour.invited.get(s))
+            .is_some_and(|at| now.since(at) < FORMER_GRACE)
     }
 
     /// The parent of `s`, if any, is one no longer; what it still pushes is no offence.
@@ -189,7 +189,7 @@ impl Swarm {
     /// What `peer` pushes of `s` from now on, for a while, is no offence.
     fn invite(&mut self, now: Timestamp, peer: PeerId, s: u8) {
         if let Some(neighbour) = self.neighbours.get_mut(&peer) {
-            neighbour.invited.insert(s, now);
+            neighbour.invited.set(s, Some(now));
         }
     }
 
@@ -265,7 +265,7 @@ impl Swarm {
             // Too late: this node looked elsewhere. A confirmation by the parent it has is harmless.
             if !sub.is_parent(&peer) {
                 // Who was never asked earns nothing by accepting.
-                if self.neighbours.get(&peer).is_some_and(|n| n.invited.contains_key(&s)) {
+                if self.neighbours.get(&peer).is_some_and(|n| n.invited.get(s).is_some()) {
                     self.invite(now, peer, s);
                 }
                 self.send(peer, &Message::Detach { substream: s });
@@ -348,7 +348,7 @@ impl Swarm {
             return;
         }
         if let Some(neighbour) = self.neighbours.get_mut(&peer) {
-            neighbour.refused_until.insert(s, now + REFUSED_FOR);
+            neighbour.refused_until.set(s, Some(now + REFUSED_FOR));
         }
         self.meet(now, &reject.suggestions);
         if reject.reason != RejectReason::Displaced {
@@ -358,7 +358,7 @@ impl Swarm {
         // name each other would be asked in turn for ever.
         for suggested in &reject.suggestions {
             if let Some(neighbour) = self.neighbours.get_mut(&suggested.peer) {
-                neighbour.refused_until.remove(&s);
+                neighbour.refused_until.set(s, None);
             }
         }
     }
@@ -419,7 +419,7 @@ impl Swarm {
                 }
                 sub.pending = None;
                 if let Some(neighbour) = self.neighbours.get_mut(&pending.peer) {
-                    neighbour.refused_until.insert(s, now + REFUSED_FOR);
+                    neighbour.refused_until.set(s, Some(now + REFUSED_FOR));
                 }
             }
             match self.substreams[usize::from(s)].parent() {
@@ -538,7 +538,7 @@ impl Swarm {
             .filter(|n| urgent || now >= n.shunned_until)
             // Who let down this node has one substream to make good.
             .filter(|n| !n.is_on_probation() || !self.substreams.iter().any(|sub| sub.relies_on(&n.peer)))
-            .filter(|n| n.refused_until.get(&s).is_none_or(|until| now >= *until))
+            .filter(|n| n.refused_until.get(s).is_none_or(|until| now >= until))
             .filter_map(|n| {
                 let view = ParentView {
                     lag_us: n.lag_us(s)?
