@@ -35,6 +35,9 @@ pub struct Meter {
     delays: Vec<u32>,
     delay_count: u64,
     delay_max_us: u64,
+    /// Times between two arrivals, by ms.
+    gaps: Vec<u32>,
+    arrived_unix_us: Option<u64>,
     due: [u64; 3],
     on_time: [u64; 3],
     missing: u64,
@@ -68,6 +71,8 @@ impl Meter {
             delays: vec![0; DELAY_MS_MAX + 1],
             delay_count: 0,
             delay_max_us: 0,
+            gaps: vec![0; DELAY_MS_MAX + 1],
+            arrived_unix_us: None,
             due: [0; 3],
             on_time: [0; 3],
             missing: 0,
@@ -101,6 +106,10 @@ impl Meter {
         }
         self.bytes += len;
         self.chunks += 1;
+        if let Some(before) = self.arrived_unix_us.replace(now_unix_us) {
+            let gap_us = now_unix_us.saturating_sub(before);
+            self.gaps[((gap_us / 1000) as usize).min(DELAY_MS_MAX)] += 1;
+        }
         let delay_us = now_unix_us.saturating_sub(signed_unix_us);
         if signed_unix_us >= self.joined_unix_us {
             self.delays[((delay_us / 1000) as usize).min(DELAY_MS_MAX)] += 1;
@@ -207,8 +216,12 @@ impl Meter {
 
     /// The delays themselves: upper bound in ms, and how many.
     pub fn histogram(&self) -> BTreeMap<u64, u64> {
-        let counted = self.delays.iter().enumerate().filter(|(_, count)| **count > 0);
-        counted.map(|(ms, &count)| (ms as u64 + 1, u64::from(count))).collect()
+        histogram(&self.delays)
+    }
+
+    /// Times for which no new chunk came: upper bound in ms, and how many.
+    pub fn arrival_gaps(&self) -> BTreeMap<u64, u64> {
+        histogram(&self.gaps)
     }
 
     /// Share of due chunks that came in time, by playout delay.
@@ -222,6 +235,11 @@ impl Meter {
         let (due, on_time, missing) = (self.due[1], self.on_time[1], self.missing);
         Chunks { due, on_time, late: due - on_time - missing, missing, duplicate }
     }
+}
+
+fn histogram(counts: &[u32]) -> BTreeMap<u64, u64> {
+    let counted = counts.iter().enumerate().filter(|(_, count)| **count > 0);
+    counted.map(|(ms, &count)| (ms as u64 + 1, u64::from(count))).collect()
 }
 
 #[cfg(test)]
@@ -247,6 +265,9 @@ mod tests {
         assert_eq!(meter.continuity()[&3000], 0.8);
         assert_eq!(meter.delay().p50, 100.0);
         assert_eq!(meter.histogram().values().sum::<u64>(), 4);
+        // Five arrivals, the longest pause between the third and the fourth.
+        assert_eq!(meter.arrival_gaps().last_key_value(), Some((&1501, &1)));
+        assert_eq!(meter.arrival_gaps().values().sum::<u64>(), 4);
     }
 
     #[test]

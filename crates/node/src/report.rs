@@ -90,6 +90,8 @@ pub struct ViewerReport {
     pub chunk_delay_ms: Percentiles,
     /// Counts by upper bound in ms, for adding up over viewers.
     pub chunk_delay_histogram_ms: BTreeMap<u64, u64>,
+    /// Times between one new chunk and the next: counts by upper bound in ms.
+    pub arrival_gap_histogram_ms: BTreeMap<u64, u64>,
     /// Share of due chunks that came in time, by playout delay in ms; nothing where none was due.
     pub continuity: BTreeMap<u64, f64>,
     /// From the start of the process to the first decodable part; absent before.

@@ -289,7 +289,9 @@ impl Engine {
 
     fn disconnected(&mut self, now: Timestamp, peer: PeerId) {
         if self.connections.remove(&peer).is_some() {
-            self.uplink.disconnected(&peer);
+            for done in self.uplink.disconnected(&peer) {
+                self.tell(Some(done));
+            }
         }
         self.swarms_mut().for_each(|swarm| swarm.disconnected(now, peer));
     }

@@ -75,6 +75,9 @@ pub struct SimArgs {
     /// Clocks differ by up to this.
     #[arg(long, default_value = "0s", value_parser = parse_duration, value_name = "TIME")]
     pub skew: Duration,
+    /// What a machine takes to pass a chunk on, beside lines and distances.
+    #[arg(long, default_value = "0ms", value_parser = parse_duration, value_name = "TIME")]
+    pub host_delay: Duration,
     /// Random loss of packets instead of the profile's.
     #[arg(long, value_name = "SHARE")]
     pub loss: Option<String>,
@@ -156,6 +159,7 @@ impl SimArgs {
         config.goodbyes = event::percent(&self.goodbyes).ok_or_else(|| range("--goodbyes: expected 50%"))?;
         config.patience = self.patience;
         config.skew = self.skew;
+        config.transport.host_us = self.host_delay.as_micros() as u64;
         if let Some(loss) = &self.loss {
             let loss = event::percent(loss).filter(|loss| *loss <= 0.5);
             config.profile.network.loss = loss.ok_or_else(|| range("--loss: 0% to 50% is expected"))?;

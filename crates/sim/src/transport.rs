@@ -33,6 +33,8 @@ pub struct TransportModel {
     pub probe_rtt_percent: u64,
     /// … and beyond it.
     pub probe_extra_us: u64,
+    /// What a machine takes to pass a chunk on: sockets, timers, signatures. 0: nothing beside lines and distances.
+    pub host_us: u64,
     /// Share of the line's queue that a control frame waits for, percent: hosts and home routers queue fairly.
     pub control_wait_percent: u64,
     /// Line of those who do not upload, for control and acknowledgements, bit/s.
@@ -54,6 +56,7 @@ impl Default for TransportModel {
             tail_packets: 3,
             probe_rtt_percent: 150,
             probe_extra_us: 25_000,
+            host_us: 0,
             control_wait_percent: 10,
             return_line_bps: 256_000,
         }

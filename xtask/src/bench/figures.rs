@@ -31,9 +31,9 @@ impl Stats {
         self.json.get(key).and_then(Value::as_str)
     }
 
-    /// How many chunks had a delay of at most so many microseconds, not cumulative.
-    fn delay_histogram(&self) -> Option<BTreeMap<u64, u64>> {
-        let buckets = self.json.get("chunk_delay_histogram_ms")?.as_object()?;
+    /// How often something took at most so many microseconds, not cumulative.
+    fn histogram(&self, key: &str) -> Option<BTreeMap<u64, u64>> {
+        let buckets = self.json.get(key)?.as_object()?;
         let mut histogram = BTreeMap::new();
         for (upper_ms, count) in buckets {
             // The last bucket has no upper end ("inf", "+Inf").
@@ -194,7 +194,9 @@ impl Window<'_> {
     fn delays(&self, run: &mut Run) {
         let of = |path: &'static str| self.after.viewers.iter().filter_map(move |viewer| viewer.number(path));
         run.set("chunk_delay_ms/max", of("chunk_delay_ms/max").max_by(f64::total_cmp));
-        if let Some(histogram) = self.delay_histogram() {
+        let gaps = self.histogram("arrival_gap_histogram_ms");
+        run.set("arrival_gap_ms/window_max", gaps.and_then(|gaps| histogram_percentile_ms(&gaps, 100.0)));
+        if let Some(histogram) = self.histogram("chunk_delay_histogram_ms") {
             run.delay_basis = "all chunks of all viewers in the window, upper ends of histogram buckets";
             run.set("chunk_delay_ms/p50", histogram_percentile_ms(&histogram, 50.0));
             run.set("chunk_delay_ms/p95", histogram_percentile_ms(&histogram, 95.0));
@@ -208,11 +210,12 @@ impl Window<'_> {
         }
     }
 
-    fn delay_histogram(&self) -> Option<BTreeMap<u64, u64>> {
+    /// The growth of a histogram in the window, summed over the viewers.
+    fn histogram(&self, key: &str) -> Option<BTreeMap<u64, u64>> {
         let mut sum: BTreeMap<u64, u64> = BTreeMap::new();
         for (before, after) in self.before.viewers.iter().zip(&self.after.viewers) {
-            let before = before.delay_histogram()?;
-            for (upper, count) in after.delay_histogram()? {
+            let before = before.histogram(key)?;
+            for (upper, count) in after.histogram(key)? {
                 *sum.entry(upper).or_default() +=
                     count.saturating_sub(before.get(&upper).copied().unwrap_or(0));
             }

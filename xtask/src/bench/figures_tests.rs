@@ -106,8 +106,7 @@ fn percentiles_are_nearest_ranks() {
 
 #[test]
 fn the_last_bucket_has_no_upper_end() {
-    let histogram =
-        Stats::new(json!({"chunk_delay_histogram_ms": {"2.5": 98, "+Inf": 2}})).delay_histogram().unwrap();
+    let histogram = Stats::new(json!({"delays": {"2.5": 98, "+Inf": 2}})).histogram("delays").unwrap();
     assert_eq!(histogram_percentile_ms(&histogram, 95.0), Some(2.5));
     assert_eq!(histogram_percentile_ms(&histogram, 99.0), Some(f64::INFINITY));
     assert_eq!(histogram_percentile_ms(&BTreeMap::new(), 99.0), None);

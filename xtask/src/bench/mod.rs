@@ -19,6 +19,7 @@ mod netns;
 mod process;
 mod relay;
 mod report;
+mod simulated;
 mod snowball;
 mod stream;
 mod swarm;

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 /// Fewer runs are no base for a figure in the documentation.
 const RUNS_FOR_DOCS: u8 = 3;
 /// Between one viewer's start and the next.
-const JOIN_INTERVAL: Duration = Duration::from_millis(250);
+pub(super) const JOIN_INTERVAL: Duration = Duration::from_millis(250);
 /// The port of every peer, and of the tracker: each has a namespace to itself.
 const PEER_PORT: u16 = 4433;
 const HTTP_PORT: u16 = 8080;
@@ -107,6 +107,11 @@ impl<'a> Bench<'a> {
             runs.push(run);
         }
         Ok(runs)
+    }
+
+    /// The program under test.
+    pub(super) fn caudal(&self) -> &Path {
+        &self.caudal
     }
 
     /// Writes the report to the file that was asked for, if one was.

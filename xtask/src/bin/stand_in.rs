@@ -68,6 +68,7 @@ fn report(chunks: u64, first: bool) -> Value {
         "schema": 1, "useful_bytes": bytes, "useful_bytes_from_source": if first { bytes } else { 0 },
         "chunks": {"due": chunks, "on_time": chunks, "late": 0, "missing": 0, "duplicate": 0},
         "chunk_delay_ms": {"p50": 1, "p95": 2, "p99": 2, "max": 3}, "chunk_delay_histogram_ms": {"2": chunks},
+        "arrival_gap_histogram_ms": {"50": chunks},
         "chunk_payload_bytes": CHUNK_BYTES, "control_ratio": 0, "startup_ms": 100, "continuity": {"1500": 1},
         "peers": [{"rtt_ms": 0.2}], "ok": true,
     })

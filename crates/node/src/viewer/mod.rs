@@ -392,6 +392,7 @@ impl Shared {
             rate_bps: stats.rate_bps,
             chunk_delay_ms: meter.delay(),
             chunk_delay_histogram_ms: meter.histogram(),
+            arrival_gap_histogram_ms: meter.arrival_gaps(),
             continuity,
             startup_ms: meter.startup_ms(),
             chunks: meter.chunks(stats.duplicates),

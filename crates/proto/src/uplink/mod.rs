@@ -204,15 +204,13 @@ impl Uplink {
         connection.least_rtt()
     }
 
-    /// Forgets a connection and all that waits for it.
-    pub(crate) fn disconnected(&mut self, peer: &PeerId) {
+    /// Forgets a connection; gives back what waited for it. What was under way counts as sent: hanging up pays for nothing.
+    pub(crate) fn disconnected(&mut self, peer: &PeerId) -> Vec<Done> {
         let gone = self.connections.remove(peer);
         self.under_way -= gone.map_or(0, |connection| connection.flights.len());
         let gone: Vec<_> =
             self.queue.iter().filter(|(_, (_, o))| o.peer == *peer).map(|(key, _)| *key).collect();
-        for key in gone {
-            self.remove(&key);
-        }
+        gone.iter().filter_map(|at| self.remove(at)).map(|(channel, offer)| done(channel, &offer)).collect()
     }
 
     /// Queues an offer; a displaced one is given back.

@@ -127,7 +127,9 @@ fn a_withdrawn_chunk_is_taken_back_or_reset() {
     assert!(done.is_none() && token == Some(under_way[0].1), "it was under way");
     assert!(uplink.ended(now, &A, under_way[0].1, false).is_some_and(|done| done.sent_bytes.is_none()));
     assert_eq!(uplink.withdraw(&channel(1), &A, 0).1, None);
-    uplink.disconnected(&A);
+    uplink.offer(channel(1), Offer { overdue: true, ..offer(&chunks[2], A, 0, 1_000) });
+    let back = uplink.disconnected(&A);
+    assert!(matches!(back[..], [Done { number: 2, overdue: true, sent_bytes: None, .. }]), "{back:?}");
     assert!(numbers(&mut uplink, now).is_empty());
     assert!(uplink.offer(channel(1), offer(&chunks[0], A, 0, 1_000)).is_some(), "nobody there");
 }

@@ -98,7 +98,7 @@ impl World {
         node.record.sent += wire + again;
         node.record.relayed += bytes;
         self.ledger.chunk_sent(index, wire, again);
-        let at = left + held + repair + self.travel(index, to, link);
+        let at = left + held + repair + self.config.transport.host_us + self.travel(index, to, link);
         let sent = self.now;
         let (from, to, is_through) = (index as u32, to as u32, false);
         let chunk = ChunkOnItsWay { link, from, to, token, head, body, sent, is_through };
