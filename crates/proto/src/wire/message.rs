@@ -104,7 +104,7 @@ pub struct SegmentStart {
     pub age_ms: u32,
 }
 
-/// What a peer can do for others, renewed every few hundred milliseconds.
+/// What a peer can do for others, renewed every second or so, and when it changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct State {
     /// Measured upload, kbit/s.
