@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`relay`] | what relaying costs: 20 viewers on the kernel's bridge |
 //! | [`swarm`] | case by case over the link emulator, beside PeerStreamer |
+//! | [`sim`] | populations in virtual time, beside the prototype |
+//! | [`simulated`] | what the simulator says of a case that was run for real |
 //! | [`trial`] | one run: a source, viewers, a measured window; what all benchmarks are told and do with runs |
 //! | [`netns`] | the namespaces, what joins them, shaping, and what is counted on the wire |
 //! | [`emulator`] | delay, loss and rates between namespaces, by TUN devices |
@@ -19,6 +21,7 @@ mod netns;
 mod process;
 mod relay;
 mod report;
+mod sim;
 mod simulated;
 mod snowball;
 mod stream;
@@ -35,6 +38,8 @@ pub(crate) enum Bench {
     Relay(relay::Args),
     /// Real processes over the link emulator: delay, loss, narrow uplinks, viewers that are killed, HD.
     Swarm(swarm::Args),
+    /// Populations in virtual time: the usual one, departures, crowds, attackers, misjudged lines; beside the prototype.
+    Sim(sim::Args),
 }
 
 /// Runs a benchmark; true when every target was met.
@@ -42,5 +47,6 @@ pub(crate) fn run(bench: &Bench) -> Result<bool> {
     match bench {
         Bench::Relay(args) => relay::run(args),
         Bench::Swarm(args) => swarm::run(args),
+        Bench::Sim(args) => sim::run(args),
     }
 }

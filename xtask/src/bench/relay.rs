@@ -76,8 +76,8 @@ pub(super) fn run(args: &Args) -> Result<bool> {
         commit: results[0].runs[0].commit.clone(),
     };
     let (ok, json) = report::report(&setup, &results);
-    bench.write_json(&json)?;
-    if args.common.write_docs {
+    args.common.program.write_json(&json)?;
+    if args.common.program.write_docs {
         report::write_docs(&setup, &results)?;
     }
     Ok(ok)

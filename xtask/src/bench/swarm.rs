@@ -211,8 +211,8 @@ pub(super) fn run(args: &Args) -> Result<bool> {
     }
     println!("{}\n{FOOTNOTE}\n\n{}", table(&done), beside(&done));
     let ok = done.iter().all(|done| done.case.goals.iter().all(|goal| goal.holds(&done.runs)));
-    bench.write_json(&args.report(&done, ok))?;
-    if args.common.write_docs {
+    args.common.program.write_json(&args.report(&done, ok))?;
+    if args.common.program.write_docs {
         report::write_section("swarm", &args.section(&done, &report::today()?))?;
     }
     Ok(ok)

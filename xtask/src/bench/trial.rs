@@ -66,6 +66,13 @@ pub(super) struct Common {
     /// How many runs of each case; medians are reported beside the worst.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
     pub(super) runs: u8,
+    #[command(flatten)]
+    pub(super) program: Program,
+}
+
+/// What is measured, and where the results go.
+#[derive(clap::Args)]
+pub(super) struct Program {
     /// Write the report to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -75,6 +82,24 @@ pub(super) struct Common {
     /// Measure this binary instead of building one.
     #[arg(long, value_name = "FILE")]
     caudal: Option<PathBuf>,
+}
+
+impl Program {
+    /// Writes the report to the file that was asked for, if one was.
+    pub(super) fn write_json(&self, report: &Value) -> Result<()> {
+        let Some(path) = &self.json else { return Ok(()) };
+        let text = serde_json::to_string_pretty(report).context("cannot write the report as JSON")?;
+        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The program to measure: the one named, or one that is built. Of `needs` the first is for building.
+    pub(super) fn get(&self, needs: &[system::Need]) -> Result<PathBuf> {
+        system::ensure(if self.caudal.is_some() { &needs[1..] } else { needs })?;
+        match &self.caudal {
+            Some(path) => path.canonicalize().with_context(|| format!("cannot find {}", path.display())),
+            None => workspace::build("dist"),
+        }
+    }
 }
 
 /// A benchmark under way.
@@ -87,10 +112,10 @@ pub(super) struct Bench<'a> {
 impl<'a> Bench<'a> {
     /// Looks at what was asked for and gets the program ready. `whole`: everything that there is to run was asked for.
     pub(super) fn begin(common: &'a Common, whole: bool) -> Result<Self> {
-        if common.write_docs && (common.runs < RUNS_FOR_DOCS || !whole) {
+        if common.program.write_docs && (common.runs < RUNS_FOR_DOCS || !whole) {
             bail!("--write-docs needs --runs {RUNS_FOR_DOCS} or more and everything run: less says little");
         }
-        Ok(Self { common, caudal: program(common.caudal.as_deref())?, stop: stop_signal()? })
+        Ok(Self { common, caudal: common.program.get(system::TO_BENCH)?, stop: stop_signal()? })
     }
 
     /// Every run of one case, whose plan may depend on the run's number; `name` is its folder's, `what` a person's word.
@@ -101,7 +126,7 @@ impl<'a> Bench<'a> {
             let dir = workspace::target_dir()?.join(format!("bench/{name}-{number}"));
             let plan = plan(number);
             let run = Trial { plan: &plan, caudal: &self.caudal, dir: &dir, stop: &self.stop }.run()?;
-            if self.common.write_docs {
+            if self.common.program.write_docs {
                 report::may_write_docs(&run.commit)?;
             }
             runs.push(run);
@@ -112,22 +137,6 @@ impl<'a> Bench<'a> {
     /// The program under test.
     pub(super) fn caudal(&self) -> &Path {
         &self.caudal
-    }
-
-    /// Writes the report to the file that was asked for, if one was.
-    pub(super) fn write_json(&self, report: &Value) -> Result<()> {
-        let Some(path) = &self.common.json else { return Ok(()) };
-        let text = serde_json::to_string_pretty(report).context("cannot write the report as JSON")?;
-        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
-    }
-}
-
-/// The program to measure: the one named, or one that is built.
-fn program(named: Option<&Path>) -> Result<PathBuf> {
-    system::ensure(if named.is_some() { &system::TO_BENCH[1..] } else { system::TO_BENCH })?;
-    match named {
-        Some(path) => path.canonicalize().with_context(|| format!("cannot find {}", path.display())),
-        None => workspace::build("dist"),
     }
 }
 
