@@ -28,6 +28,7 @@ pub(crate) struct Args {
 }
 
 /// A figure, what the prototype reached, and the target; for one seed alone, too, where that was asked for.
+#[derive(Clone, Copy)]
 struct Goal {
     path: &'static str,
     label: &'static str,
