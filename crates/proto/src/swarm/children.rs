@@ -39,6 +39,7 @@ pub(super) struct Child {
     interior: bool,
     upload_kbps: u32,
     value: u8,
+    pub(super) since: Timestamp,
     /// It was told to go elsewhere, and is pushed to until it has, or until then.
     pub(super) leaving: Option<Timestamp>,
     /// It is not told of its grandparent in this substream before.
@@ -238,8 +239,12 @@ impl Swarm {
         let worth =
             |child: &Child| if self.substreams_of_child(&child.peer) > share { 0 } else { child.value };
         let children = self.substreams[usize::from(s)].children.iter();
+        // Who has been next to a source for longest stays: what passes the stream on now is not given up for a promise.
+        let senior =
+            children.clone().filter(|_| self.is_source()).min_by_key(|child| (child.since, child.peer));
+        let senior = senior.map(|child| child.peer);
         children
-            .filter(|child| child.leaving.is_none())
+            .filter(|child| child.leaving.is_none() && Some(child.peer) != senior)
             .map(|child| Child { value: worth(child), ..*child })
             .min_by_key(|child| (child.value, child.peer))
     }
@@ -259,7 +264,9 @@ impl Swarm {
         let path = sub.path();
         let verdict = if path.contains(&peer.tag()) || path.len() == PATH_LEN_MAX {
             Err(RejectReason::Loop)
-        } else if self.neighbours.get(&peer).is_none_or(|neighbour| neighbour.takes_nothing) {
+        } else if self.neighbours.get(&peer).is_none_or(|neighbour| {
+            neighbour.takes_nothing || self.is_source() && neighbour.standing.barren.is_refused(now)
+        }) {
             Err(RejectReason::Full)
         } else if sub.children.iter().any(|child| child.peer == peer && child.leaving.is_none()) {
             Ok(None)
@@ -302,6 +309,7 @@ impl Swarm {
             interior: attach.interior,
             upload_kbps: attach.upload_kbps,
             value,
+            since: now,
             leaving: None,
             lift_at: now,
         };

@@ -25,6 +25,7 @@ pub mod policy;
 mod pull;
 mod receive;
 mod skew;
+mod spread;
 mod standing;
 mod store;
 mod tree;
@@ -318,6 +319,7 @@ impl Swarm {
         self.measure_skew();
         self.shed();
         self.lift_the_stronger(now);
+        self.watch_spread(now);
         let missed = self.store.discard(now, self.config.retention);
         for range in missed {
             let range = range.start.max(self.joining.first)..range.end.max(self.joining.first);

@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use core::time::Duration;
 
 use super::neighbour::{Allowance, Recent};
+use super::spread::Barren;
 use crate::id::PeerId;
 use crate::time::Timestamp;
 
@@ -24,6 +25,8 @@ pub(crate) struct Standing {
     pub(crate) taken: Recent,
     /// Chunks it got from this node lately, before its have map says so.
     pub(crate) given: Recent,
+    /// It was fed and passed nothing on.
+    pub(crate) barren: Barren,
 }
 
 impl Standing {
@@ -35,6 +38,7 @@ impl Standing {
             credit_at: now,
             taken: Recent::default(),
             given: Recent::default(),
+            barren: Barren::default(),
         }
     }
 

@@ -74,7 +74,7 @@ impl Store {
     }
 
     /// The held chunks of `range`, ascending.
-    pub(crate) fn range(&self, range: Range<u64>) -> impl Iterator<Item = (u64, &Held)> {
+    pub(crate) fn range(&self, range: Range<u64>) -> impl DoubleEndedIterator<Item = (u64, &Held)> {
         self.chunks.range(range).map(|(&number, held)| (number, held))
     }
 

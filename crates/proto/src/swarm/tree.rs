@@ -75,6 +75,8 @@ pub(super) struct Substream {
     behind: Duration,
     /// The parent wants to be left; until then it still pushes.
     evicted: Option<Timestamp>,
+    /// At a source: for so many seconds its chunks have gone nowhere.
+    pub(super) nowhere: u8,
 }
 
 impl Substream {
@@ -96,6 +98,7 @@ impl Substream {
             newest: None,
             behind: Duration::ZERO,
             evicted: None,
+            nowhere: 0,
         }
     }
 

@@ -21,7 +21,7 @@ const TRACKER_ANSWER: usize = 20;
 const TRACKER_SAMPLE: usize = 128;
 /// In a larger swarm an answer names the source with a chance of this by its viewers, but in one of so many at least.
 const TRACKER_SOURCE_NAMED: usize = 32;
-const TRACKER_SOURCE_ANSWERS_MAX: usize = 8;
+const TRACKER_SOURCE_ANSWERS_MAX: usize = 64;
 /// Who left without a word is named for this much longer, µs.
 const TRACKER_EXPIRY_US: u64 = 30_000_000;
 /// A tracker answers after this long, µs.

@@ -20,7 +20,7 @@ const SOURCES_PER_ANSWER: usize = 4;
 /// whom it must refuse costs it a connection …
 const SOURCE_NAMED: usize = 32;
 /// … but no less often than in one answer of so many: peers may be dead, or invented to hide the source.
-const SOURCE_ANSWERS_MAX: usize = 8;
+const SOURCE_ANSWERS_MAX: usize = 64;
 /// How long computed means stay good, ms.
 const QUALITY_AGE_MS: u64 = 1000;
 
