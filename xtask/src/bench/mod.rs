@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`relay`] | what relaying costs: 20 viewers on the kernel's bridge |
 //! | [`swarm`] | case by case over the link emulator, beside PeerStreamer |
+//! | [`congestion`] | connections that meet loss, queues, TCP and each other, over the link emulator |
 //! | [`trial`] | one run: a source, viewers, a measured window; what all benchmarks are told and do with runs |
 //! | [`netns`] | the namespaces, what joins them, shaping, and what is counted on the wire |
 //! | [`emulator`] | delay, loss and rates between namespaces, by TUN devices |
@@ -13,6 +14,7 @@
 //! | [`stream`] | the same with parts that come as several chunks at once |
 //! | [`report`] | targets, tables, JSON, and the table in `docs/benchmarks.md` |
 
+mod congestion;
 mod emulator;
 mod figures;
 mod netns;
@@ -34,6 +36,8 @@ pub(crate) enum Bench {
     Relay(relay::Args),
     /// Real processes over the link emulator: delay, loss, narrow uplinks, viewers that are killed, HD.
     Swarm(swarm::Args),
+    /// Real connections over the link emulator: loss, full queues, beside TCP, sixteen on one line.
+    Congestion(congestion::Args),
 }
 
 /// Runs a benchmark; true when every target was met.
@@ -41,5 +45,6 @@ pub(crate) fn run(bench: &Bench) -> Result<bool> {
     match bench {
         Bench::Relay(args) => relay::run(args),
         Bench::Swarm(args) => swarm::run(args),
+        Bench::Congestion(args) => congestion::run(args),
     }
 }
