@@ -6,7 +6,7 @@ mod common;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use caudal_net::iroh_link::config::{CONNECTION_WINDOW, transport_config};
+use caudal_net::iroh_link::config::{CONNECTION_WINDOW, Control, transport_config};
 use caudal_net::iroh_link::{ACCEPTED_MAX, CHUNKS_IN_MAX, CLOSE_DUPLICATE, FRAMES_IN_MAX, PREFACE};
 use caudal_net::link::CHUNKS_OUT_MAX;
 use caudal_net::{IrohConfig, IrohLink, Link, NetError};
@@ -22,7 +22,7 @@ async fn stranger(seed: u8) -> Endpoint {
     Endpoint::builder(presets::Minimal)
         .secret_key(iroh::SecretKey::from_bytes(&key(seed).to_bytes()))
         .relay_mode(RelayMode::Disabled)
-        .transport_config(transport_config(Duration::from_secs(5)).build())
+        .transport_config(transport_config(Duration::from_secs(5), Control::Ours).build())
         .clear_ip_transports()
         .bind_addr(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         .unwrap()

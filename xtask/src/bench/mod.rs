@@ -6,6 +6,7 @@
 //! | [`swarm`] | case by case over the link emulator, beside PeerStreamer |
 //! | [`sim`] | populations in virtual time, beside the prototype |
 //! | [`simulated`] | what the simulator says of a case that was run for real |
+//! | [`congestion`] | connections that meet loss, queues, TCP and each other, over the link emulator |
 //! | [`trial`] | one run: a source, viewers, a measured window; what all benchmarks are told and do with runs |
 //! | [`netns`] | the namespaces, what joins them, shaping, and what is counted on the wire |
 //! | [`emulator`] | delay, loss and rates between namespaces, by TUN devices |
@@ -15,6 +16,7 @@
 //! | [`stream`] | the same with parts that come as several chunks at once |
 //! | [`report`] | targets, tables, JSON, and the table in `docs/benchmarks.md` |
 
+mod congestion;
 mod emulator;
 mod figures;
 mod netns;
@@ -40,6 +42,8 @@ pub(crate) enum Bench {
     Swarm(swarm::Args),
     /// Populations in virtual time: the usual one, departures, crowds, attackers, misjudged lines; beside the prototype.
     Sim(sim::Args),
+    /// Real connections over the link emulator: loss, full queues, beside TCP, sixteen on one line.
+    Congestion(congestion::Args),
 }
 
 /// Runs a benchmark; true when every target was met.
@@ -48,5 +52,6 @@ pub(crate) fn run(bench: &Bench) -> Result<bool> {
         Bench::Relay(args) => relay::run(args),
         Bench::Swarm(args) => swarm::run(args),
         Bench::Sim(args) => sim::run(args),
+        Bench::Congestion(args) => congestion::run(args),
     }
 }

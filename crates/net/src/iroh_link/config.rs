@@ -51,12 +51,31 @@ pub struct IrohConfig {
     pub idle_timeout: Duration,
     /// See [`DIAL_TIMEOUT`].
     pub dial_timeout: Duration,
+    /// Who decides how much a connection may have under way.
+    pub control: Control,
+}
+
+/// The congestion control of a node's connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Control {
+    /// The engine's, by delay.
+    #[default]
+    Ours,
+    /// The transport's own, Cubic (RFC 9438): what ours is measured against.
+    Cubic,
 }
 
 impl IrohConfig {
     /// A node that listens on every address, without a relay.
     pub fn new(key: SecretKey) -> Self {
-        Self { key, bind: Vec::new(), relay: None, idle_timeout: IDLE_TIMEOUT, dial_timeout: DIAL_TIMEOUT }
+        Self {
+            key,
+            bind: Vec::new(),
+            relay: None,
+            idle_timeout: IDLE_TIMEOUT,
+            dial_timeout: DIAL_TIMEOUT,
+            control: Control::Ours,
+        }
     }
 
     pub(super) fn relay_url(&self) -> Result<Option<RelayUrl>, NetError> {
@@ -71,16 +90,21 @@ impl IrohConfig {
 
 /// How a connection behaves: every choice about QUIC is made here, congestion control too.
 ///
-/// The congestion control is the engine's, by delay. Fairness among streams is off: a chunk that is whole early is worth more
+/// Fairness among streams is off: a chunk that is whole early is worth more
 /// than two that are half there.
 ///
 /// The ACK-frequency extension stays off. Asking for an acknowledgement of every sixth packet took 2 to 3 % off the wire
 /// where packets arrive one by one, but noq-proto 1.4.0 writes the ACK_FREQUENCY frame without looking whether the
 /// packet has room for it, and panics in a handshake whose last datagram is nearly full.
-pub fn transport_config(idle_timeout: Duration) -> QuicTransportConfigBuilder {
+pub fn transport_config(idle_timeout: Duration, control: Control) -> QuicTransportConfigBuilder {
     let idle = IdleTimeout::try_from(idle_timeout).unwrap_or_else(|_| VarInt::MAX.into());
     let keep_alive = KEEP_ALIVE.min(idle_timeout * 2 / 5);
-    QuicTransportConfig::builder()
+    let builder = QuicTransportConfig::builder();
+    let builder = match control {
+        Control::Ours => builder.congestion_controller_factory(Arc::new(ByDelay)),
+        Control::Cubic => builder,
+    };
+    builder
         .max_idle_timeout(Some(idle))
         .default_path_max_idle_timeout(idle_timeout.min(IDLE_TIMEOUT))
         .keep_alive_interval(keep_alive)
@@ -93,7 +117,6 @@ pub fn transport_config(idle_timeout: Duration) -> QuicTransportConfigBuilder {
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
         .send_window(SEND_WINDOW)
         .send_fairness(false)
-        .congestion_controller_factory(Arc::new(ByDelay))
         .datagram_receive_buffer_size(None)
 }
 
@@ -106,8 +129,8 @@ fn mtu_discovery() -> MtuDiscoveryConfig {
 }
 
 /// What the dialler of a connection allows: as everybody, but the other side opens no bidirectional stream.
-pub(super) fn dialler_config(idle_timeout: Duration) -> QuicTransportConfig {
-    transport_config(idle_timeout).max_concurrent_bidi_streams(VarInt::from_u32(0)).build()
+pub(super) fn dialler_config(idle_timeout: Duration, control: Control) -> QuicTransportConfig {
+    transport_config(idle_timeout, control).max_concurrent_bidi_streams(VarInt::from_u32(0)).build()
 }
 
 pub(super) async fn bind(config: &IrohConfig, relay: Option<&RelayUrl>) -> Result<Endpoint, NetError> {
@@ -115,7 +138,7 @@ pub(super) async fn bind(config: &IrohConfig, relay: Option<&RelayUrl>) -> Resul
         .secret_key(iroh::SecretKey::from_bytes(&config.key.to_bytes()))
         .alpns(vec![ALPN.to_vec()])
         .relay_mode(relay.map_or(RelayMode::Disabled, |url| RelayMode::custom([url.clone()])))
-        .transport_config(transport_config(config.idle_timeout).build());
+        .transport_config(transport_config(config.idle_timeout, config.control).build());
     if !config.bind.is_empty() {
         builder = builder.clear_ip_transports();
     }

@@ -97,7 +97,8 @@ impl Shared {
         dial: u64,
         slot: OwnedSemaphorePermit,
     ) -> Result<(), Failure> {
-        let options = ConnectOptions::new().with_transport_config(config::dialler_config(self.idle_timeout));
+        let config = config::dialler_config(self.idle_timeout, self.control);
+        let options = ConnectOptions::new().with_transport_config(config);
         let connecting = self
             .endpoint
             .connect_with_opts(target, ALPN, options)

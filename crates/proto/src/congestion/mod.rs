@@ -4,10 +4,17 @@
 //! the least of them, and shrinks as far as they are more. A loss without a queue is no sign of congestion: radio links
 //! lose a packet in a hundred. How fast a node sends altogether is [`uplink`](crate::uplink)'s business; this only keeps
 //! what lies beyond its own line from being flooded. Never reads a clock, and knows nothing of streams.
+//!
+//! Who goes by delay alone starves beside a flow that goes by losses, since that one fills every queue. So what the
+//! connection used to carry is kept up against such flows (`compete`): whoever watches needs the stream's rate. More
+//! than that yields.
+
+mod compete;
 
 use core::time::Duration;
 
 use crate::time::Timestamp;
+use compete::{Compete, Verdict};
 
 /// The queue that is aimed at.
 pub const TARGET: Duration = Duration::from_millis(100);
@@ -15,6 +22,8 @@ pub const TARGET: Duration = Duration::from_millis(100);
 pub const WINDOW_MIN_PACKETS: u64 = 16;
 /// Packets that may be under way at the beginning: one chunk of the largest size.
 pub const WINDOW_FIRST_PACKETS: u64 = 24;
+/// Packets that may be under way for two round trips, to see how long they take without this connection's own queue.
+pub const WINDOW_DRAIN_PACKETS: u64 = 4;
 /// Most bytes under way.
 pub const WINDOW_MAX: u64 = 8 << 20;
 /// A loss that so many percent of a round trip's bytes share is a sign of congestion, queue or not: some lines drop what
@@ -42,6 +51,9 @@ pub struct Congestion {
     round_end: Timestamp,
     /// The window was reduced in this round trip.
     reduced: bool,
+    /// Next to nothing is under way, until what is sent from this moment on has arrived.
+    drains_until: Option<Timestamp>,
+    compete: Compete,
 }
 
 impl Congestion {
@@ -59,12 +71,22 @@ impl Congestion {
             lost: 0,
             round_end: Timestamp::ZERO,
             reduced: false,
+            drains_until: None,
+            compete: Compete::default(),
         }
     }
 
     /// Bytes that may be under way.
     pub fn window(&self) -> u64 {
-        self.window
+        match self.drains_until {
+            Some(_) => self.window.min(WINDOW_DRAIN_PACKETS * self.packet),
+            None => self.window,
+        }
+    }
+
+    /// It holds its rate against a flow that fills the queue.
+    pub fn is_competing(&self) -> bool {
+        self.compete.is_on()
     }
 
     /// Packets are `packet_bytes` long from now on.
@@ -75,11 +97,7 @@ impl Congestion {
 
     /// `bytes` were acknowledged `rtt` after they had been sent; `idle`: the window was not what held more back.
     pub fn acked(&mut self, now: Timestamp, rtt: Duration, bytes: u64, idle: bool) {
-        if now.since(self.base_since) > BASE_PERIOD {
-            (self.base, self.base_since) = ((rtt, self.base.0), now);
-        }
-        self.base.0 = self.base.0.min(rtt);
-        let queue = rtt.saturating_sub(self.base.0.min(self.base.1));
+        let queue = self.note_base(now, rtt);
         self.queue = (self.queue * 3 + queue) / 4;
         self.rtt = rtt;
         self.arrived += bytes;
@@ -87,7 +105,23 @@ impl Congestion {
         if self.queue >= TARGET * 3 / 4 {
             self.is_starting = false;
         }
-        if self.queue > TARGET {
+        if let Some(until) = self.drains_until {
+            if now.saturating_sub(rtt) >= until {
+                self.drains_until = None;
+                self.compete.begin_interval(now);
+            }
+            return;
+        }
+        match self.compete.acked(now, rtt, queue, bytes, idle) {
+            Verdict::Nothing => {}
+            // The transport paces it.
+            Verdict::Compete => self.window = self.window.max(self.compete.needed(rtt)),
+            // What it held against others must not become a queue of its own.
+            Verdict::Alone => self.window = self.window.min(self.compete.fair_window(self.least() + TARGET)),
+        }
+        if self.compete.is_on() {
+            self.window = self.compete.grown(self.window, self.packet, bytes, rtt, idle);
+        } else if self.queue > TARGET {
             if !self.reduced {
                 // By as much as the queue exceeds the target, at most by half.
                 let excess = (self.queue - TARGET).min(TARGET).as_micros() as u64;
@@ -107,15 +141,20 @@ impl Congestion {
     pub fn lost(&mut self, now: Timestamp, bytes: u64, all: bool) {
         self.lost += bytes;
         self.turn(now);
+        let is_many = self.lost * 100 > (self.arrived + self.lost) * LOSS_PERCENT;
+        let is_full =
+            if self.compete.is_on() { self.compete.is_full(self.queue) } else { self.queue > TARGET / 2 };
         if all {
             self.is_starting = false;
             self.window = 0;
-        } else if !self.reduced
-            && (self.queue > TARGET / 2 || self.lost * 100 > (self.arrived + self.lost) * LOSS_PERCENT)
-            && self.lost > 2 * self.packet
-        {
+        } else if !self.reduced && (is_full || is_many) && self.lost > 2 * self.packet {
             self.is_starting = false;
             self.reduce(self.window * 3 / 10);
+            if self.compete.is_on() {
+                self.compete.reduced();
+                // Somebody fills the queue: what is longer than the least is not the path.
+                self.base_since = now;
+            }
         }
         self.clamp();
     }
@@ -128,6 +167,24 @@ impl Congestion {
             self.reduce(self.window * 3 / 10);
         }
         self.clamp();
+    }
+
+    fn least(&self) -> Duration {
+        self.base.0.min(self.base.1)
+    }
+
+    /// Keeps the least round trip; gives by how much this one is longer. A queue that stands when the least is about to be
+    /// forgotten is drained first, or it would be taken for the path (LEDBAT++, section 4.4: periodic slowdowns).
+    fn note_base(&mut self, now: Timestamp, rtt: Duration) -> Duration {
+        if now.since(self.base_since) > BASE_PERIOD {
+            (self.base, self.base_since) = ((rtt, self.base.0), now);
+            if self.queue > TARGET / 4 && !self.compete.is_on() {
+                // What is under way now has arrived a round trip from now.
+                self.drains_until = Some(now + self.rtt);
+            }
+        }
+        self.base.0 = self.base.0.min(rtt);
+        rtt.saturating_sub(self.least())
     }
 
     fn reduce(&mut self, by: u64) {
@@ -149,76 +206,4 @@ impl Congestion {
 }
 
 #[cfg(test)]
-mod tests {
-    use alloc::collections::VecDeque;
-
-    use super::*;
-
-    const PACKET: u64 = 1200;
-
-    /// Packets through a line of `bps` whose buffer lasts `buffer`, with a round trip of 50 ms; one in `loss_every` is lost.
-    /// Gives the share of the line that was used and the queue in the second half.
-    fn run(bps: u64, buffer: Duration, loss_every: u64) -> (f64, Duration) {
-        let mut control = Congestion::new(PACKET);
-        let (mut now, mut line_free) = (Timestamp::ZERO, Timestamp::ZERO);
-        let mut flying: VecDeque<(Timestamp, Timestamp, bool)> = VecDeque::new();
-        let (mut sent, mut carried, mut worst) = (0u64, 0u64, Duration::ZERO);
-        let end = Timestamp::from_millis(20_000);
-        while now < end {
-            while let Some(&(at, left, ok)) = flying.front().filter(|packet| packet.0 <= now) {
-                flying.pop_front();
-                if ok {
-                    control.acked(now, at.since(left), PACKET, false);
-                    if now.since(Timestamp::from_millis(10_000)) > Duration::ZERO {
-                        carried += PACKET;
-                        worst = worst.max(at.since(left) - Duration::from_millis(50));
-                    }
-                } else {
-                    control.lost(now, PACKET, false);
-                }
-            }
-            while (flying.len() as u64 + 1) * PACKET <= control.window() {
-                sent += 1;
-                let fits = line_free.since(now) < buffer;
-                if fits {
-                    line_free = line_free.max(now) + Duration::from_micros(PACKET * 8_000_000 / bps);
-                }
-                let ok = fits && !(loss_every > 0 && sent.is_multiple_of(loss_every));
-                flying.push_back((line_free.max(now) + Duration::from_millis(50), now, ok));
-            }
-            now += Duration::from_micros(500);
-        }
-        (carried as f64 * 8.0 / 10.0 / bps as f64, worst)
-    }
-
-    #[test]
-    fn a_deep_buffer_is_not_filled_and_the_line_is_used() {
-        let (used, queue) = run(5_000_000, Duration::from_millis(300), 0);
-        assert!(used > 0.9, "{used}");
-        assert!(queue < Duration::from_millis(150), "{queue:?}");
-    }
-
-    #[test]
-    fn losses_without_a_queue_do_not_count() {
-        let (used, queue) = run(5_000_000, Duration::from_millis(300), 50);
-        assert!(used > 0.85, "{used}");
-        assert!(queue < Duration::from_millis(150), "{queue:?}");
-    }
-
-    #[test]
-    fn a_line_that_drops_instead_of_queueing_is_not_flooded() {
-        let (used, _) = run(5_000_000, Duration::from_millis(5), 0);
-        assert!(used > 0.6, "{used}");
-    }
-
-    #[test]
-    fn the_window_stays_within_its_limits() {
-        let mut control = Congestion::new(PACKET);
-        for ms in 0..2000 {
-            control.acked(Timestamp::from_millis(ms), Duration::from_millis(1), 1 << 16, false);
-        }
-        assert_eq!(control.window(), WINDOW_MAX);
-        control.lost(Timestamp::from_millis(2000), PACKET, true);
-        assert_eq!(control.window(), WINDOW_MIN_PACKETS * PACKET);
-    }
-}
+mod tests;
