@@ -91,6 +91,22 @@ fn no_attack_makes_honest_peers_deliver_or_relay_forgeries() {
 }
 
 #[test]
+fn those_who_promise_much_and_pass_on_nothing_do_not_keep_the_stream_at_its_source() {
+    let on_time = |seed| {
+        let mut config = homes(40);
+        (config.upload_mean, config.source_copies) = (Some(2.5), 3.0);
+        (config.part, config.churn) = (Duration::ZERO, Churn::None);
+        config.warmup = Duration::from_secs(20);
+        config.duration = Duration::from_secs(8);
+        config.attacks = vec!["silent=20%".parse().expect("an attack")];
+        config.seed = seed;
+        run(config).continuity[&3000]
+    };
+    let mean = (1..=3).map(on_time).sum::<f64>() / 3.0;
+    assert!(mean > 0.8, "{mean}");
+}
+
+#[test]
 fn what_was_lost_in_a_partition_comes_after_it() {
     let mut config = homes(20);
     config.duration = Duration::from_secs(15);

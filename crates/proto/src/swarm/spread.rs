@@ -55,33 +55,27 @@ impl Swarm {
             return;
         }
         for s in 0..self.substream_count() {
-            let went_nowhere = self.went_nowhere(now, s);
+            let Some((published, went_nowhere)) = self.went_nowhere(now, s) else { continue };
             let sub = &mut self.substreams[usize::from(s)];
-            match went_nowhere {
-                Some(true) => sub.nowhere += 1,
-                Some(false) => sub.nowhere = 0,
-                None => {}
-            }
+            sub.nowhere = if went_nowhere { sub.nowhere + 1 } else { 0 };
             if sub.nowhere >= SECONDS {
                 sub.nowhere = 0;
-                self.replace_children(now, s);
+                self.replace_children(now, s, published);
             }
         }
     }
 
-    /// Whether the newest chunk of `s` that should be everywhere is nowhere; `None` where that cannot be said.
-    fn went_nowhere(&self, now: Timestamp, s: u8) -> Option<bool> {
+    /// The newest chunk of `s` that should be everywhere: when it was published, and whether it is nowhere. `None` where that
+    /// cannot be said.
+    fn went_nowhere(&self, now: Timestamp, s: u8) -> Option<(Timestamp, bool)> {
         let sub = &self.substreams[usize::from(s)];
         let k = u64::from(self.substream_count());
-        let since = sub.children.iter().map(|child| child.since).max()?;
         let (number, held) =
             self.store.range(0..self.store.edge()).rev().find(|(number, held)| {
                 number % k == u64::from(s) && now.since(held.received) > SPREAD_AFTER
             })?;
-        if held.received < since
-            || now.since(held.received) > SPREAD_UNTIL
-            || !self.given_out.contains(number)
-        {
+        let is_fed = sub.children.iter().any(|child| child.since <= held.received);
+        if !is_fed || now.since(held.received) > SPREAD_UNTIL || !self.given_out.contains(number) {
             return None;
         }
         let voters: Vec<bool> = self
@@ -93,13 +87,16 @@ impl Swarm {
             .map(|n| n.have.contains(number))
             .collect();
         let have = voters.iter().filter(|has| **has).count();
-        (voters.len() >= VOTERS_MIN).then_some(have * 100 < voters.len() * WENT_NOWHERE_PERCENT)
+        let went_nowhere = have * 100 < voters.len() * WENT_NOWHERE_PERCENT;
+        (voters.len() >= VOTERS_MIN).then_some((held.received, went_nowhere))
     }
 
-    fn replace_children(&mut self, now: Timestamp, s: u8) {
-        let children: Vec<PeerId> =
-            self.substreams[usize::from(s)].children.iter().map(|child| child.peer).collect();
-        for peer in children {
+    /// Those who were fed when a chunk was `published` that went nowhere are fed no longer.
+    fn replace_children(&mut self, now: Timestamp, s: u8, published: Timestamp) {
+        let children = self.substreams[usize::from(s)].children.iter();
+        let barren: Vec<PeerId> =
+            children.filter(|child| child.since <= published).map(|child| child.peer).collect();
+        for peer in barren {
             if let Some(neighbour) = self.neighbours.get_mut(&peer) {
                 neighbour.standing.barren.note(now);
             }
