@@ -166,6 +166,17 @@ impl World {
         index
     }
 
+    /// A viewer comes that knows one honest viewer, drawn among those who are there and have started.
+    pub(super) fn invited(&mut self, place: Place) {
+        let started = |i: &usize| self.nodes[*i].is_honest() && self.nodes[*i].record.startup.is_some();
+        let hosts: Vec<usize> = self.viewers().filter(started).collect();
+        let index = self.viewer(place);
+        if !hosts.is_empty() {
+            let host = hosts[self.people.usize(..hosts.len())];
+            self.input(index, Input::Candidates(self.channel(), vec![self.candidate(host)]));
+        }
+    }
+
     /// An attacker comes, and stays.
     pub(super) fn attacker(&mut self, which: usize) {
         let kind = self.config.attacks[which].kind;
@@ -301,11 +312,15 @@ impl World {
         let now = self.now;
         match what {
             What::Leave(share) => self.share(share).into_iter().for_each(|i| self.kill(i)),
-            What::Join(count, over) => {
+            What::Join(count, over) | What::Invite(count, over) => {
                 let places = self.config.profile.draw(count, &self.uploads_bps, &mut self.people);
                 for (i, place) in places.into_iter().enumerate() {
                     let after = over.as_micros() as u64 * i as u64 / count.max(1) as u64;
-                    self.queue.push(now + after, Happening::Viewer(place));
+                    let comes = match what {
+                        What::Invite(..) => Happening::Invited(place),
+                        _ => Happening::Viewer(place),
+                    };
+                    self.queue.push(now + after, comes);
                 }
             }
             What::Partition(share, span) => {
@@ -325,7 +340,7 @@ impl World {
             }
         }
         let span = match what {
-            What::Leave(_) | What::Join(..) => return,
+            What::Leave(_) | What::Join(..) | What::Invite(..) => return,
             What::Partition(_, span) | What::SourceOutage(span) => span,
             What::TrackerOutage(span) | What::Slow(_, span) => span,
         };
@@ -344,7 +359,7 @@ impl World {
                 }
             }
             What::Partition(..) => self.partition = None,
-            What::Leave(_) | What::Join(..) => {}
+            What::Leave(_) | What::Join(..) | What::Invite(..) => {}
         }
     }
 
