@@ -8,6 +8,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::have::HaveMap;
+use super::record::Papers;
 use super::skew::Skew;
 use super::standing::Standing;
 use crate::id::PeerId;
@@ -147,6 +148,8 @@ pub(crate) struct Neighbour {
     pub(crate) takes_nothing: bool,
     /// What it keeps when it leaves and comes back.
     pub(crate) standing: Standing,
+    /// Where the two are, as they told each other.
+    pub(crate) papers: Papers,
     pub(crate) state_due: Timestamp,
     /// When it was last told this node's state.
     pub(crate) told: Timestamp,
@@ -201,6 +204,7 @@ impl Neighbour {
             serving: 0,
             takes_nothing: false,
             standing,
+            papers: Papers::default(),
             state_due: now,
             told: now,
             note_sent_us: 0,

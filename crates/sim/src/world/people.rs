@@ -13,6 +13,7 @@ use super::{Happening, Node, SOURCE, World};
 use crate::attack::{AttackKind, EXTRA_PERIOD_US, Hostility, UPLOAD};
 use crate::config::{Churn, Told};
 use crate::event::What;
+use crate::paper::PaperKeys;
 use crate::profile::Place;
 use crate::transport::{Line, LossState};
 
@@ -123,7 +124,7 @@ impl World {
         node.engine = Some(engine);
         (node.timeout, node.wake) = (u64::MAX, u64::MAX);
         let upload = node.place.upload_bps > 0;
-        let skew = node.skew_us;
+        let (id, skew) = (node.id, node.skew_us);
         let config = SwarmConfig {
             channel: self.channel(),
             rendition: RenditionId(0),
@@ -133,6 +134,7 @@ impl World {
             lan: true,
             policy: self.config.policy.clone(),
             verifier: Box::new(self.broadcast.verifier.clone()),
+            records: Box::new(PaperKeys(id)),
         };
         let unix_us = self.unix_us().saturating_add_signed(skew);
         self.input(index, Input::UnixTime(unix_us));
