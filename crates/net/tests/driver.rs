@@ -8,7 +8,7 @@ use caudal_net::driver::{EVENTS_MAX, EVENTS_PENDING_MAX, Machine, WallClock};
 use caudal_net::memory_link::{Hub, MemoryLink};
 use caudal_net::{Driver, Handle, NetError};
 use caudal_proto::engine::EngineConfig;
-use caudal_proto::id::{ChannelId, PeerId, RenditionId};
+use caudal_proto::id::{ChannelId, PeerId, RenditionId, SecretKey};
 use caudal_proto::io::{CloseCode, Event, Input, Output, Transmit};
 use caudal_proto::swarm::{Role, SwarmConfig, SwarmStats, policy::Policy};
 use caudal_proto::time::Timestamp;
@@ -72,6 +72,7 @@ fn channel(handle: ChannelId) -> SwarmConfig {
         lan: true,
         policy: Policy::default(),
         verifier: Box::new(caudal_proto::chunk::Ed25519Verifier),
+        records: Box::new(caudal_proto::record::Ed25519Records(SecretKey::from_bytes(&[5; 32]))),
     }
 }
 
@@ -223,7 +224,7 @@ async fn dropping_every_handle_ends_the_driver() {
 async fn the_real_engine_runs_over_quic() {
     let config = caudal_net::IrohConfig {
         bind: vec!["127.0.0.1:0".parse().unwrap()],
-        ..caudal_net::IrohConfig::new(caudal_proto::id::SecretKey::from_bytes(&[5; 32]))
+        ..caudal_net::IrohConfig::new(SecretKey::from_bytes(&[5; 32]))
     };
     let link = caudal_net::IrohLink::bind(config).await.unwrap();
     let local = caudal_net::Link::local(&link);

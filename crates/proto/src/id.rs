@@ -29,6 +29,8 @@ pub enum Domain {
     Descriptor,
     /// A tracker request that proves who asks, signed by a peer or channel key.
     Request,
+    /// A peer record, signed by the peer whose it is.
+    Record,
 }
 
 impl Domain {
@@ -40,6 +42,7 @@ impl Domain {
             Self::Chunk => b"caudal chunk v1\0",
             Self::Descriptor => b"caudal descriptor v1\0",
             Self::Request => b"caudal request v1\0",
+            Self::Record => b"caudal peer record v1\0",
         }
     }
 }

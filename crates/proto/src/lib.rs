@@ -6,6 +6,7 @@
 //! | [`id`] | channels, peers, renditions, and the keys behind them |
 //! | [`broadcast`] | the broadcast certificate and the live note: who may sign chunks, and how fresh the edge is |
 //! | [`chunk`] | the signed unit of transfer: cut, sign, verify |
+//! | [`record`] | a peer's signed word of where it is reached |
 //!
 //! | [`wire`] | what peers say to each other, to the byte |
 //! | [`swarm`] | one channel's swarm: have map, substreams, pulls, neighbours, joining |
@@ -30,6 +31,7 @@ pub mod engine;
 pub mod id;
 pub mod io;
 mod peer_map;
+pub mod record;
 pub mod swarm;
 pub mod time;
 pub mod uplink;

@@ -81,6 +81,17 @@ impl<T> PeerMap<T> {
         Some(self.values.remove(at))
     }
 
+    /// Keeps what `keep` says.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+        for at in (0..self.values.len()).rev() {
+            if !keep(&self.values[at]) {
+                self.heads.remove(at);
+                self.ids.remove(at);
+                self.values.remove(at);
+            }
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.values.len()
     }
@@ -121,9 +132,13 @@ mod tests {
             let mut id = [0; 32];
             (id[0], id[31]) = (rng.u8(..4), rng.u8(..8));
             let id = PeerId(id);
-            match rng.u8(..4) {
+            match rng.u8(..5) {
                 0 => assert_eq!(map.insert(id, step), tree.insert(id, step)),
                 1 => assert_eq!(map.remove(&id), tree.remove(&id)),
+                2 if step.is_multiple_of(50) => {
+                    map.retain(|value| value % 3 != 0);
+                    tree.retain(|_, value| *value % 3 != 0);
+                }
                 2 => assert_eq!(map.get_or_insert_with(id, || step), tree.entry(id).or_insert(step)),
                 _ => {
                     assert_eq!((map.get(&id), map.contains_key(&id)), (tree.get(&id), tree.contains_key(&id)))

@@ -198,3 +198,29 @@ fn nothing_stops_while_the_tracker_is_away() {
     world.assert_nothing_late(from);
     world.assert_peace();
 }
+
+#[test]
+fn who_knows_one_viewer_finds_the_others_without_a_tracker() {
+    for seed in seeds(3) {
+        let mut world = World::swarm(Net::default(), 6, 180 + seed);
+        world.tracker = false;
+        let hosts = world.viewers();
+        let newcomers: Vec<usize> = (0..6)
+            .map(|n| {
+                world.run(MS(500));
+                world.invited(hosts[n % 2])
+            })
+            .collect();
+        world.run(S(10));
+        for newcomer in &newcomers {
+            let neighbours = world.stats(*newcomer).neighbours.len();
+            assert!(neighbours >= 6, "seed {seed}: {newcomer} has {neighbours} neighbours");
+        }
+        // Whoever let them in goes, and so does the half of the others.
+        let from = world.now;
+        hosts.iter().take(4).for_each(|host| world.kill(*host));
+        world.run(S(12));
+        world.assert_peace();
+        world.assert_nothing_late(from + S(4));
+    }
+}

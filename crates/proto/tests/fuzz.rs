@@ -10,13 +10,16 @@ use caudal_proto::chunk::{Ed25519Verifier, Flags, PartIn, Signer, VerifiedChunk}
 use caudal_proto::engine::{CONNECTIONS_MAX, Engine, EngineConfig};
 use caudal_proto::id::{BroadcastId, ChannelId, PeerId, RenditionId, SecretKey};
 use caudal_proto::io::{Candidate, ChunkOutcome, ChunkToken, Connected, Input, Output, Playout, Transmit};
+use caudal_proto::record::{PeerRecord, Record};
 use caudal_proto::swarm::policy::Policy;
 use caudal_proto::swarm::{Role, SwarmConfig};
 use caudal_proto::time::Timestamp;
 use caudal_proto::wire::{
-    Accept, Attach, ChunkHead, FrameReader, FrameWriter, Handshake, Have, Message, PexPeer, RangeList,
-    RefuseReason, Reject, RejectReason, Request, SegmentStart, State, SubstreamState,
+    Accept, Attach, ChunkHead, FrameReader, FrameWriter, Handshake, Have, Message, RangeList, RefuseReason,
+    Reject, RejectReason, Request, SegmentStart, State, SubstreamState,
 };
+
+use common::paper::PaperKeys;
 
 const UNIX_US: u64 = 1_800_000_000_000_000;
 
@@ -83,9 +86,30 @@ impl Fuzz {
         Accept { substream: self.rng.u8(..16), path }
     }
 
+    /// A record of `peer`, now and then one that is not, of another channel, or of another time.
+    fn record(&mut self, peer: PeerId) -> Record {
+        let addr = common::addr(if self.rng.bool() { 3 } else { self.rng.usize(..60) });
+        let channel = if self.rng.u8(..200) == 0 { ChannelId([9; 32]) } else { self.channel };
+        let expires = (UNIX_US / 1_000_000) as u32 + self.rng.u32(..700);
+        let mut record = Record::sign(&mut PaperKeys(peer), &channel, addr, expires);
+        if self.rng.u8(..100) == 0 {
+            record.expires_unix_s = self.rng.u32(..);
+        }
+        record
+    }
+
+    fn told(&mut self) -> Vec<PeerRecord> {
+        let count = self.rng.usize(..3);
+        let told = |_| {
+            let peer = self.peer();
+            PeerRecord { peer, record: self.record(peer) }
+        };
+        (0..count).map(told).collect()
+    }
+
     fn message(&mut self) -> Message {
         let substream = self.rng.u8(..16);
-        match self.rng.u8(..20) {
+        match self.rng.u8(..23) {
             0 | 1 => Message::Handshake(Handshake {
                 channel: self.channel,
                 rendition: RenditionId(self.rng.u8(..10) / 9),
@@ -120,7 +144,7 @@ impl Fuzz {
             12 => Message::Reject(Reject {
                 substream,
                 reason: RejectReason::Displaced,
-                suggestions: vec![PexPeer { peer: self.peer(), addr: common::addr(self.rng.usize(..60)) }],
+                suggestions: self.told(),
             }),
             13 => Message::Detach { substream },
             14 => {
@@ -133,7 +157,12 @@ impl Fuzz {
                 Message::Refuse { reason, chunks: self.ranges() }
             }
             17 => Message::Ping(self.rng.u32(..)),
-            18 => Message::Pex(vec![PexPeer { peer: self.peer(), addr: common::addr(self.rng.usize(..60)) }]),
+            18 | 19 => Message::Pex(self.told()),
+            20 => Message::Seen(common::addr(self.rng.usize(..5))),
+            21 => {
+                let peer = self.peer();
+                Message::Record(self.record(peer))
+            }
             _ if self.rng.u8(..10) == 0 => Message::Bye,
             _ => Message::Pong(self.rng.u32(..)),
         }
@@ -216,6 +245,7 @@ fn open(channel: ChannelId, role: Role) -> Input {
         lan: true,
         policy: Policy::default(),
         verifier: Box::new(Ed25519Verifier),
+        records: Box::new(PaperKeys(PeerId([200; 32]))),
     }))
 }
 

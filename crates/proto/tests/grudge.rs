@@ -11,6 +11,7 @@ use caudal_proto::chunk::{Ed25519Verifier, Flags, PartIn, Signer};
 use caudal_proto::engine::{Engine, EngineConfig};
 use caudal_proto::id::{BroadcastId, ChannelId, PeerId, RenditionId, SecretKey};
 use caudal_proto::io::{ChunkOutcome, ChunkToken, CloseCode, Connected, Event, Input, Output, Transmit};
+use caudal_proto::record::Ed25519Records;
 use caudal_proto::swarm::policy::Policy;
 use caudal_proto::swarm::{Role, SwarmConfig};
 use caudal_proto::time::Timestamp;
@@ -82,6 +83,7 @@ impl Bench {
             lan: true,
             policy: Policy::default(),
             verifier: Box::new(Ed25519Verifier),
+            records: Box::new(Ed25519Records(SecretKey::from_bytes(&[3; 32]))),
         })));
         if !is_source {
             bench.input(Input::Broadcast(channel, certificate, None));

@@ -5,7 +5,8 @@
 use bytes::Bytes;
 use caudal_proto::broadcast::{Certificate, CertificateTerms, LiveNote};
 use caudal_proto::chunk::{Chunk, Ed25519Verifier, Flags, PartIn, Signer, VerifiedChunk};
-use caudal_proto::id::{BroadcastId, RenditionId, SecretKey};
+use caudal_proto::id::{BroadcastId, Domain, PeerId, RenditionId, SecretKey};
+use caudal_proto::record::{Ed25519Records, Record};
 use caudal_proto::wire::ChunkHead;
 use data_encoding::HEXLOWER;
 
@@ -75,4 +76,20 @@ fn chunk_vectors_hold() {
     stream.extend_from_slice(chunk.encoded());
     assert_eq!(documented("chunk-stream"), stream);
     assert_eq!(ChunkHead::decode(documented("chunk-stream").into()).expect("decodes").0, head);
+}
+
+#[test]
+fn peer_record_vectors_hold() {
+    let (channel, key) = (keys().0.channel(), SecretKey::from_bytes(&[3; 32]));
+    let peer = PeerId(key.public());
+    let addr = "192.0.2.3:4003".parse().expect("an address");
+    let record = Record::sign(&mut Ed25519Records(key.clone()), &channel, addr, 1_800_000_600);
+    // What is sent and what is signed, put together from the page's words alone.
+    let claim = [&[4, 192, 0, 2, 3][..], &4003u16.to_be_bytes(), &1_800_000_600u32.to_be_bytes()].concat();
+    let signed = [&channel.0[..], &claim].concat();
+    assert!(peer.verify(Domain::Record, &signed, &record.signature));
+    assert_eq!(Domain::Record.prefix(), b"caudal peer record v1\0");
+    let sent = [&peer.0[..], &claim, &record.signature].concat();
+    assert_eq!(HEXLOWER.encode(&documented("signed-peer-record")), HEXLOWER.encode(&sent));
+    assert!(record.verify(&mut Ed25519Records(key), &channel, &peer));
 }

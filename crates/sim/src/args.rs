@@ -91,8 +91,8 @@ pub struct SimArgs {
     /// delayer, false-have, free-rider, flooder, eclipse.
     #[arg(long, value_name = "KIND=SHARE")]
     pub attack: Vec<String>,
-    /// 'leave 30% at 20s', 'join 900 at 20s over 10s', 'partition 30% at 20s for 5s', 'outage source at 20s for 5s',
-    /// 'outage tracker at 20s for 10s', 'slow 10% at 20s for 10s'.
+    /// 'leave 30% at 20s', 'join 900 at 20s over 10s', 'invite 9 at 20s over 10s' (each knows one viewer), 'partition 30% at 20s
+    /// for 5s', 'outage source at 20s for 5s', 'outage tracker at 20s for 10s', 'slow 10% at 20s for 10s'.
     #[arg(long, value_name = "EVENT")]
     pub event: Vec<String>,
     /// A constant of the delivery policy: switch_hold=1500 (durations in ms).

@@ -5,8 +5,9 @@
 use bytes::{Bytes, BytesMut};
 use caudal_proto::id::PeerId;
 use caudal_proto::io::{ChunkToken, Transmit};
+use caudal_proto::record::PeerRecord;
 use caudal_proto::wire::{
-    Accept, Attach, FrameReader, FrameWriter, Have, Message, Messages, PexPeer, RangeList, RefuseReason,
+    Accept, Attach, FrameReader, FrameWriter, Have, Message, Messages, PEX_LEN_MAX, RangeList, RefuseReason,
     Request, SubstreamState,
 };
 
@@ -19,8 +20,6 @@ const DELAY_US: u64 = 400_000;
 const REPLAYS: u64 = 3;
 /// Attackers speak of their own accord this often, µs.
 pub(crate) const EXTRA_PERIOD_US: u64 = 100_000;
-/// Peers that one PEX of an eclipse names.
-const ECLIPSE_PEX: usize = 8;
 /// Uplink of an attacker, in multiples of the rate.
 pub(crate) const UPLOAD: u64 = 5;
 
@@ -50,7 +49,7 @@ pub enum AttackKind {
     FreeRider,
     /// Asks everybody for everything, and to be everybody's child.
     Flooder,
-    /// Names nobody but its accomplices, often, and sends nothing.
+    /// Names nobody but its accomplices, often, with records that they signed, and sends nothing.
     Eclipse,
 }
 
@@ -163,7 +162,7 @@ impl Hostility {
     pub(crate) fn extra(
         &mut self,
         peers: &[PeerId],
-        accomplices: &[PexPeer],
+        accomplices: &[PeerRecord],
         edge: u64,
         rng: &mut fastrand::Rng,
     ) -> Vec<Transmit> {
@@ -172,7 +171,7 @@ impl Hostility {
             AttackKind::Flooder => flood(self.turn, edge),
             AttackKind::Eclipse if self.turn.is_multiple_of(5) && !accomplices.is_empty() => {
                 let pick = |_| accomplices[rng.usize(..accomplices.len())];
-                vec![Message::Pex((0..ECLIPSE_PEX).map(pick).collect())]
+                vec![Message::Pex((0..PEX_LEN_MAX).map(pick).collect())]
             }
             _ => return Vec::new(),
         };

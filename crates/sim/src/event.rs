@@ -1,5 +1,5 @@
-//! What happens during a run: `leave 30% at 20s`, `join 900 at 20s over 10s`, `partition 30% at 20s for 5s`,
-//! `outage source at 20s for 5s`, `outage tracker at 20s for 10s`, `slow 10% at 20s for 10s`.
+//! What happens during a run: `leave 30% at 20s`, `join 900 at 20s over 10s`, `invite 9 at 20s over 10s`,
+//! `partition 30% at 20s for 5s`, `outage source at 20s for 5s`, `outage tracker at 20s for 10s`, `slow 10% at 20s for 10s`.
 
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub enum What {
     Leave(f64),
     /// So many come, spread over this time.
     Join(usize, Duration),
+    /// So many come, spread over this time, each of whom knows one viewer that is there, and where to find it.
+    Invite(usize, Duration),
     /// Nothing passes between this share and the rest for this long.
     Partition(f64, Duration),
     /// The source is away for this long and comes back with a new broadcast.
@@ -45,21 +47,28 @@ impl std::str::FromStr for Scheduled {
         let at = duration(at).ok_or_else(|| wrong("a time such as 20s is expected after 'at'"))?;
         let span = |word: &str| match *rest {
             [w, span] if w == word => duration(span).ok_or_else(|| wrong("a time such as 5s is expected")),
-            _ => Err(wrong("'join' needs 'over TIME'; 'partition', 'outage' and 'slow' need 'for TIME'")),
+            _ => Err(wrong(
+                "'join' and 'invite' need 'over TIME'; 'partition', 'outage' and 'slow' need 'for TIME'",
+            )),
         };
         let share = || percent(what).ok_or_else(|| wrong("a share such as 30% is expected"));
         let what = match (verb, what) {
             ("leave", _) if rest.is_empty() => What::Leave(share()?),
             ("leave", _) => return Err(wrong("nothing is expected after the time")),
-            ("join", count) => {
+            ("join" | "invite", count) => {
                 let count = count.parse().map_err(|_| wrong("a number of viewers is expected"))?;
-                What::Join(count, span("over")?)
+                let over = span("over")?;
+                if verb == "join" { What::Join(count, over) } else { What::Invite(count, over) }
             }
             ("partition", _) => What::Partition(share()?, span("for")?),
             ("outage", "source") => What::SourceOutage(span("for")?),
             ("outage", "tracker") => What::TrackerOutage(span("for")?),
             ("slow", _) => What::Slow(share()?, span("for")?),
-            _ => return Err(wrong("expected leave, join, partition, outage source, outage tracker or slow")),
+            _ => {
+                return Err(wrong(
+                    "expected leave, join, invite, partition, outage source, outage tracker or slow",
+                ));
+            }
         };
         Ok(Self { at, what, text: text.to_owned() })
     }
@@ -98,6 +107,7 @@ mod tests {
         assert_eq!(read("leave 30% at 20s"), Ok((20, What::Leave(0.3))));
         assert_eq!(read("join 900 at 1m over 10s"), Ok((60, What::Join(900, Duration::from_secs(10)))));
         let five = Duration::from_secs(5);
+        assert_eq!(read("invite 9 at 0s over 5s"), Ok((0, What::Invite(9, five))));
         assert_eq!(read("partition 0.5 at 0s for 5s"), Ok((0, What::Partition(0.5, five))));
         assert_eq!(read("outage source at 3s for 5s"), Ok((3, What::SourceOutage(five))));
         for bad in ["", "leave", "leave 30% at", "leave 130% at 3s", "leave 3% at 3", "join x at 3s over 3s"]

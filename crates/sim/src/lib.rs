@@ -20,6 +20,7 @@ pub mod config;
 pub mod error;
 pub mod event;
 mod ledger;
+mod paper;
 #[cfg(feature = "plot")]
 pub mod plot;
 pub mod policy;

@@ -127,3 +127,52 @@ fn a_chunk_is_followed_from_hop_to_hop() {
     assert!(report.trace.iter().all(|hop| hop.arrived_ms >= hop.sent_ms && hop.depth >= 1));
     assert!(report.trace.iter().any(|hop| hop.from == 0 && hop.depth == 1));
 }
+
+/// Its tracker is gone for good; every twelve seconds 30 % leave without a word, and newcomers come who know one viewer.
+#[test]
+fn a_swarm_without_its_tracker_stays_whole() {
+    for seed in 1..=2 {
+        let mut config = homes(30);
+        config.seed = seed;
+        config.churn = Churn::None;
+        config.duration = Duration::from_secs(56);
+        let events = [
+            "outage tracker at 0s for 60s",
+            "invite 10 at 1s over 6s",
+            "leave 30% at 12s",
+            "invite 10 at 13s over 6s",
+            "leave 30% at 24s",
+            "invite 10 at 25s over 6s",
+            "leave 30% at 36s",
+            "invite 10 at 37s over 6s",
+            "leave 30% at 46s",
+        ];
+        config.events = events.into_iter().map(|text| text.parse().expect("an event")).collect();
+        let report = run(config);
+        assert!(report.ok, "{:?}", report.checks);
+        assert_eq!(report.never_started, 0);
+        assert!(report.neighbours > 9.0, "{}", report.neighbours);
+        for event in &report.events {
+            assert!(event.stayers_worst > 0.9, "{event:?}");
+            let startup = event.startup_ms.map_or(0.0, |startup| startup.max);
+            assert!(startup < 6_000.0, "{event:?}");
+        }
+    }
+}
+
+/// A fifth of the swarm names nobody but itself to everybody: viewers who came to know whom the tracker named still have others.
+#[test]
+fn an_eclipse_takes_nobody_all_neighbours() {
+    let mut config = homes(24);
+    config.duration = Duration::from_secs(20);
+    config.churn = Churn::None;
+    config.attacks = vec!["eclipse=20%".parse().expect("an attack")];
+    config.events = ["outage tracker at 0s for 60s", "invite 6 at 1s over 3s"]
+        .into_iter()
+        .map(|text| text.parse().expect("an event"))
+        .collect();
+    let report = run(config);
+    assert!(report.ok, "{:?}", report.checks);
+    assert_eq!(report.never_started, 0);
+    assert!(report.continuity[&3000] > 0.95, "{:?}", report.continuity);
+}

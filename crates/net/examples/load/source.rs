@@ -76,6 +76,7 @@ pub(crate) async fn run(args: &Args) -> Result<Value> {
         lan: true,
         policy,
         verifier: Box::new(Ed25519Verifier),
+        records: Box::new(caudal_proto::record::Ed25519Records(crate::key(SEED))),
     })))
     .await?;
     println!("{}", json!({"ready": true}));

@@ -141,7 +141,7 @@ impl Shared {
         slot: OwnedSemaphorePermit,
     ) -> Result<(), Failure> {
         let addr = match incoming.remote_addr() {
-            IncomingAddr::Ip(addr) => Some(addr),
+            IncomingAddr::Ip(addr) => Some(canonical(addr)),
             _ => None,
         };
         let connection = incoming.accept()?.await.map_err(|error| Failure::Connect(format!("{error:#}")))?;
@@ -257,12 +257,17 @@ async fn read_preface(recv: &mut RecvStream) -> Result<(), Failure> {
     if preface == [PREFACE] { Ok(()) } else { Err(Failure::Preface) }
 }
 
-/// The peer's address, when the path in use is direct; an IPv4 one as such, whatever socket it came from.
+/// An IPv4 address as such, whatever socket it came from.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+/// The peer's address, when the path in use is direct.
 fn direct_addr(connection: &Connection) -> Option<SocketAddr> {
     let paths = connection.paths();
     let path = paths.iter().find(Path::is_selected).or_else(|| paths.iter().next())?;
     match path.remote_addr() {
-        TransportAddr::Ip(addr) => Some(SocketAddr::new(addr.ip().to_canonical(), addr.port())),
+        TransportAddr::Ip(addr) => Some(canonical(*addr)),
         _ => None,
     }
 }

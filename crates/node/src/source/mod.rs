@@ -17,6 +17,7 @@ use caudal_proto::broadcast::{Certificate, CertificateTerms, LiveNote};
 use caudal_proto::chunk::Ed25519Verifier;
 use caudal_proto::id::{BroadcastId, ChannelId, PeerId, RenditionId, SecretKey};
 use caudal_proto::io::{Event, Input};
+use caudal_proto::record::Ed25519Records;
 use caudal_proto::swarm::policy::Policy;
 use caudal_proto::swarm::{Role, SwarmConfig, SwarmStats};
 use caudal_tracker::descriptor::{Descriptor, Rendition, SignedDescriptor, Tracker};
@@ -219,6 +220,7 @@ impl Source {
             lan: is_lan(&config.trackers),
             policy: Policy::default(),
             verifier: Box::new(Ed25519Verifier),
+            records: Box::new(Ed25519Records(network.key.clone())),
         };
         if let Err(error) = network.handle.input(Input::Open(Box::new(swarm))).await {
             return Err(network.give_up(error).await);

@@ -10,6 +10,7 @@ use caudal_net::Handle;
 use caudal_proto::chunk::Ed25519Verifier;
 use caudal_proto::id::{ChannelId, PeerId, RenditionId};
 use caudal_proto::io::{self, Event, Input};
+use caudal_proto::record::Ed25519Records;
 use caudal_proto::swarm::policy::Policy;
 use caudal_proto::swarm::{Role, SwarmConfig, SwarmStats};
 use caudal_tracker::message::Qos;
@@ -134,6 +135,7 @@ impl Viewer {
             lan,
             policy: Policy::default(),
             verifier: Box::new(Ed25519Verifier),
+            records: Box::new(Ed25519Records(network.key.clone())),
         };
         if let Err(error) = network.handle.input(Input::Open(Box::new(swarm))).await {
             return Err(network.give_up(error).await);

@@ -9,12 +9,12 @@ use core::time::Duration;
 use super::policy::{ACCEPT_NOBODY, ACCEPT_URGENT, ChildView, Overlay};
 use super::tree::Substream;
 use super::{Offer, Role, Swarm, SwarmOutput};
-use crate::addr::is_dialable;
 use crate::chunk::VerifiedChunk;
 use crate::id::PeerId;
+use crate::record::PeerRecord;
 use crate::time::Timestamp;
 use crate::wire::{
-    Accept, Attach, LAG_UNKNOWN_MS, Message, PATH_LEN_MAX, PexPeer, Reject, RejectReason, SUGGESTIONS_MAX,
+    Accept, Attach, LAG_UNKNOWN_MS, Message, PATH_LEN_MAX, Reject, RejectReason, SUGGESTIONS_MAX,
 };
 
 /// Chunks that a new child is pushed from before it came: what bridges a handover. Children that come and go must not be
@@ -141,14 +141,14 @@ impl Swarm {
     }
 
     /// An uplink that is always late serves nobody: its least useful child is better off elsewhere.
-    pub(super) fn shed(&mut self) {
+    pub(super) fn shed(&mut self, now: Timestamp) {
         if self.is_source() || self.uplink.usual_wait <= self.config.policy.shed_wait {
             return;
         }
         let all = (0..self.substream_count()).filter_map(|s| Some((self.weakest_child(s)?, s)));
         let Some((child, s)) = all.min_by_key(|(child, s)| (child.interior, child.value, *s)) else { return };
         self.substreams[usize::from(s)].remove_child(&child.peer);
-        let suggestions = self.suggestions(s, child.peer);
+        let suggestions = self.suggestions(now, s, child.peer);
         let reject = Reject { substream: s, reason: RejectReason::Full, suggestions };
         self.send(child.peer, &Message::Reject(reject));
         self.put(SwarmOutput::WithdrawPushes(child.peer, s));
@@ -176,9 +176,9 @@ impl Swarm {
         let Some(entry) = children.iter_mut().find(|entry| entry.peer == child) else { return };
         entry.leaving = Some(now + LEAVING_MAX);
         self.displace_at = now + DISPLACE_PERIOD;
-        let mut suggestions = self.suggestions(s, child);
+        let mut suggestions = self.suggestions(now, s, child);
         suggestions.retain(|other| other.peer != to);
-        if let Some(first) = self.introduction(&to) {
+        if let Some(first) = self.introduction(now, &to) {
             suggestions.insert(0, first);
         }
         suggestions.truncate(SUGGESTIONS_MAX);
@@ -287,7 +287,7 @@ impl Swarm {
         };
         match verdict {
             Err(reason) => {
-                let suggestions = self.suggestions(s, peer);
+                let suggestions = self.suggestions(now, s, peer);
                 self.send(peer, &Message::Reject(Reject { substream: s, reason, suggestions }));
             }
             Ok(displaced) => {
@@ -357,19 +357,13 @@ impl Swarm {
     }
 
     /// Children of this node that relay substream `s`, the strongest first.
-    fn suggestions(&self, s: u8, not: PeerId) -> Vec<PexPeer> {
+    fn suggestions(&self, now: Timestamp, s: u8, not: PeerId) -> Vec<PeerRecord> {
         let children = self.substreams[usize::from(s)].children.iter();
         children
             .filter(|c| c.interior && c.peer != not && c.leaving.is_none())
-            .filter_map(|c| self.introduction(&c.peer))
+            .filter_map(|c| self.introduction(now, &c.peer))
             .take(SUGGESTIONS_MAX)
             .collect()
-    }
-
-    /// A neighbour and its address, where others may be told of it.
-    pub(super) fn introduction(&self, peer: &PeerId) -> Option<PexPeer> {
-        let addr = self.neighbours.get(peer)?.addr.filter(|addr| is_dialable(addr, self.config.lan))?;
-        Some(PexPeer { peer: *peer, addr })
     }
 
     pub(super) fn hear_detach(&mut self, peer: PeerId, s: u8) {

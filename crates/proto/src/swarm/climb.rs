@@ -9,8 +9,9 @@ use core::time::Duration;
 use super::Swarm;
 use super::policy::Overlay;
 use crate::id::PeerId;
+use crate::record::PeerRecord;
 use crate::time::Timestamp;
-use crate::wire::{Message, PexPeer};
+use crate::wire::Message;
 
 /// A child is told of its grandparent in one substream this often at most.
 const TELL_PERIOD: Duration = Duration::from_secs(5);
@@ -34,7 +35,7 @@ impl Swarm {
             };
             child.lift_at = now + TELL_PERIOD;
             let peer = child.peer;
-            if let Some(told) = self.introduction(&parent) {
+            if let Some(told) = self.introduction(now, &parent) {
                 self.send(peer, &Message::Pex(alloc::vec![told]));
                 return;
             }
@@ -42,7 +43,7 @@ impl Swarm {
     }
 
     /// `from` named peers: one that is its own parent, in a substream where `from` is this node's, is dialled at once.
-    pub(super) fn climb(&mut self, now: Timestamp, from: PeerId, told: &[PexPeer]) {
+    pub(super) fn climb(&mut self, now: Timestamp, from: PeerId, told: &[PeerRecord]) {
         let [told] = told else { return };
         if now < self.climb_at || self.neighbours.contains_key(&told.peer) {
             return;
@@ -55,6 +56,6 @@ impl Swarm {
         if self.neighbours.len() >= self.config.policy.neighbours_max {
             self.make_room(now);
         }
-        self.meet(now, core::slice::from_ref(told));
+        self.meet(now, from, core::slice::from_ref(told));
     }
 }

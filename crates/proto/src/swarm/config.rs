@@ -8,6 +8,7 @@ use super::policy::Policy;
 use crate::broadcast::Certificate;
 use crate::chunk::Verify;
 use crate::id::{ChannelId, PeerId, RenditionId};
+use crate::record::RecordKeys;
 
 /// What this node does in a swarm.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,8 +40,10 @@ pub struct SwarmConfig {
     pub lan: bool,
     /// Every constant and choice of delivery.
     pub policy: Policy,
-    /// Checks signatures.
+    /// Checks chunks' signatures.
     pub verifier: Box<dyn Verify + Send>,
+    /// Signs and checks peer records.
+    pub records: Box<dyn RecordKeys + Send>,
 }
 
 impl core::fmt::Debug for SwarmConfig {

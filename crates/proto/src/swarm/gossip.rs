@@ -51,6 +51,7 @@ impl Swarm {
     /// Everything a new neighbour needs: one flight after the handshake it can ask for chunks.
     pub(super) fn greet(&mut self, now: Timestamp, peer: PeerId) {
         self.tell_broadcast(peer);
+        self.introduce(now, peer);
         self.tell_state(now, peer);
     }
 

@@ -21,9 +21,11 @@ mod live;
 mod neighbour;
 mod overdue;
 mod peers;
+mod pex;
 pub mod policy;
 mod pull;
 mod receive;
+mod record;
 mod skew;
 mod spread;
 mod standing;
@@ -51,6 +53,7 @@ use join::{Joining, Phase};
 use neighbour::Neighbour;
 use overdue::Overdue;
 use peers::Known;
+use record::OwnRecords;
 use standing::Standings;
 use store::Store;
 use tree::Substream;
@@ -182,8 +185,12 @@ pub(crate) struct Swarm {
     second_at: Timestamp,
     need_peers_at: Timestamp,
     need_peers_after: Duration,
-    pex_at: Timestamp,
     announced: gossip::Announced,
+    own: OwnRecords,
+    /// Peers for whom there was no place, and until when they may hear of others.
+    turned_away: BTreeMap<PeerId, Timestamp>,
+    /// The one whose first words are being heard.
+    at_the_door: Option<PeerId>,
     stats: SwarmStats,
     /// Neighbours for whom messages wait.
     unsent: Vec<PeerId>,
@@ -243,8 +250,10 @@ impl Swarm {
             second_at: now,
             need_peers_at: now,
             need_peers_after: Duration::from_millis(500),
-            pex_at: now + config.policy.pex_period,
             announced: gossip::Announced::default(),
+            own: OwnRecords::default(),
+            turned_away: BTreeMap::new(),
+            at_the_door: None,
             stats: SwarmStats::default(),
             unsent: Vec::new(),
             out: VecDeque::new(),
@@ -264,6 +273,7 @@ impl Swarm {
 
     /// The wall clock is `now` + `offset_us`.
     pub(crate) fn set_unix_offset(&mut self, offset_us: i64) {
+        self.clock_stepped(self.unix_offset_us.abs_diff(offset_us));
         self.unix_offset_us = offset_us;
     }
 
@@ -296,6 +306,7 @@ impl Swarm {
         }
         self.tell_paths();
         self.watch_neighbours(now);
+        self.close_turned_away(now);
         self.tend(now);
         self.gossip(now);
         self.flush();
@@ -317,7 +328,7 @@ impl Swarm {
     fn every_second(&mut self, now: Timestamp) {
         self.measure_rate();
         self.measure_skew();
-        self.shed();
+        self.shed(now);
         self.lift_the_stronger(now);
         self.watch_spread(now);
         let missed = self.store.discard(now, self.config.retention);
@@ -347,20 +358,13 @@ impl Swarm {
             self.config.policy.neighbours_max
         };
         if self.neighbours.len() >= max && !self.make_room(now) {
-            if let Some(known) = self.known.get_mut(&connected.peer) {
-                known.lost(now, &self.config.policy);
-            }
-            self.out.push_back(SwarmOutput::Disconnect(connected.peer, CloseCode::Full));
+            self.turn_away(now, connected.peer);
             return;
         }
+        self.not_turned_away(&connected.peer);
         let standing = self.standings.of(now, &connected.peer);
         let mut neighbour = Neighbour::new(now, self.handle, connected, standing);
-        let handshake = Handshake {
-            channel: self.config.channel,
-            rendition: self.config.rendition,
-            source: self.is_source(),
-            upload_kbps: self.upload_kbps(),
-        };
+        let handshake = self.handshake();
         neighbour.send(&mut self.unsent, &Message::Handshake(handshake));
         self.neighbours.insert(connected.peer, neighbour);
         if let Some(known) = self.known.get_mut(&connected.peer) {
@@ -371,12 +375,22 @@ impl Swarm {
         self.event(Event::NeighbourUp(self.config.channel, connected.peer));
     }
 
+    fn handshake(&self) -> Handshake {
+        Handshake {
+            channel: self.config.channel,
+            rendition: self.config.rendition,
+            source: self.is_source(),
+            upload_kbps: self.upload_kbps(),
+        }
+    }
+
     pub(crate) fn is_neighbour(&self, peer: &PeerId) -> bool {
         self.neighbours.contains_key(peer)
     }
 
     /// A connection is gone.
     pub(crate) fn disconnected(&mut self, now: Timestamp, peer: PeerId) {
+        self.not_turned_away(&peer);
         if self.forget(now, peer) {
             self.tend(now);
             self.flush();
@@ -391,7 +405,10 @@ impl Swarm {
 
     /// A control message of `peer`; true when the swarm is better off looking around at once.
     pub(crate) fn message(&mut self, now: Timestamp, peer: PeerId, message: Message) {
-        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else {
+            self.hear_at_the_door(now, peer, &message);
+            return;
+        };
         neighbour.hear(now);
         match message {
             Message::Handshake(handshake) if handshake.rendition != self.config.rendition => {}
@@ -419,6 +436,8 @@ impl Swarm {
             Message::Ping(number) => neighbour.send(&mut self.unsent, &Message::Pong(number)),
             Message::Pong(_) => {}
             Message::Pex(peers) => self.hear_pex(now, peer, &peers),
+            Message::Seen(addr) => self.hear_seen(now, peer, addr),
+            Message::Record(record) => self.hear_record(now, peer, record),
             Message::Bye => {
                 self.known.remove(&peer);
                 self.disconnected(now, peer);
@@ -428,6 +447,7 @@ impl Swarm {
 
     /// All messages of a frame were handed in.
     pub(crate) fn frame_done(&mut self, now: Timestamp) {
+        self.close_door();
         // Nobody looks around at every message: of those that come together the last one matters.
         let is_unsettled = self.is_unsettled();
         let at = self.tended + if is_unsettled { TEND_PERIOD_UNSETTLED } else { TEND_PERIOD };
@@ -478,6 +498,7 @@ impl Swarm {
         }
         self.banned.insert(peer);
         self.known.remove(&peer);
+        self.forget_word_of(&peer);
     }
 
     /// One false step of `peer`; the last one drops it.

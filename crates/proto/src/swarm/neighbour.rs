@@ -8,6 +8,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::have::HaveMap;
+use super::record::Papers;
 use super::skew::Skew;
 use super::standing::Standing;
 use crate::broadcast::SUBSTREAMS_MAX;
@@ -164,6 +165,8 @@ pub(crate) struct Neighbour {
     pub(crate) takes_nothing: bool,
     /// What it keeps when it leaves and comes back.
     pub(crate) standing: Standing,
+    /// Where the two are, as they told each other.
+    pub(crate) papers: Papers,
     pub(crate) state_due: Timestamp,
     /// When it was last told this node's state.
     pub(crate) told: Timestamp,
@@ -220,6 +223,7 @@ impl Neighbour {
             serving: 0,
             takes_nothing: false,
             standing,
+            papers: Papers::default(),
             state_due: now,
             told: now,
             told_version: 0,

@@ -1,27 +1,26 @@
-//! Whom this node knows and dials: candidates from trackers and neighbours (PEX); silent neighbours noticed, useless ones
-//! left, idle ones sent away for others.
+//! Whom this node knows and dials: candidates from trackers and neighbours ([`pex`](super::pex)); silent neighbours noticed,
+//! useless ones left, idle ones sent away for others.
 
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use super::neighbour::Probe;
+use super::pex::Word;
 use super::policy::Policy;
 use super::{Swarm, SwarmOutput};
 use crate::addr::is_dialable;
 use crate::id::PeerId;
 use crate::io::{CANDIDATES_PER_INPUT_MAX, Candidate, CloseCode, Event};
 use crate::time::Timestamp;
-use crate::wire::{Message, PEX_LEN_MAX, PexPeer};
+use crate::wire::Message;
 
 /// Most peers known and not connected.
-const KNOWN_MAX: usize = 256;
-/// Most of them at one host of whom only neighbours speak, where not everybody is on one LAN.
-const HEARSAY_PER_HOST_MAX: usize = 8;
+pub(super) const KNOWN_MAX: usize = 256;
 /// Most addresses kept for one.
 const ADDRS_MAX: usize = 8;
 /// Most dials under way.
-const DIALS_MAX: usize = 8;
+pub(super) const DIALS_MAX: usize = 8;
 /// A dial that was neither answered nor refused for this long has failed.
 const DIAL_MAX: Duration = Duration::from_secs(15);
 /// A peer that fails this often in a row is forgotten.
@@ -51,17 +50,36 @@ pub(super) struct Known {
     dialling: Option<Timestamp>,
     failures: u32,
     next_dial: Timestamp,
-    /// Only neighbours speak of it, no tracker and no connection.
-    hearsay: bool,
+    /// It is known by a neighbour's word; `None`: a tracker named it.
+    pub(super) word: Option<Word>,
+    /// It was met.
+    met: bool,
 }
 
 impl Known {
-    fn may_be_dialled(&self, now: Timestamp) -> bool {
-        self.dialling.is_none_or(|until| now >= until) && now >= self.next_dial
+    pub(super) fn is_being_dialled(&self, now: Timestamp) -> bool {
+        self.dialling.is_some_and(|until| now < until)
+    }
+
+    pub(super) fn may_be_dialled(&self, now: Timestamp) -> bool {
+        !self.is_being_dialled(now) && now >= self.next_dial
+    }
+
+    /// The word by which it is known, where no tracker and no connection has confirmed it.
+    pub(super) fn hearsay(&self) -> Option<Word> {
+        self.word.filter(|_| !self.met)
+    }
+
+    pub(super) fn is_at(&self, ip: IpAddr) -> bool {
+        self.addrs.iter().any(|addr| addr.ip() == ip)
+    }
+
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
     }
 
     pub(super) fn connected(&mut self) {
-        self.hearsay = false;
+        self.met = true;
         self.dialling = None;
         self.failures = 0;
     }
@@ -82,14 +100,13 @@ impl Swarm {
 
     pub(crate) fn candidates(&mut self, now: Timestamp, candidates: Vec<Candidate>) {
         for candidate in candidates.into_iter().take(CANDIDATES_PER_INPUT_MAX) {
-            self.know(now, candidate, false);
+            self.know(now, candidate, None);
         }
         self.dial(now);
     }
 
-    /// Hearsay takes no tracker's candidate's place, and points at no address more than a few times: it must not be a way to
-    /// choose whom this node meets, or to have it dial a third party.
-    fn know(&mut self, now: Timestamp, candidate: Candidate, hearsay: bool) {
+    /// Hearsay (`word`) takes no tracker's candidate's place: it must not be a way to choose whom this node meets.
+    pub(super) fn know(&mut self, now: Timestamp, candidate: Candidate, word: Option<Word>) {
         let Candidate { peer, mut addrs, source, cost } = candidate;
         addrs.retain(|addr| is_dialable(addr, self.config.lan));
         addrs.truncate(ADDRS_MAX);
@@ -97,20 +114,16 @@ impl Swarm {
             return;
         }
         let is_new = !self.known.contains_key(&peer);
-        if hearsay
-            && is_new
-            && !self.config.lan
-            && addrs.iter().any(|addr| self.hearsay_at(addr) >= HEARSAY_PER_HOST_MAX)
-        {
-            return;
-        }
         if self.known.len() >= KNOWN_MAX && is_new {
             let rng = &mut self.rng;
             let neighbours = &self.neighbours;
-            let others =
-                self.known.iter().filter(|(id, k)| !neighbours.contains_key(id) && (k.hearsay || !hearsay));
+            let others = self
+                .known
+                .iter()
+                .filter(|(id, k)| !neighbours.contains_key(id) && (k.hearsay().is_some() || word.is_none()));
             // Among equals any: whoever could choose its id would choose whom it replaces.
-            let worst = others.max_by_key(|(_, k)| (!k.source, k.hearsay, k.failures, k.cost, rng.u64(..)));
+            let worst = others
+                .max_by_key(|(_, k)| (!k.source, k.hearsay().is_some(), k.failures, k.cost, rng.u64(..)));
             let Some(worst) = worst.map(|(id, _)| *id) else { return };
             self.known.remove(&worst);
         }
@@ -121,9 +134,11 @@ impl Swarm {
             dialling: None,
             failures: 0,
             next_dial: now,
-            hearsay,
+            word,
+            met: false,
         });
-        known.hearsay &= hearsay;
+        // Who heard of it first is who it is counted for, until a tracker names it.
+        known.word = known.word.and_then(|first| Some(Word { until: word?.until, ..first }));
         known.source |= source;
         known.cost = cost;
         if known.addrs != addrs {
@@ -132,12 +147,6 @@ impl Swarm {
             known.failures = 0;
             known.next_dial = known.next_dial.min(now + Duration::from_millis(100));
         }
-    }
-
-    /// How many peers are said to be at the host of `addr`.
-    fn hearsay_at(&self, addr: &SocketAddr) -> usize {
-        let here = |known: &&Known| known.hearsay && known.addrs.iter().any(|a| a.ip() == addr.ip());
-        self.known.values().filter(here).count()
     }
 
     pub(crate) fn dial_failed(&mut self, now: Timestamp, peer: PeerId) {
@@ -150,7 +159,7 @@ impl Swarm {
     }
 
     pub(super) fn dials_under_way(&self, now: Timestamp) -> usize {
-        self.known.values().filter(|known| known.dialling.is_some_and(|until| now < until)).count()
+        self.known.values().filter(|known| known.is_being_dialled(now)).count()
     }
 
     fn dial(&mut self, now: Timestamp) {
@@ -171,11 +180,13 @@ impl Swarm {
 
     fn dial_some(&mut self, now: Timestamp, room: usize) {
         let rng = &mut self.rng;
-        let mut ready: Vec<(bool, u32, u64, PeerId)> = self
+        let mut ready: Vec<(bool, u32, bool, u64, PeerId)> = self
             .known
             .iter()
             .filter(|(peer, known)| known.may_be_dialled(now) && !self.neighbours.contains_key(peer))
-            .map(|(peer, known)| (!known.source, known.failures, rng.u64(..), *peer))
+            .map(|(peer, known)| {
+                (!known.source, known.failures, known.hearsay().is_some(), rng.u64(..), *peer)
+            })
             .collect();
         ready.sort_unstable();
         for (.., peer) in ready.into_iter().take(room) {
@@ -183,7 +194,7 @@ impl Swarm {
         }
     }
 
-    fn connect(&mut self, now: Timestamp, peer: PeerId) {
+    pub(super) fn connect(&mut self, now: Timestamp, peer: PeerId) {
         if let Some(known) = self.known.get_mut(&peer) {
             known.dialling = Some(now + DIAL_MAX);
             self.out.push_back(SwarmOutput::Connect(peer, known.addrs.clone()));
@@ -193,6 +204,7 @@ impl Swarm {
     /// Once a second: dial, ask for more, tell neighbours of each other.
     pub(super) fn tend_peers(&mut self, now: Timestamp) {
         self.neighbours.values_mut().for_each(super::neighbour::Neighbour::fade);
+        self.forget_expired(now);
         self.dial(now);
         let few = self.neighbours.len() < self.config.policy.neighbours_wanted / 2;
         let silent = !self.is_source() && now.since(self.last_chunk()) > Duration::from_secs(2);
@@ -208,11 +220,10 @@ impl Swarm {
             };
             self.need_peers_at = now + self.need_peers_after;
             self.event(Event::NeedPeers(self.config.channel));
+            self.ask_for_peers(now);
         }
-        if now >= self.pex_at {
-            self.pex_at = now + self.config.policy.pex_period;
-            self.tell_pex();
-        }
+        self.renew_records(now);
+        self.tell_pex(now);
     }
 
     fn last_chunk(&self) -> Timestamp {
@@ -221,27 +232,6 @@ impl Swarm {
             .range(edge.saturating_sub(1)..edge)
             .next()
             .map_or(self.epoch_since, |(_, held)| held.received)
-    }
-
-    fn tell_pex(&mut self) {
-        let lan = self.config.lan;
-        let live: Vec<PexPeer> = self
-            .neighbours
-            .values()
-            .filter(|n| n.met && !n.suspect && !n.source)
-            .filter_map(|n| {
-                n.addr.filter(|addr| is_dialable(addr, lan)).map(|addr| PexPeer { peer: n.peer, addr })
-            })
-            .collect();
-        for neighbour in self.neighbours.values_mut().filter(|n| n.met) {
-            let mut others: Vec<PexPeer> =
-                live.iter().filter(|p| p.peer != neighbour.peer).copied().collect();
-            self.rng.shuffle(&mut others);
-            others.truncate(PEX_LEN_MAX / 2);
-            if !others.is_empty() {
-                neighbour.send(&mut self.unsent, &Message::Pex(others));
-            }
-        }
     }
 
     /// A viewer that has all the neighbours it takes lets the farthest go of those that are of no use: those who were
@@ -303,41 +293,6 @@ impl Swarm {
         {
             self.out.push_back(SwarmOutput::Disconnect(peer, CloseCode::Full));
         }
-    }
-
-    /// A neighbour named peers that may have room: they are dialled at once, if there is room for them here.
-    pub(super) fn meet(&mut self, now: Timestamp, peers: &[PexPeer]) {
-        let under_way = self.dials_under_way(now);
-        let mut room = self
-            .config
-            .policy
-            .neighbours_max
-            .saturating_sub(self.neighbours.len() + under_way)
-            .min(DIALS_MAX.saturating_sub(under_way));
-        for told in peers {
-            if self.neighbours.contains_key(&told.peer) {
-                continue;
-            }
-            if !self.known.contains_key(&told.peer) {
-                let addrs = alloc::vec![told.addr];
-                self.know(now, Candidate { peer: told.peer, addrs, source: false, cost: 0 }, true);
-            }
-            if room > 0 && self.known.get(&told.peer).is_some_and(|known| known.may_be_dialled(now)) {
-                room -= 1;
-                self.connect(now, told.peer);
-            }
-        }
-    }
-
-    pub(super) fn hear_pex(&mut self, now: Timestamp, from: PeerId, peers: &[PexPeer]) {
-        for told in peers {
-            // Known addresses come from trackers and from connections: hearsay does not replace them.
-            if told.peer != from && !self.known.contains_key(&told.peer) {
-                let addrs = alloc::vec![told.addr];
-                self.know(now, Candidate { peer: told.peer, addrs, source: false, cost: 0 }, true);
-            }
-        }
-        self.climb(now, from, peers);
     }
 
     /// Asks `peer` whether it is there, unless that question is under way.

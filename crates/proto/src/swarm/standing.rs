@@ -13,6 +13,11 @@ const LEFT_MAX: usize = 256;
 /// Who stayed away for this long is forgotten.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
+/// Peer records of one peer that are checked at once …
+const CHECKS_MAX: u64 = 16;
+/// … and for as long as it likes, one each this long: a signature costs 50 µs.
+const CHECK_PERIOD: Duration = Duration::from_secs(2);
+
 /// One peer's.
 #[derive(Debug)]
 pub(crate) struct Standing {
@@ -21,6 +26,9 @@ pub(crate) struct Standing {
     /// Bytes of requests that it may still be served, and since when they were counted.
     credit: i64,
     credit_at: Timestamp,
+    /// Records that are still checked for it, and since when they were counted.
+    checks: u64,
+    checks_at: Timestamp,
     /// Chunks this node got from it lately, to tell a replay from a race.
     pub(crate) taken: Recent,
     /// Chunks it got from this node lately, before its have map says so.
@@ -36,6 +44,8 @@ impl Standing {
             strike_at: now,
             credit: i64::MAX,
             credit_at: now,
+            checks: CHECKS_MAX,
+            checks_at: now,
             taken: Recent::default(),
             given: Recent::default(),
             barren: Barren::default(),
@@ -52,6 +62,18 @@ impl Standing {
         }
         self.credit -= bytes as i64;
         true
+    }
+
+    /// One more record; false when there were too many.
+    pub(crate) fn may_have_checked(&mut self, now: Timestamp) -> bool {
+        let earned = now.since(self.checks_at).as_micros() / CHECK_PERIOD.as_micros();
+        if earned > 0 {
+            self.checks = (self.checks + earned.min(u128::from(CHECKS_MAX)) as u64).min(CHECKS_MAX);
+            self.checks_at = now;
+        }
+        let may = self.checks > 0;
+        self.checks -= u64::from(may);
+        may
     }
 
     /// One more false step; true when that is one too many.

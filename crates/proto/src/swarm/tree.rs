@@ -353,7 +353,7 @@ impl Swarm {
         if let Some(neighbour) = self.neighbours.get_mut(&peer) {
             neighbour.refused_until.set(s, Some(now + REFUSED_FOR));
         }
-        self.meet(now, &reject.suggestions);
+        self.meet(now, peer, &reject.suggestions);
         if reject.reason != RejectReason::Displaced {
             return;
         }

@@ -1,19 +1,23 @@
 //! The control messages, field by field.
 
 use alloc::vec::Vec;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::SocketAddr;
 
 use bytes::Bytes;
 
 use super::codec::{Reader, put_varint};
+use super::record::{
+    PEER_RECORD_LEN_MIN, decode_addr, decode_peer, decode_record, encode_peer, encode_record,
+};
 use super::{RangeList, VERSION, WireError};
 use crate::broadcast::{CERTIFICATE_LEN, LIVE_NOTE_LEN, SUBSTREAMS_MAX};
-use crate::id::{ChannelId, PeerId, RenditionId};
+use crate::id::{ChannelId, RenditionId};
+use crate::record::{PeerRecord, Record, encode_addr};
 
 /// Most ancestors in a path; a deeper tree is refused.
 pub const PATH_LEN_MAX: usize = 24;
 /// Most peers in one PEX message.
-pub const PEX_LEN_MAX: usize = 16;
+pub const PEX_LEN_MAX: usize = 4;
 /// Most segment starts in a HAVE.
 pub const SEGMENT_STARTS_MAX: usize = 8;
 /// Most peers that a REJECT suggests.
@@ -21,7 +25,7 @@ pub const SUGGESTIONS_MAX: usize = 3;
 /// The lag of a substream that a peer does not receive; also the largest that is told, ms.
 pub const LAG_UNKNOWN_MS: u16 = 16_383;
 
-/// [`PeerId::tag`]s from the parent up to the source.
+/// [`PeerId::tag`](crate::id::PeerId::tag)s from the parent up to the source.
 pub type Path = Vec<u64>;
 
 /// One control message.
@@ -65,10 +69,14 @@ pub enum Message {
     Ping(u32),
     /// "I am", with the PING's number.
     Pong(u32),
-    /// Peers that the sender is connected to.
-    Pex(Vec<PexPeer>),
+    /// Peers that the sender is connected to, in their own words; none: "name me some".
+    Pex(Vec<PeerRecord>),
     /// "I leave this swarm."
     Bye,
+    /// "This is where I see you."
+    Seen(SocketAddr),
+    /// "This is where I am": the sender's own record.
+    Record(Record),
 }
 
 /// Who speaks, and of which swarm.
@@ -155,8 +163,8 @@ pub struct Reject {
     pub substream: u8,
     /// Why.
     pub reason: RejectReason,
-    /// Whom to try, and where they are.
-    pub suggestions: Vec<PexPeer>,
+    /// Whom to try, and where they say that they are.
+    pub suggestions: Vec<PeerRecord>,
 }
 
 /// Why a child is not served.
@@ -192,15 +200,6 @@ pub enum RefuseReason {
     Absent = 0,
     /// The sender's uplink is busy.
     Busy = 1,
-}
-
-/// A peer and where it was met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PexPeer {
-    /// Its id.
-    pub peer: PeerId,
-    /// The UDP address of a live connection to it.
-    pub addr: SocketAddr,
 }
 
 impl Message {
@@ -251,7 +250,7 @@ impl Message {
             Self::Reject(m) => {
                 let suggestions = &m.suggestions[..m.suggestions.len().min(SUGGESTIONS_MAX)];
                 out.extend_from_slice(&[9, m.substream, m.reason as u8, suggestions.len() as u8]);
-                suggestions.iter().for_each(|peer| encode_pex(out, peer));
+                suggestions.iter().for_each(|peer| encode_peer(out, peer));
             }
             Self::Detach { substream } => out.extend_from_slice(&[10, *substream]),
             Self::Request(m) => {
@@ -278,9 +277,17 @@ impl Message {
             Self::Pex(peers) => {
                 let peers = &peers[..peers.len().min(PEX_LEN_MAX)];
                 out.extend_from_slice(&[16, peers.len() as u8]);
-                peers.iter().for_each(|peer| encode_pex(out, peer));
+                peers.iter().for_each(|peer| encode_peer(out, peer));
             }
             Self::Bye => out.push(17),
+            Self::Seen(addr) => {
+                out.push(18);
+                encode_addr(out, addr);
+            }
+            Self::Record(record) => {
+                out.push(19);
+                encode_record(out, record);
+            }
         }
     }
 
@@ -326,10 +333,12 @@ impl Message {
             14 => Self::Ping(reader.u32()?),
             15 => Self::Pong(reader.u32()?),
             16 => {
-                let count = decode_count(reader, PEX_LEN_MAX, 39)?;
-                Self::Pex((0..count).map(|_| decode_pex(reader)).collect::<Result<_, _>>()?)
+                let count = decode_count(reader, PEX_LEN_MAX, PEER_RECORD_LEN_MIN)?;
+                Self::Pex((0..count).map(|_| decode_peer(reader)).collect::<Result<_, _>>()?)
             }
             17 => Self::Bye,
+            18 => Self::Seen(decode_addr(reader)?),
+            19 => Self::Record(decode_record(reader)?),
             other => return Err(WireError::UnknownType(other)),
         })
     }
@@ -342,21 +351,6 @@ fn encode_path(out: &mut Vec<u8>, kind: u8, message: &Accept) {
     let path = &message.path[..message.path.len().min(PATH_LEN_MAX)];
     out.extend_from_slice(&[kind, message.substream, path.len() as u8]);
     path.iter().for_each(|tag| out.extend_from_slice(&tag.to_be_bytes()));
-}
-
-fn encode_pex(out: &mut Vec<u8>, peer: &PexPeer) {
-    out.extend_from_slice(&peer.peer.0);
-    match peer.addr.ip() {
-        IpAddr::V4(ip) => {
-            out.push(4);
-            out.extend_from_slice(&ip.octets());
-        }
-        IpAddr::V6(ip) => {
-            out.push(6);
-            out.extend_from_slice(&ip.octets());
-        }
-    }
-    out.extend_from_slice(&peer.addr.port().to_be_bytes());
 }
 
 fn decode_handshake(reader: &mut Reader) -> Result<Handshake, WireError> {
@@ -411,19 +405,9 @@ fn decode_reject(reader: &mut Reader) -> Result<Reject, WireError> {
         3 => RejectReason::Starving,
         _ => return Err(WireError::OutOfRange),
     };
-    let count = decode_count(reader, SUGGESTIONS_MAX, 39)?;
-    let suggestions = (0..count).map(|_| decode_pex(reader)).collect::<Result<_, _>>()?;
+    let count = decode_count(reader, SUGGESTIONS_MAX, PEER_RECORD_LEN_MIN)?;
+    let suggestions = (0..count).map(|_| decode_peer(reader)).collect::<Result<_, _>>()?;
     Ok(Reject { substream, reason, suggestions })
-}
-
-fn decode_pex(reader: &mut Reader) -> Result<PexPeer, WireError> {
-    let peer = PeerId(reader.array()?);
-    let ip: IpAddr = match reader.u8()? {
-        4 => Ipv4Addr::from(reader.array::<4>()?).into(),
-        6 => Ipv6Addr::from(reader.array::<16>()?).into(),
-        _ => return Err(WireError::OutOfRange),
-    };
-    Ok(PexPeer { peer, addr: SocketAddr::new(ip, reader.u16()?) })
 }
 
 fn decode_upload(reader: &mut Reader) -> Result<u32, WireError> {

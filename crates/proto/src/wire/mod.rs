@@ -9,6 +9,7 @@
 mod codec;
 mod message;
 mod range;
+mod record;
 mod stream;
 
 use alloc::vec::Vec;
@@ -18,9 +19,8 @@ use codec::{Reader, put_varint};
 
 pub use codec::VARINT_MAX;
 pub use message::{
-    Accept, Attach, Handshake, Have, LAG_UNKNOWN_MS, Message, PATH_LEN_MAX, PEX_LEN_MAX, Path, PexPeer,
-    RefuseReason, Reject, RejectReason, Request, SEGMENT_STARTS_MAX, SUGGESTIONS_MAX, SegmentStart, State,
-    SubstreamState,
+    Accept, Attach, Handshake, Have, LAG_UNKNOWN_MS, Message, PATH_LEN_MAX, PEX_LEN_MAX, Path, RefuseReason,
+    Reject, RejectReason, Request, SEGMENT_STARTS_MAX, SUGGESTIONS_MAX, SegmentStart, State, SubstreamState,
 };
 pub use range::{RANGES_MAX, RangeList};
 pub use stream::{CHUNK_HEAD_LEN_MAX, CHUNK_STREAM_LEN_MAX, ChunkHead};

@@ -3,7 +3,14 @@
 use super::*;
 use crate::broadcast::{CERTIFICATE_LEN, LIVE_NOTE_LEN};
 use crate::id::{ChannelId, PeerId, RenditionId};
+use crate::record::{PeerRecord, Record};
 use alloc::vec;
+
+fn told(n: u8, addr: &str) -> PeerRecord {
+    let record =
+        Record { addr: addr.parse().unwrap(), expires_unix_s: 1_800_000_600, signature: [n + 0xa0; 64] };
+    PeerRecord { peer: PeerId([n; 32]), record }
+}
 
 fn samples() -> Vec<Message> {
     let chunks = RangeList::from_ranges([5..9, 100..101]);
@@ -42,7 +49,7 @@ fn samples() -> Vec<Message> {
         Message::Reject(Reject {
             substream: 0,
             reason: RejectReason::Displaced,
-            suggestions: vec![PexPeer { peer: PeerId([9; 32]), addr: "192.0.2.9:4009".parse().unwrap() }],
+            suggestions: vec![told(9, "192.0.2.9:4009")],
         }),
         Message::Detach { substream: 2 },
         Message::Request(Request { deadline_ms: 1_500, joining: true, chunks: chunks.clone() }),
@@ -50,11 +57,10 @@ fn samples() -> Vec<Message> {
         Message::Refuse { reason: RefuseReason::Busy, chunks },
         Message::Ping(0xdead_beef),
         Message::Pong(1),
-        Message::Pex(vec![
-            PexPeer { peer: PeerId([1; 32]), addr: "192.0.2.1:4000".parse().unwrap() },
-            PexPeer { peer: PeerId([2; 32]), addr: "[2001:db8::1]:4001".parse().unwrap() },
-        ]),
+        Message::Pex(vec![told(1, "192.0.2.1:4000"), told(2, "[2001:db8::1]:4001")]),
         Message::Bye,
+        Message::Seen("192.0.2.3:4003".parse().unwrap()),
+        Message::Record(told(3, "192.0.2.3:4003").record),
     ]
 }
 
@@ -112,6 +118,8 @@ fn the_documented_vectors_hold() {
         "pong",
         "pex",
         "bye",
+        "seen",
+        "record",
     ];
     let samples = samples();
     assert_eq!(names.len(), samples.len(), "every message has a vector");
@@ -143,7 +151,7 @@ fn hostile_bytes_are_errors() {
 
 #[test]
 fn the_longest_message_fits_a_frame() {
-    let pex = PexPeer { peer: PeerId([1; 32]), addr: "[2001:db8::1]:4001".parse().unwrap() };
+    let pex = told(1, "[2001:db8::1]:4001");
     let wide =
         RangeList::from_ranges((0..RANGES_MAX as u64).map(|i| (i * 2) << 50..((i * 2) << 50) + (1 << 49)));
     for message in [

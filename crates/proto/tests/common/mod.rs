@@ -5,6 +5,7 @@
 //! each, and never before they said where they joined.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod paper;
 pub mod reference;
 pub mod report;
 
@@ -290,6 +291,7 @@ impl World {
             lan: true,
             policy: self.net.policy.clone(),
             verifier: Box::new(self.verifier.clone()),
+            records: Box::new(paper::PaperKeys(self.nodes[index].id)),
         };
         let unix_us = self.unix_us().saturating_add_signed(self.nodes[index].skew_us);
         self.input(index, Input::UnixTime(unix_us));
@@ -353,6 +355,14 @@ impl World {
     pub fn viewer_with(&mut self, upload: Option<u64>, skew_us: i64) -> usize {
         let index = self.add(Role::Viewer, upload, skew_us);
         self.track(index);
+        index
+    }
+
+    /// A viewer comes that knows nobody but `host`.
+    pub fn invited(&mut self, host: usize) -> usize {
+        let index = self.add(Role::Viewer, self.net.viewer_bps, 0);
+        let candidate = self.candidate(host, false);
+        self.input(index, Input::Candidates(self.channel(), vec![candidate]));
         index
     }
 

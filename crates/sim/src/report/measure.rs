@@ -345,7 +345,7 @@ fn events(world: &World, bins: &[Bin]) -> Vec<EventReport> {
     let from = world.measured_from();
     let report = |(at, what, text): (u64, What, &str)| {
         let span = match what {
-            What::Join(_, over) => over.as_micros() as u64,
+            What::Join(_, over) | What::Invite(_, over) => over.as_micros() as u64,
             _ => AFTER_US,
         };
         let (stayers_continuity, stayers_worst) = stayers(world, at, at + span.max(AFTER_US));
@@ -359,7 +359,7 @@ fn events(world: &World, bins: &[Bin]) -> Vec<EventReport> {
             Some(bad) if bad + 4 < bins.len() => Some((bad + 1) as f64 * BIN_US as f64 / 1000.0),
             Some(_) => None,
         };
-        let startup_ms = matches!(what, What::Join(..)).then(|| {
+        let startup_ms = matches!(what, What::Join(..) | What::Invite(..)).then(|| {
             let came = |node: &&Node| {
                 node.is_honest() && !node.is_source && (at..=at + span).contains(&node.record.opened)
             };

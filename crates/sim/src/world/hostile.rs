@@ -2,11 +2,12 @@
 
 use caudal_proto::id::PeerId;
 use caudal_proto::io::Transmit;
-use caudal_proto::wire::PexPeer;
+use caudal_proto::record::{PeerRecord, RECORD_LIFETIME, Record};
 
 use super::people::addr;
 use super::{Fault, Happening, World};
 use crate::attack::EXTRA_PERIOD_US;
+use crate::paper::PaperKeys;
 
 impl World {
     /// What a hostile peer makes of what its engine wants sent.
@@ -31,9 +32,14 @@ impl World {
         self.queue.push(self.now + EXTRA_PERIOD_US, Happening::Extra(index as u32));
         let Some(mut hostility) = self.nodes[index].hostility.take() else { return };
         let others = self.hostile.iter().filter(|other| **other != index as u32);
-        let tell =
-            |other: &u32| PexPeer { peer: self.nodes[*other as usize].id, addr: addr(*other as usize) };
-        let accomplices: Vec<PexPeer> = others.map(tell).collect();
+        let channel = self.channel();
+        let expires_unix_s = (self.unix_us() / 1_000_000 + RECORD_LIFETIME.as_secs()) as u32;
+        let sign = |other: &u32| {
+            let peer = self.nodes[*other as usize].id;
+            let record = Record::sign(&mut PaperKeys(peer), &channel, addr(*other as usize), expires_unix_s);
+            PeerRecord { peer, record }
+        };
+        let accomplices: Vec<PeerRecord> = others.map(sign).collect();
         let peers: Vec<PeerId> =
             self.nodes[index].links.iter().map(|(peer, _)| self.nodes[*peer as usize].id).collect();
         let edge = self.broadcast.edge();

@@ -98,6 +98,8 @@ pub(crate) enum Happening {
     Unlist(u32),
     Extra(u32),
     Viewer(Place),
+    /// A viewer comes that knows one of those who are there.
+    Invited(Place),
     Attacker(usize),
     /// What a hostile peer held back.
     Late(u32, Box<Transmit>),
@@ -259,6 +261,7 @@ impl World {
             Happening::Unlist(index) => self.unlist(index as usize),
             Happening::Extra(index) => self.extra(index as usize),
             Happening::Viewer(place) => _ = self.viewer(place),
+            Happening::Invited(place) => self.invited(place),
             Happening::Attacker(which) => self.attacker(which),
             Happening::Late(index, transmit) => self.carry(index as usize, *transmit),
             Happening::Depart(index) => self.depart(index as usize),

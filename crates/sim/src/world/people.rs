@@ -13,6 +13,7 @@ use super::{Happening, Node, SOURCE, World};
 use crate::attack::{AttackKind, EXTRA_PERIOD_US, Hostility, UPLOAD};
 use crate::config::{Churn, Told};
 use crate::event::What;
+use crate::paper::PaperKeys;
 use crate::profile::Place;
 use crate::transport::{Line, LossState};
 
@@ -123,7 +124,7 @@ impl World {
         node.engine = Some(engine);
         (node.timeout, node.wake) = (u64::MAX, u64::MAX);
         let upload = node.place.upload_bps > 0;
-        let skew = node.skew_us;
+        let (id, skew) = (node.id, node.skew_us);
         let config = SwarmConfig {
             channel: self.channel(),
             rendition: RenditionId(0),
@@ -133,6 +134,7 @@ impl World {
             lan: true,
             policy: self.config.policy.clone(),
             verifier: Box::new(self.broadcast.verifier.clone()),
+            records: Box::new(PaperKeys(id)),
         };
         let unix_us = self.unix_us().saturating_add_signed(skew);
         self.input(index, Input::UnixTime(unix_us));
@@ -164,6 +166,17 @@ impl World {
         let at = self.now + (session.min(1e6) * 1e6) as u64;
         self.queue.push(at, Happening::Depart(index as u32));
         index
+    }
+
+    /// A viewer comes that knows one honest viewer, drawn among those who are there and have started.
+    pub(super) fn invited(&mut self, place: Place) {
+        let started = |i: &usize| self.nodes[*i].is_honest() && self.nodes[*i].record.startup.is_some();
+        let hosts: Vec<usize> = self.viewers().filter(started).collect();
+        let index = self.viewer(place);
+        if !hosts.is_empty() {
+            let host = hosts[self.people.usize(..hosts.len())];
+            self.input(index, Input::Candidates(self.channel(), vec![self.candidate(host)]));
+        }
     }
 
     /// An attacker comes, and stays.
@@ -301,11 +314,15 @@ impl World {
         let now = self.now;
         match what {
             What::Leave(share) => self.share(share).into_iter().for_each(|i| self.kill(i)),
-            What::Join(count, over) => {
+            What::Join(count, over) | What::Invite(count, over) => {
                 let places = self.config.profile.draw(count, &self.uploads_bps, &mut self.people);
                 for (i, place) in places.into_iter().enumerate() {
                     let after = over.as_micros() as u64 * i as u64 / count.max(1) as u64;
-                    self.queue.push(now + after, Happening::Viewer(place));
+                    let comes = match what {
+                        What::Invite(..) => Happening::Invited(place),
+                        _ => Happening::Viewer(place),
+                    };
+                    self.queue.push(now + after, comes);
                 }
             }
             What::Partition(share, span) => {
@@ -325,7 +342,7 @@ impl World {
             }
         }
         let span = match what {
-            What::Leave(_) | What::Join(..) => return,
+            What::Leave(_) | What::Join(..) | What::Invite(..) => return,
             What::Partition(_, span) | What::SourceOutage(span) => span,
             What::TrackerOutage(span) | What::Slow(_, span) => span,
         };
@@ -344,7 +361,7 @@ impl World {
                 }
             }
             What::Partition(..) => self.partition = None,
-            What::Leave(_) | What::Join(..) => {}
+            What::Leave(_) | What::Join(..) | What::Invite(..) => {}
         }
     }
 
