@@ -141,7 +141,8 @@ mod tests {
                 }
                 2 => assert_eq!(map.get_or_insert_with(id, || step), tree.entry(id).or_insert(step)),
                 _ => {
-                    assert_eq!((map.get(&id), map.contains_key(&id)), (tree.get(&id), tree.contains_key(&id)))
+                    assert_eq!(map.get(&id), tree.get(&id));
+                    assert_eq!(map.contains_key(&id), tree.contains_key(&id));
                 }
             }
             assert!(map.iter().eq(tree.iter()) && map.values().eq(tree.values()) && map.len() == tree.len());
