@@ -122,6 +122,8 @@ impl Compete {
 
     /// What came before says nothing of what follows.
     pub(super) fn begin_interval(&mut self, now: Timestamp) {
+        // One acknowledgement that came late is no measure for ever.
+        self.longest = self.longest * 7 / 8;
         (self.since, self.bytes, self.idle) = (Some(now), 0, 0);
     }
 

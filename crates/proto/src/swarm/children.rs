@@ -36,7 +36,7 @@ const SOURCE_NEIGHBOURS_MANY: usize = 12;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Child {
     pub(super) peer: PeerId,
-    interior: bool,
+    pub(super) interior: bool,
     upload_kbps: u32,
     value: u8,
     pub(super) since: Timestamp,
@@ -239,9 +239,12 @@ impl Swarm {
         let worth =
             |child: &Child| if self.substreams_of_child(&child.peer) > share { 0 } else { child.value };
         let children = self.substreams[usize::from(s)].children.iter();
-        // Who has been next to a source for longest stays: what passes the stream on now is not given up for a promise.
-        let senior =
-            children.clone().filter(|_| self.is_source()).min_by_key(|child| (child.since, child.peer));
+        // The relay that has been next to a source for longest stays: what passes the stream on now is not given up for a
+        // promise. It is not one that takes more than its share.
+        let may_stay = |child: &&Child| {
+            self.is_source() && child.interior && self.substreams_of_child(&child.peer) <= share
+        };
+        let senior = children.clone().filter(may_stay).min_by_key(|child| (child.since, child.peer));
         let senior = senior.map(|child| child.peer);
         children
             .filter(|child| child.leaving.is_none() && Some(child.peer) != senior)
@@ -264,12 +267,14 @@ impl Swarm {
         let path = sub.path();
         let verdict = if path.contains(&peer.tag()) || path.len() == PATH_LEN_MAX {
             Err(RejectReason::Loop)
-        } else if self.neighbours.get(&peer).is_none_or(|neighbour| {
-            neighbour.takes_nothing || self.is_source() && neighbour.standing.barren.is_refused(now)
-        }) {
+        } else if self.neighbours.get(&peer).is_none_or(|neighbour| neighbour.takes_nothing) {
             Err(RejectReason::Full)
         } else if sub.children.iter().any(|child| child.peer == peer && child.leaving.is_none()) {
             Ok(None)
+        } else if self.is_source()
+            && self.neighbours.get(&peer).is_some_and(|n| n.standing.barren.is_refused(now))
+        {
+            Err(RejectReason::Full)
         } else {
             let room = self.room(s);
             match self.accept_code(s) {
@@ -303,13 +308,16 @@ impl Swarm {
     fn adopt(&mut self, now: Timestamp, peer: PeerId, attach: &Attach, value: u8) {
         let s = attach.substream;
         let sub = &mut self.substreams[usize::from(s)];
+        // Who says again that it is a child has been one for as long as before.
+        let before = sub.children.iter().find(|child| child.peer == peer && child.leaving.is_none());
+        let since = before.map_or(now, |child| child.since);
         sub.remove_child(&peer);
         let child = Child {
             peer,
             interior: attach.interior,
             upload_kbps: attach.upload_kbps,
             value,
-            since: now,
+            since,
             leaving: None,
             lift_at: now,
         };

@@ -514,8 +514,12 @@ impl Swarm {
         let Some(neighbour) = self.neighbours.remove(&peer) else { return false };
         self.standings.keep(now, peer, neighbour.standing);
         self.locks.retain(|_, holder| *holder != peer);
+        let was_fed = self.feeds(&peer);
         self.lose_everywhere(now, peer);
-        self.tell_room(now);
+        // Who was no child leaves no place: whoever comes and goes all the time is no news.
+        if was_fed {
+            self.tell_room(now);
+        }
         if let Some(known) = self.known.get_mut(&peer) {
             known.lost(now, &self.config.policy);
         }

@@ -85,8 +85,10 @@ pub(crate) struct Probe {
     pub(crate) until: Timestamp,
 }
 
-/// Neighbours unheard of for longer may be gone: others are asked first.
+/// Neighbours unheard of for longer may be gone: others are asked first …
 const QUIET: Duration = Duration::from_millis(250);
+/// … unless they are worse by more than this: whoever chatters must not be everybody's choice.
+const QUIET_MAX: Duration = Duration::from_millis(100);
 /// A PING that is not answered this long after two round trips …
 const OWED_AFTER: Duration = Duration::from_millis(30);
 /// … counts this much, µs.
@@ -285,7 +287,7 @@ impl Neighbour {
     /// What it counts that it may be gone when somebody is needed at once, µs.
     pub(crate) fn quiet_us(&self, now: Timestamp) -> u64 {
         let owed = if self.owes_answer(now) { OWED_US } else { 0 };
-        now.since(self.heard).saturating_sub(QUIET).as_micros() as u64 + owed
+        now.since(self.heard).saturating_sub(QUIET).min(QUIET_MAX).as_micros() as u64 + owed
     }
 
     /// It holds the chunk, or is about to, as far as this node knows.

@@ -20,7 +20,7 @@ const SPREAD_UNTIL: Duration = Duration::from_secs(6);
 /// Fewer voices are not asked.
 const VOTERS_MIN: usize = 5;
 /// Where fewer percent of them hold it, it went nowhere. Where a whole swarm is late, more do.
-const WENT_NOWHERE_PERCENT: usize = 15;
+const WENT_NOWHERE_PERCENT: usize = 20;
 /// A substream whose chunks went nowhere for so many seconds in a row is fed to others.
 const SECONDS: u8 = 2;
 /// How long a child that passed nothing on is refused, doubled each time it happens …
@@ -55,26 +55,25 @@ impl Swarm {
             return;
         }
         for s in 0..self.substream_count() {
-            let Some((published, went_nowhere)) = self.went_nowhere(now, s) else { continue };
+            let Some((number, went_nowhere)) = self.went_nowhere(now, s) else { continue };
             let sub = &mut self.substreams[usize::from(s)];
             sub.nowhere = if went_nowhere { sub.nowhere + 1 } else { 0 };
             if sub.nowhere >= SECONDS {
                 sub.nowhere = 0;
-                self.replace_children(now, s, published);
+                self.replace_children(now, s, number);
             }
         }
     }
 
-    /// The newest chunk of `s` that should be everywhere: when it was published, and whether it is nowhere. `None` where that
-    /// cannot be said.
-    fn went_nowhere(&self, now: Timestamp, s: u8) -> Option<(Timestamp, bool)> {
+    /// The newest chunk of `s` that should be everywhere, and whether it is nowhere. `None` where that cannot be said.
+    fn went_nowhere(&self, now: Timestamp, s: u8) -> Option<(u64, bool)> {
         let sub = &self.substreams[usize::from(s)];
         let k = u64::from(self.substream_count());
         let (number, held) =
             self.store.range(0..self.store.edge()).rev().find(|(number, held)| {
                 number % k == u64::from(s) && now.since(held.received) > SPREAD_AFTER
             })?;
-        let is_fed = sub.children.iter().any(|child| child.since <= held.received);
+        let is_fed = sub.children.iter().any(|child| self.was_given(&child.peer, number));
         if !is_fed || now.since(held.received) > SPREAD_UNTIL || !self.given_out.contains(number) {
             return None;
         }
@@ -88,16 +87,22 @@ impl Swarm {
             .collect();
         let have = voters.iter().filter(|has| **has).count();
         let went_nowhere = have * 100 < voters.len() * WENT_NOWHERE_PERCENT;
-        (voters.len() >= VOTERS_MIN).then_some((held.received, went_nowhere))
+        (voters.len() >= VOTERS_MIN).then_some((number, went_nowhere))
     }
 
-    /// Those who were fed when a chunk was `published` that went nowhere are fed no longer.
-    fn replace_children(&mut self, now: Timestamp, s: u8, published: Timestamp) {
+    fn was_given(&self, peer: &PeerId, number: u64) -> bool {
+        self.neighbours.get(peer).is_some_and(|n| n.standing.given.contains(number))
+    }
+
+    /// Those who were given chunk `number`, which went nowhere, are fed no longer; leaves never promised to pass it on.
+    fn replace_children(&mut self, now: Timestamp, s: u8, number: u64) {
         let children = self.substreams[usize::from(s)].children.iter();
-        let barren: Vec<PeerId> =
-            children.filter(|child| child.since <= published).map(|child| child.peer).collect();
-        for peer in barren {
-            if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+        let barren: Vec<(PeerId, bool)> = children
+            .filter(|child| self.was_given(&child.peer, number))
+            .map(|child| (child.peer, child.interior))
+            .collect();
+        for (peer, interior) in barren {
+            if interior && let Some(neighbour) = self.neighbours.get_mut(&peer) {
                 neighbour.standing.barren.note(now);
             }
             self.substreams[usize::from(s)].remove_child(&peer);
