@@ -52,13 +52,17 @@ impl<T> PeerMap<T> {
         let at = match self.find(&peer) {
             Ok(at) => at,
             Err(at) => {
-                self.heads.insert(at, head(&peer));
-                self.ids.insert(at, peer);
-                self.values.insert(at, make());
+                self.put(at, peer, make());
                 at
             }
         };
         &mut self.values[at]
+    }
+
+    fn put(&mut self, at: usize, peer: PeerId, value: T) {
+        self.heads.insert(at, head(&peer));
+        self.ids.insert(at, peer);
+        self.values.insert(at, value);
     }
 
     /// Replaces what there was, and gives it back.
@@ -66,9 +70,7 @@ impl<T> PeerMap<T> {
         match self.find(&peer) {
             Ok(at) => Some(core::mem::replace(&mut self.values[at], value)),
             Err(at) => {
-                self.heads.insert(at, head(&peer));
-                self.ids.insert(at, peer);
-                self.values.insert(at, value);
+                self.put(at, peer, value);
                 None
             }
         }

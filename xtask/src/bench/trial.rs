@@ -149,6 +149,18 @@ pub(super) fn stop_signal() -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
+/// Waits, unless `stop` becomes true.
+pub(super) fn pause(duration: Duration, stop: &AtomicBool) -> Result<()> {
+    let end = Instant::now() + duration;
+    while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        if stop.load(Ordering::Relaxed) {
+            bail!("interrupted");
+        }
+        std::thread::sleep(left.min(Duration::from_millis(100)));
+    }
+    Ok(())
+}
+
 /// What was typed.
 pub(super) fn command_line() -> String {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -232,14 +244,7 @@ impl Trial<'_> {
     }
 
     fn pause(&self, duration: Duration) -> Result<()> {
-        let end = Instant::now() + duration;
-        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-            if self.stop.load(Ordering::Relaxed) {
-                bail!("interrupted");
-            }
-            std::thread::sleep(left.min(Duration::from_millis(100)));
-        }
-        Ok(())
+        pause(duration, self.stop)
     }
 
     fn world(&self) -> Result<World> {

@@ -39,6 +39,7 @@ pub(super) struct Child {
     pub(super) interior: bool,
     upload_kbps: u32,
     value: u8,
+    /// Since when it is a child.
     pub(super) since: Timestamp,
     /// It was told to go elsewhere, and is pushed to until it has, or until then.
     pub(super) leaving: Option<Timestamp>,

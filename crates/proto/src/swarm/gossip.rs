@@ -15,7 +15,7 @@ use crate::wire::{Have, LAG_UNKNOWN_MS, Message, State, SubstreamState};
 const STATE_COST_BYTES: u64 = 150;
 
 /// A settled neighbour is told this often at least, where the control budget allows.
-const SELDOM_MAX: Duration = Duration::from_millis(1200);
+const SELDOM: Duration = Duration::from_millis(1200);
 /// A lag that differs by more than this, and half of what was told, is news.
 const LAG_NEWS_MS: u16 = 100;
 
@@ -52,14 +52,15 @@ impl Swarm {
     pub(super) fn greet(&mut self, now: Timestamp, peer: PeerId) {
         self.tell_broadcast(peer);
         self.introduce(now, peer);
-        self.tell_state(now, peer);
+        self.tell_state(now, peer, self.state());
     }
 
     /// Sends what is due.
     pub(super) fn gossip(&mut self, now: Timestamp) {
         let often = self.state_period();
-        let seldom = (often * 4).min(SELDOM_MAX).max(often);
-        self.look_for_news();
+        let seldom = SELDOM.max(often);
+        let state = self.state();
+        self.look_for_news(&state);
         let version = self.announced.version;
         let is_due = |n: &&Neighbour| {
             n.met && (now >= n.state_due || n.told_version != version && now >= n.told + often)
@@ -75,7 +76,7 @@ impl Swarm {
             if tell_note {
                 self.tell_broadcast(peer);
             }
-            self.tell_state(now, peer);
+            self.tell_state(now, peer, state.clone());
             // Who has all its parents asks for little and looks for little.
             let is_settled = self.neighbours.get(&peer).is_some_and(Neighbour::is_settled);
             let period = if is_settled { seldom } else { often };
@@ -90,10 +91,9 @@ impl Swarm {
 
     /// Whether anything changed that a neighbour would act on: a substream came, dried up or became much slower, or there is
     /// room where there was none.
-    fn look_for_news(&mut self) {
-        let substreams: Vec<_> = (0..self.substream_count())
-            .map(|s| (self.advertised_lag_ms(s), Room::of(self.accept_code(s))))
-            .collect();
+    fn look_for_news(&mut self, state: &State) {
+        let substreams: Vec<_> =
+            state.substreams.iter().map(|told| (told.lag_ms, Room::of(told.accept))).collect();
         let told = &self.announced.substreams;
         let is_news = |((lag, room), (old_lag, old_room)): (&(u16, Room), &(u16, Room))| {
             room != old_room || lag.abs_diff(*old_lag) > LAG_NEWS_MS + old_lag / 2
@@ -112,17 +112,21 @@ impl Swarm {
             .clamp(policy.state_period_min, policy.state_period_max)
     }
 
-    fn tell_state(&mut self, now: Timestamp, peer: PeerId) {
-        if self.certificate.is_none() {
-            return;
-        }
-        let state = State {
+    /// What this node can do for others now.
+    fn state(&self) -> State {
+        State {
             upload_kbps: self.upload_kbps(),
             wait_ms: self.uplink.usual_wait.as_millis().min(u128::from(LAG_UNKNOWN_MS)) as u16,
             substreams: (0..self.substream_count())
                 .map(|s| SubstreamState { lag_ms: self.advertised_lag_ms(s), accept: self.accept_code(s) })
                 .collect(),
-        };
+        }
+    }
+
+    fn tell_state(&mut self, now: Timestamp, peer: PeerId, state: State) {
+        if self.certificate.is_none() {
+            return;
+        }
         let epoch = self.epoch();
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         neighbour.told = now;

@@ -1,7 +1,8 @@
 //! Whether those whom a source feeds pass anything on. A viewer that is let down looks elsewhere; a source is let down by
 //! nobody, and places next to it are worth most to whoever wants the stream to end there.
 //!
-//! Owns the suspicion. It rests on what neighbours that are not fed in a substream say they hold: many must lie at once.
+//! Owns the suspicion. It rests on what neighbours that are not fed in a substream say they hold: to have honest children given up
+//! four in five must lie, to hide those that pass nothing on one in five.
 
 use alloc::vec::Vec;
 use core::time::Duration;

@@ -2,8 +2,9 @@
 
 use super::super::netns::World;
 use super::super::process::Process;
+use super::super::trial;
 use super::cases::{Case, Load};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -95,9 +96,9 @@ impl Runner<'_> {
                 (start("crowd", 1, &args)?, source)
             }
         };
-        self.pause(WARM_UP)?;
+        trial::pause(WARM_UP, self.stop)?;
         let (began, before) = (Instant::now(), world.wire()?[0]);
-        self.pause(duration.saturating_sub(WARM_UP + MARGIN))?;
+        trial::pause(duration.saturating_sub(WARM_UP + MARGIN), self.stop)?;
         let (span, after) = (began.elapsed().as_secs_f64(), world.wire()?[0]);
         let report = sender.report()?;
         drop(other);
@@ -120,17 +121,6 @@ impl Runner<'_> {
             figures.insert("used".to_owned(), bytes as f64 * 8.0 / span / bps);
         }
         Ok(figures.into_iter().map(|(path, value)| (format!("{control}/{path}"), value)).collect())
-    }
-
-    fn pause(&self, duration: Duration) -> Result<()> {
-        let end = Instant::now() + duration;
-        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-            if self.stop.load(Ordering::Relaxed) {
-                bail!("interrupted");
-            }
-            std::thread::sleep(left.min(Duration::from_millis(100)));
-        }
-        Ok(())
     }
 }
 
