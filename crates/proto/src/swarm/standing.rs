@@ -35,6 +35,8 @@ pub(crate) struct Standing {
     pub(crate) given: Recent,
     /// It was fed and passed nothing on.
     pub(crate) barren: Barren,
+    /// It brought a chunk that this node did not have.
+    pub(crate) proven: bool,
 }
 
 impl Standing {
@@ -49,6 +51,7 @@ impl Standing {
             taken: Recent::default(),
             given: Recent::default(),
             barren: Barren::default(),
+            proven: false,
         }
     }
 
