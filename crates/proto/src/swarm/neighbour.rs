@@ -95,7 +95,7 @@ const OWED_AFTER: Duration = Duration::from_millis(30);
 const OWED_US: u64 = 500_000;
 
 /// Who has not brought a chunk yet counts this much worse as a parent than it promises to be, µs.
-const UNPROVEN_US: u64 = 150_000;
+const UNPROVEN_US: u64 = 50_000;
 
 /// Largest doubt about a neighbour.
 const DOUBT_MAX: Duration = Duration::from_secs(2);

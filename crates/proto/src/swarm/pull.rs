@@ -394,7 +394,7 @@ impl Swarm {
         if self.is_sold_out() {
             Allowance { most: per_second * 2, per_second: per_second / 32 }
         } else {
-            Allowance { most: per_second * 12, per_second: per_second / 2 }
+            Allowance { most: per_second * 4, per_second: per_second / 8 }
         }
     }
 
