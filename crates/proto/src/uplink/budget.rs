@@ -8,6 +8,7 @@
 
 use core::time::Duration;
 
+use super::Least;
 use crate::time::Timestamp;
 
 /// Evidence is weighed this often.
@@ -41,7 +42,7 @@ const PRESSED_PERCENT: u64 = 90;
 /// A line may be full when this percentage of the pace went into it.
 const LOADED_PERCENT: u64 = 75;
 /// The pace looks at the fastest chunk of one to two of these …
-const GLANCE: Duration = Duration::from_millis(100);
+const GLANCE_MS: u64 = 100;
 /// … and where it was delayed by more than this, holds the queue, or lets it drain, at these percentages.
 const QUEUE_WANTED: Duration = Duration::from_millis(15);
 const HOLD: u64 = 100;
@@ -96,9 +97,8 @@ pub(super) struct Budget {
     released: u64,
     samples: u32,
     least_excess: Duration,
-    /// The same of this and of the last [`GLANCE`], and when this one began: what the pace follows at once.
-    glance: (Duration, Duration),
-    glance_at: Timestamp,
+    /// The same of the last moments: what the pace follows at once.
+    glance: Least<GLANCE_MS>,
     /// By how much chunks let go one after another have outrun the line, if that is as fast as believed.
     ahead: Duration,
     /// A burst that was let go faster than the line is believed to be queued as it should.
@@ -127,8 +127,7 @@ impl Budget {
             released: 0,
             samples: 0,
             least_excess: Duration::MAX,
-            glance: (Duration::MAX, Duration::MAX),
-            glance_at: Timestamp::ZERO,
+            glance: Least::new(Timestamp::ZERO),
             ahead: Duration::ZERO,
             full_at: Timestamp::ZERO,
             is_faster: false,
@@ -183,7 +182,7 @@ impl Budget {
     /// The pace in percent of the capacity.
     fn percent(&self) -> u64 {
         let Some(gain) = self.gain else { return DRAIN };
-        let queue = self.glance.0.min(self.glance.1);
+        let queue = self.glance.get();
         if gain > 0 || queue == Duration::MAX {
             return GAINS[gain];
         }
@@ -213,10 +212,7 @@ impl Budget {
         let own = self.capacity_bps.map_or(Duration::ZERO, |bps| transmission(bytes, bps));
         let excess = took.saturating_sub(rtt + own);
         self.least_excess = self.least_excess.min(excess);
-        if now.since(self.glance_at) > GLANCE {
-            (self.glance, self.glance_at) = ((Duration::MAX, self.glance.0), now);
-        }
-        self.glance.0 = self.glance.0.min(excess);
+        self.glance.note(now, excess);
         if mark.ahead > AHEAD_MIN {
             if excess < mark.ahead / 2 {
                 self.is_faster = true;
