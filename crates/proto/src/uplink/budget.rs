@@ -34,7 +34,7 @@ const QUEUED_MAX: Duration = Duration::from_millis(3000);
 /// believed shows it; the next ones while it does, one interval each; the last for as long as it does.
 const GAINS: [u64; 4] = [108, 125, 150, 150];
 /// When it queued as it should, it is not tried for this long.
-const FULL_FOR: Duration = Duration::from_secs(5);
+const FULL_FOR: Duration = Duration::from_secs(7);
 /// A burst shows whether the line is faster than believed when it outran it by this much.
 const AHEAD_MIN: Duration = Duration::from_millis(60);
 /// A line carries what it can when this percentage of its capacity goes through it.
