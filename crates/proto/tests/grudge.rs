@@ -39,6 +39,7 @@ struct Bench {
     pings: Vec<(PeerId, u32)>,
     dropped: Vec<(PeerId, String)>,
     refused: Vec<PeerId>,
+    sent_away: Vec<PeerId>,
 }
 
 fn id(n: u8) -> PeerId {
@@ -72,6 +73,7 @@ impl Bench {
             pings: Vec::new(),
             dropped: Vec::new(),
             refused: Vec::new(),
+            sent_away: Vec::new(),
         };
         bench.input(Input::UnixTime(UNIX_START_US));
         bench.input(Input::Open(Box::new(SwarmConfig {
@@ -114,6 +116,9 @@ impl Bench {
                 Output::Transmit(Transmit::Disconnect { peer, code: CloseCode::Misbehaviour }) => {
                     self.refused.push(peer);
                 }
+                Output::Transmit(Transmit::Disconnect { peer, code: CloseCode::Full }) => {
+                    self.sent_away.push(peer);
+                }
                 Output::Event(Event::Dropped { peer, reason, .. }) => self.dropped.push((peer, reason)),
                 Output::Timeout(_) => break,
                 _ => {}
@@ -122,14 +127,22 @@ impl Bench {
     }
 
     fn connect(&mut self, peer: PeerId, rtt: Duration) {
+        self.connect_with(peer, rtt, 9_000);
+    }
+
+    fn connect_with(&mut self, peer: PeerId, rtt: Duration, upload_kbps: u32) {
         let addr = Some(([127, 0, 0, 1], 4433).into());
         self.input(Input::Connected(Connected { peer, addr, rtt, dialled: false }));
-        self.greet(peer);
+        self.greet_with(peer, upload_kbps);
     }
 
     fn greet(&mut self, peer: PeerId) {
+        self.greet_with(peer, 9_000);
+    }
+
+    fn greet_with(&mut self, peer: PeerId, upload_kbps: u32) {
         let handshake =
-            Handshake { channel: self.channel, rendition: RenditionId(0), source: false, upload_kbps: 9_000 };
+            Handshake { channel: self.channel, rendition: RenditionId(0), source: false, upload_kbps };
         self.say(peer, &Message::Handshake(handshake));
     }
 
@@ -331,4 +344,45 @@ fn who_is_about_to_give_up_is_served_though_others_have_used_up_what_there_was()
     bench.run(MS(50));
     assert_eq!(bench.sent.get(&id(100)), None);
     assert!(bench.sent[&last] - before > 2 * 5_000);
+}
+
+#[test]
+fn who_came_first_stays_with_a_source_whatever_others_claim() {
+    // Fewer copies than neighbours: most are fed nothing.
+    let mut bench = Bench::new(true, Some(100));
+    bench.run(MS(1000));
+    for n in 0..20 {
+        bench.connect_with(id(10 + n), MS(10), 500);
+        bench.run(MS(20));
+    }
+    for n in 0..120 {
+        bench.connect_with(id(100 + n), MS(10), 900_000);
+        bench.run(MS(20));
+    }
+    let first = (10..30).filter(|n| !bench.sent_away.contains(&id(*n))).count();
+    assert!((8..=12).contains(&first), "{first} of those who came first are left");
+    assert!(bench.sent_away.iter().any(|peer| *peer >= id(100)), "a great word is no better than another");
+}
+
+#[test]
+fn who_asks_for_more_than_anybody_can_want_is_dropped_and_a_crisis_is_not_more() {
+    let mut bench = Bench::new(false, None);
+    bench.connect(id(100), MS(10));
+    bench.connect(id(101), MS(10));
+    let ask = |bench: &mut Bench, peer, chunks: u64| {
+        let chunks = RangeList::from_ranges(std::iter::once(1000..1000 + chunks));
+        bench.say(peer, &Message::Request(Request { deadline_ms: 500, joining: false, chunks }));
+    };
+    // Twelve at a time, refused each time, ten times a second, for a minute.
+    for _ in 0..600 {
+        ask(&mut bench, id(100), 12);
+        bench.run(MS(100));
+    }
+    assert_eq!(bench.dropped, []);
+    for _ in 0..100 {
+        ask(&mut bench, id(101), 64);
+        bench.run(MS(100));
+    }
+    assert_eq!(bench.dropped, [(id(101), "floods with requests".to_owned())]);
+    assert_eq!(bench.refused.last(), Some(&id(101)));
 }

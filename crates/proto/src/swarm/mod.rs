@@ -53,6 +53,7 @@ use join::{Joining, Phase};
 use neighbour::Neighbour;
 use overdue::Overdue;
 use peers::Known;
+use pull::REQUESTED_MAX;
 use record::OwnRecords;
 use standing::Standings;
 use store::Store;
@@ -430,6 +431,11 @@ impl Swarm {
             Message::Path(path) => self.hear_path(now, peer, path),
             Message::Reject(reject) => self.hear_reject(now, peer, &reject),
             Message::Detach { substream } => self.hear_detach(peer, substream),
+            Message::Request(request)
+                if !neighbour.standing.may_ask(now, request.chunks.numbers(REQUESTED_MAX).count() as u64) =>
+            {
+                self.hear_too_much(now, peer);
+            }
             Message::Request(request) => self.serve(now, peer, &request),
             Message::Cancel(chunks) => self.hear_cancel(peer, &chunks),
             Message::Refuse { reason, chunks } => self.hear_refuse(now, peer, reason, &chunks),
@@ -507,6 +513,13 @@ impl Swarm {
         if self.neighbours.get_mut(&peer).is_some_and(|neighbour| neighbour.standing.strike(now, max, decay))
         {
             self.drop_peer(now, peer, reason);
+        }
+    }
+
+    /// Of questions beyond what anybody can want none is answered.
+    fn hear_too_much(&mut self, now: Timestamp, peer: PeerId) {
+        if self.neighbours.get_mut(&peer).is_some_and(|neighbour| neighbour.standing.presses(now)) {
+            self.strike(now, peer, "floods with requests");
         }
     }
 

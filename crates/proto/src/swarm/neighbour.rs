@@ -94,6 +94,9 @@ const OWED_AFTER: Duration = Duration::from_millis(30);
 /// … counts this much, µs.
 const OWED_US: u64 = 500_000;
 
+/// Who has not brought a chunk yet counts this much worse as a parent than it promises to be, µs.
+const UNPROVEN_US: u64 = 50_000;
+
 /// Largest doubt about a neighbour.
 const DOUBT_MAX: Duration = Duration::from_secs(2);
 
@@ -344,7 +347,12 @@ impl Neighbour {
 
     /// It let substreams starve and has not pushed anything since.
     pub(crate) fn is_on_probation(&self) -> bool {
-        self.broken > 0
+        self.broken > 0 || self.unproven_us() > 0
+    }
+
+    /// What it counts that nothing true has come from it yet, µs: promises are free.
+    pub(crate) fn unproven_us(&self) -> u64 {
+        if self.standing.proven || self.source { 0 } else { UNPROVEN_US }
     }
 
     /// A second has passed, or it kept a promise.

@@ -35,6 +35,10 @@ const PROBE_PERIOD: Duration = Duration::from_millis(120);
 const IDLE_AFTER: Duration = Duration::from_secs(3);
 /// A viewer to whom nothing comes changes a neighbour this often.
 const STARVED_PERIOD: Duration = Duration::from_secs(4);
+/// A claimed upload of more than so many stream rates makes no better neighbour of a source: words cost nothing.
+const CLAIM_RATES_MAX: u32 = 4;
+/// Of a source's places for neighbours one in so many is for those whom it feeds nothing and who came first.
+const WITNESSES_SHARE: usize = 4;
 /// Idle neighbours are sent away for others this often at most.
 const MAKE_ROOM_PERIOD: Duration = Duration::from_millis(200);
 /// A probed neighbour that stays silent for this long is disconnected.
@@ -280,15 +284,26 @@ impl Swarm {
     }
 
     /// A source has more who want to be its neighbours than it can have: of those it feeds nothing, the weakest makes room
-    /// for a stronger one, and one place stays free to find out who is stronger.
+    /// for a stronger one, and one place stays free to find out who is stronger. What uploads are is what peers say: those
+    /// who came first stay whatever they say, as witnesses of where chunks arrive, and great words count no more than good ones.
     pub(super) fn keep_the_stronger(&mut self, now: Timestamp) {
         if !self.is_source() || self.neighbours.len() < self.config.policy.source_neighbours_max {
             return;
         }
-        let idle = self.neighbours.values().filter(|n| n.met && !self.feeds(&n.peer));
+        let believed =
+            u32::try_from(self.rate_bps / 1000).unwrap_or(u32::MAX).saturating_mul(CLAIM_RATES_MAX);
+        let mut idle: Vec<_> = self
+            .neighbours
+            .values()
+            .filter(|n| n.met && !self.feeds(&n.peer))
+            .map(|n| (n.connected, n.upload_kbps.min(believed), n.peer))
+            .collect();
+        idle.sort_unstable();
+        let witnesses = self.config.policy.source_neighbours_max / WITNESSES_SHARE;
+        let others = idle.into_iter().skip(witnesses);
         let weakest =
-            idle.min_by_key(|n| (n.upload_kbps, core::cmp::Reverse(n.connected), n.peer)).map(|n| n.peer);
-        if let Some(peer) = weakest
+            others.min_by_key(|(connected, upload, peer)| (*upload, core::cmp::Reverse(*connected), *peer));
+        if let Some((.., peer)) = weakest
             && self.forget(now, peer)
         {
             self.out.push_back(SwarmOutput::Disconnect(peer, CloseCode::Full));

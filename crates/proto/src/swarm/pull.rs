@@ -20,7 +20,7 @@ use crate::wire::{Message, RangeList, RefuseReason, Request};
 /// Holes looked at in one go.
 const HOLES_MAX: usize = 512;
 /// Chunks of one REQUEST that are looked at; more are refused.
-const REQUESTED_MAX: usize = 64;
+pub(super) const REQUESTED_MAX: usize = 64;
 /// Chunks queued for one neighbour in answer to its requests.
 const SERVING_MAX: usize = 64;
 /// A request neither answered nor refused for this long counts against the neighbour, if it is there.
@@ -394,7 +394,7 @@ impl Swarm {
         if self.is_sold_out() {
             Allowance { most: per_second * 2, per_second: per_second / 32 }
         } else {
-            Allowance { most: per_second * 12, per_second: per_second / 2 }
+            Allowance { most: per_second * 4, per_second: per_second / 8 }
         }
     }
 

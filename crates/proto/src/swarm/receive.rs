@@ -108,6 +108,7 @@ impl Swarm {
         }
         let bytes = u64::from(header.len);
         neighbour.useful_bytes_in += bytes;
+        neighbour.standing.proven = true;
         if neighbour.source {
             self.stats.useful_bytes_from_source += bytes;
         }

@@ -18,6 +18,34 @@ const CHECKS_MAX: u64 = 16;
 /// … and for as long as it likes, one each this long: a signature costs 50 µs.
 const CHECK_PERIOD: Duration = Duration::from_secs(2);
 
+/// Chunks that it may ask for at once, and for as long as it likes one each this long: three times what whoever finds nothing
+/// but holes asks one neighbour for.
+const ASKED_MAX: u64 = 1024;
+const ASKED_PERIOD: Duration = Duration::from_micros(7_800);
+/// Asking for more is counted against a peer once in this long.
+const PRESSING_PERIOD: Duration = Duration::from_secs(1);
+
+/// What may be had all at once, and again as time passes.
+#[derive(Debug, Default)]
+struct Bucket {
+    taken: u64,
+    at: Timestamp,
+}
+
+impl Bucket {
+    /// Takes `n` of at most `most`, of which one comes back every `period`; false where there are fewer.
+    fn take(&mut self, now: Timestamp, n: u64, most: u64, period: Duration) -> bool {
+        let back = now.since(self.at).as_micros() / period.as_micros().max(1);
+        if back > 0 {
+            self.taken = self.taken.saturating_sub(u64::try_from(back).unwrap_or(u64::MAX));
+            self.at = now;
+        }
+        let may = self.taken + n <= most;
+        self.taken += if may { n } else { 0 };
+        may
+    }
+}
+
 /// One peer's.
 #[derive(Debug)]
 pub(crate) struct Standing {
@@ -26,15 +54,19 @@ pub(crate) struct Standing {
     /// Bytes of requests that it may still be served, and since when they were counted.
     credit: i64,
     credit_at: Timestamp,
-    /// Records that are still checked for it, and since when they were counted.
-    checks: u64,
-    checks_at: Timestamp,
+    /// Records that were checked for it, and chunks that it asked for.
+    checked: Bucket,
+    asked: Bucket,
+    /// When it last wanted too much.
+    pressing_at: Option<Timestamp>,
     /// Chunks this node got from it lately, to tell a replay from a race.
     pub(crate) taken: Recent,
     /// Chunks it got from this node lately, before its have map says so.
     pub(crate) given: Recent,
     /// It was fed and passed nothing on.
     pub(crate) barren: Barren,
+    /// It brought a chunk that this node did not have.
+    pub(crate) proven: bool,
 }
 
 impl Standing {
@@ -44,11 +76,13 @@ impl Standing {
             strike_at: now,
             credit: i64::MAX,
             credit_at: now,
-            checks: CHECKS_MAX,
-            checks_at: now,
+            checked: Bucket::default(),
+            asked: Bucket::default(),
+            pressing_at: None,
             taken: Recent::default(),
             given: Recent::default(),
             barren: Barren::default(),
+            proven: false,
         }
     }
 
@@ -66,14 +100,19 @@ impl Standing {
 
     /// One more record; false when there were too many.
     pub(crate) fn may_have_checked(&mut self, now: Timestamp) -> bool {
-        let earned = now.since(self.checks_at).as_micros() / CHECK_PERIOD.as_micros();
-        if earned > 0 {
-            self.checks = (self.checks + earned.min(u128::from(CHECKS_MAX)) as u64).min(CHECKS_MAX);
-            self.checks_at = now;
-        }
-        let may = self.checks > 0;
-        self.checks -= u64::from(may);
-        may
+        self.checked.take(now, 1, CHECKS_MAX, CHECK_PERIOD)
+    }
+
+    /// It asks for so many chunks; false when that is more than anybody can want.
+    pub(crate) fn may_ask(&mut self, now: Timestamp, chunks: u64) -> bool {
+        self.asked.take(now, chunks, ASKED_MAX, ASKED_PERIOD)
+    }
+
+    /// It wanted too much; true when that is to be counted against it.
+    pub(crate) fn presses(&mut self, now: Timestamp) -> bool {
+        let counts = self.pressing_at.is_none_or(|at| now.since(at) >= PRESSING_PERIOD);
+        self.pressing_at = if counts { Some(now) } else { self.pressing_at };
+        counts
     }
 
     /// One more false step; true when that is one too many.

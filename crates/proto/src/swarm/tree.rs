@@ -547,6 +547,7 @@ impl Swarm {
                     lag_us: n.lag_us(s)?
                         + n.bias_us()
                         + n.doubt_us()
+                        + n.unproven_us()
                         + if at_once { n.quiet_us(now) } else { 0 },
                     wait_us: n.wait().as_micros() as u64,
                     rtt_us: n.rtt.as_micros() as u64,

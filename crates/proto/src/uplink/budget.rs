@@ -8,6 +8,7 @@
 
 use core::time::Duration;
 
+use super::Least;
 use crate::time::Timestamp;
 
 /// Evidence is weighed this often.
@@ -33,13 +34,19 @@ const QUEUED_MAX: Duration = Duration::from_millis(3000);
 /// believed shows it; the next ones while it does, one interval each; the last for as long as it does.
 const GAINS: [u64; 4] = [108, 125, 150, 150];
 /// When it queued as it should, it is not tried for this long.
-const FULL_FOR: Duration = Duration::from_secs(5);
+const FULL_FOR: Duration = Duration::from_secs(7);
 /// A burst shows whether the line is faster than believed when it outran it by this much.
 const AHEAD_MIN: Duration = Duration::from_millis(60);
 /// A line carries what it can when this percentage of its capacity goes through it.
 const PRESSED_PERCENT: u64 = 90;
 /// A line may be full when this percentage of the pace went into it.
 const LOADED_PERCENT: u64 = 75;
+/// The pace looks at the fastest chunk of one to two of these …
+const GLANCE_MS: u64 = 100;
+/// … and where it was delayed by more than this, holds the queue, or lets it drain, at these percentages.
+const QUEUE_WANTED: Duration = Duration::from_millis(15);
+const HOLD: u64 = 100;
+const EASE: u64 = 92;
 /// A line whose queue stands is given this percentage.
 const DRAIN: u64 = 80;
 /// What a limit of 100 bytes on the line is good for in chunk bytes: the rest is headers, acknowledgements and control.
@@ -90,6 +97,8 @@ pub(super) struct Budget {
     released: u64,
     samples: u32,
     least_excess: Duration,
+    /// The same of the last moments: what the pace follows at once.
+    glance: Least<GLANCE_MS>,
     /// By how much chunks let go one after another have outrun the line, if that is as fast as believed.
     ahead: Duration,
     /// A burst that was let go faster than the line is believed to be queued as it should.
@@ -118,6 +127,7 @@ impl Budget {
             released: 0,
             samples: 0,
             least_excess: Duration::MAX,
+            glance: Least::new(Timestamp::ZERO),
             ahead: Duration::ZERO,
             full_at: Timestamp::ZERO,
             is_faster: false,
@@ -171,7 +181,18 @@ impl Budget {
 
     /// The pace in percent of the capacity.
     fn percent(&self) -> u64 {
-        self.gain.map_or(DRAIN, |gain| GAINS[gain])
+        let Some(gain) = self.gain else { return DRAIN };
+        let queue = self.glance.get();
+        if gain > 0 || queue == Duration::MAX {
+            return GAINS[gain];
+        }
+        if queue > QUEUE_WANTED * 2 {
+            EASE
+        } else if queue > QUEUE_WANTED {
+            HOLD
+        } else {
+            GAINS[0]
+        }
     }
 
     /// A chunk was acknowledged that took so long since its release at `mark`; a round trip on an idle line takes `rtt`.
@@ -191,11 +212,14 @@ impl Budget {
         let own = self.capacity_bps.map_or(Duration::ZERO, |bps| transmission(bytes, bps));
         let excess = took.saturating_sub(rtt + own);
         self.least_excess = self.least_excess.min(excess);
+        self.glance.note(now, excess);
         if mark.ahead > AHEAD_MIN {
             if excess < mark.ahead / 2 {
                 self.is_faster = true;
             } else if excess < mark.ahead * 2 {
                 self.full_at = now;
+                // That is known now: nothing is gained by the rest of the trial.
+                self.gain = self.gain.map(|_| 0);
             }
         }
         if took <= rtt * 2 + QUEUED {
