@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use caudal_proto::id::PeerId;
 use caudal_proto::io::{ChunkToken, Transmit};
 use caudal_proto::record::PeerRecord;
+use caudal_proto::time::Timestamp;
 use caudal_proto::wire::{
     Accept, Attach, FrameReader, FrameWriter, Have, Message, Messages, PEX_LEN_MAX, RangeList, RefuseReason,
     Request, SubstreamState,
@@ -90,10 +91,42 @@ impl std::str::FromStr for Attack {
     }
 }
 
-/// A hostile peer's state.
+/// What makes a real engine hostile.
+pub trait Hostile {
+    /// Its kind, where it is one of those that a configuration names.
+    fn kind(&self) -> Option<AttackKind> {
+        None
+    }
+
+    /// How often it is asked what it says of its own accord, µs.
+    fn period_us(&self) -> u64 {
+        EXTRA_PERIOD_US
+    }
+
+    /// What it makes of what its engine wants sent: each with a delay, µs.
+    fn twist(&mut self, transmit: Transmit, rng: &mut fastrand::Rng) -> Vec<(u64, Transmit)>;
+
+    /// What it says of its own accord.
+    fn extra(&mut self, scene: &Scene<'_>, rng: &mut fastrand::Rng) -> Vec<Transmit>;
+}
+
+/// What a hostile peer knows when it speaks of its own accord.
+#[derive(Debug, Clone, Copy)]
+pub struct Scene<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// With whom it is connected.
+    pub peers: &'a [PeerId],
+    /// The other hostile peers, in their own word.
+    pub accomplices: &'a [PeerRecord],
+    /// Chunks of the broadcast so far.
+    pub edge: u64,
+}
+
+/// The state of an attacker of a kind that a configuration names.
 #[derive(Debug)]
 pub(crate) struct Hostility {
-    pub(crate) kind: AttackKind,
+    kind: AttackKind,
     turn: u64,
 }
 
@@ -101,9 +134,14 @@ impl Hostility {
     pub(crate) fn new(kind: AttackKind) -> Self {
         Self { kind, turn: 0 }
     }
+}
 
-    /// What it makes of what its engine wants sent: each with a delay, µs.
-    pub(crate) fn twist(&mut self, transmit: Transmit, rng: &mut fastrand::Rng) -> Vec<(u64, Transmit)> {
+impl Hostile for Hostility {
+    fn kind(&self) -> Option<AttackKind> {
+        Some(self.kind)
+    }
+
+    fn twist(&mut self, transmit: Transmit, rng: &mut fastrand::Rng) -> Vec<(u64, Transmit)> {
         let kind = self.kind;
         match transmit {
             Transmit::Chunk { peer, token, priority, head, body } => {
@@ -122,6 +160,23 @@ impl Hostility {
         }
     }
 
+    fn extra(&mut self, scene: &Scene<'_>, rng: &mut fastrand::Rng) -> Vec<Transmit> {
+        let Scene { peers, accomplices, edge, .. } = *scene;
+        self.turn += 1;
+        let messages = match self.kind {
+            AttackKind::Flooder => flood(self.turn, edge),
+            AttackKind::Eclipse if self.turn.is_multiple_of(5) && !accomplices.is_empty() => {
+                let pick = |_| accomplices[rng.usize(..accomplices.len())];
+                vec![Message::Pex((0..PEX_LEN_MAX).map(pick).collect())]
+            }
+            _ => return Vec::new(),
+        };
+        let bytes = frame(&messages);
+        peers.iter().map(|peer| Transmit::Control { peer: *peer, bytes: bytes.clone() }).collect()
+    }
+}
+
+impl Hostility {
     fn twist_chunk(
         &mut self,
         peer: PeerId,
@@ -156,27 +211,6 @@ impl Hostility {
             }
             AttackKind::Flooder | AttackKind::FreeRider => vec![(0, chunk(token, body.clone()))],
         }
-    }
-
-    /// What it says of its own accord to `peers`, `edge` chunks after the broadcast began.
-    pub(crate) fn extra(
-        &mut self,
-        peers: &[PeerId],
-        accomplices: &[PeerRecord],
-        edge: u64,
-        rng: &mut fastrand::Rng,
-    ) -> Vec<Transmit> {
-        self.turn += 1;
-        let messages = match self.kind {
-            AttackKind::Flooder => flood(self.turn, edge),
-            AttackKind::Eclipse if self.turn.is_multiple_of(5) && !accomplices.is_empty() => {
-                let pick = |_| accomplices[rng.usize(..accomplices.len())];
-                vec![Message::Pex((0..PEX_LEN_MAX).map(pick).collect())]
-            }
-            _ => return Vec::new(),
-        };
-        let bytes = frame(&messages);
-        peers.iter().map(|peer| Transmit::Control { peer: *peer, bytes: bytes.clone() }).collect()
     }
 }
 

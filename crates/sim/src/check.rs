@@ -4,7 +4,7 @@ use bytes::Bytes;
 use caudal_proto::id::PeerId;
 
 use crate::event::What;
-use crate::world::{Happening, SOURCE, World};
+use crate::world::{Happening, World};
 
 /// Most failures that are kept in words.
 const FAILURES_MAX: usize = 20;
@@ -83,7 +83,7 @@ impl World {
         let record = &self.nodes[index].record;
         let told = record.departed.iter().rev().find(|(peer, _)| *peer == to as u32).map(|(_, at)| *at);
         let is_stale = told.is_none_or(|at| self.now > at + SAME_BREATH_US);
-        if is_stale && self.nodes[index].is_honest() && index != SOURCE {
+        if is_stale && self.nodes[index].is_honest() && index != self.source {
             self.fail(3, index, &format!("spoke to peer {to}, to whom it has no connection"));
         }
     }
@@ -124,11 +124,11 @@ impl World {
             };
             let neighbours = stats.neighbours.len();
             let is_honest = node.is_honest();
-            if is_honest && index != SOURCE {
+            if is_honest && index != self.source {
                 self.checks.neighbours_most = self.checks.neighbours_most.max(neighbours);
             }
             self.checks.held_most = self.checks.held_most.max(stats.held);
-            if neighbours > if index == SOURCE { source_max } else { viewer_max } {
+            if neighbours > if index == self.source { source_max } else { viewer_max } {
                 self.fail(2, index, &format!("has {neighbours} neighbours"));
             }
             if stats.held > held_max {

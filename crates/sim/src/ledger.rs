@@ -29,15 +29,15 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    fn wire(&mut self, index: usize, bytes: u64) {
+    fn wire(&mut self, is_source: bool, bytes: u64) {
         self.wire_bytes += bytes;
-        if index == crate::world::SOURCE {
+        if is_source {
             self.source_wire_bytes += bytes;
         }
     }
 
-    pub(crate) fn control(&mut self, index: usize, bytes: u64, wire: u64, is_honest: bool) {
-        self.wire(index, wire);
+    pub(crate) fn control(&mut self, is_source: bool, bytes: u64, wire: u64, is_honest: bool) {
+        self.wire(is_source, wire);
         if !is_honest {
             return;
         }
@@ -46,14 +46,14 @@ impl Ledger {
         self.control_wire_bytes += wire;
     }
 
-    pub(crate) fn chunk_sent(&mut self, index: usize, wire: u64, again: u64) {
-        self.wire(index, wire + again);
+    pub(crate) fn chunk_sent(&mut self, is_source: bool, wire: u64, again: u64) {
+        self.wire(is_source, wire + again);
         self.chunks_sent += 1;
         self.resent_bytes += again;
     }
 
-    pub(crate) fn handshake(&mut self, index: usize, bytes: u64) {
-        self.wire(index, bytes);
+    pub(crate) fn handshake(&mut self, is_source: bool, bytes: u64) {
+        self.wire(is_source, bytes);
         self.handshake_bytes += bytes;
     }
 

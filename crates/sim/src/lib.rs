@@ -4,7 +4,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`config`] | what to simulate; [`profile`]: the population; `event`, `attack`: what happens to it |
-//! | [`world`] | engines, links, broadcaster, tracker, and the event queue that steps them |
+//! | [`world`] | engines, links, broadcaster, tracker, and the event queue that steps them; by plan, or by hand for the engine's tests |
 //! | [`transport`] | what the transport underneath does to bytes: one struct of parameters to calibrate |
 //! | [`mod@reference`] | what physics allows: the greedy snowball and a better one, rate and offload ceilings |
 //! | `check` | what must hold at every moment |
@@ -20,7 +20,7 @@ pub mod config;
 pub mod error;
 pub mod event;
 mod ledger;
-mod paper;
+pub mod paper;
 #[cfg(feature = "plot")]
 pub mod plot;
 pub mod policy;

@@ -2,12 +2,14 @@
 //!
 //! Anybody could forge them who knew how; in this world nobody does: who attacks signs for itself alone, as with real keys.
 
-use caudal_proto::id::{PeerId, SIGNATURE_LEN};
-use caudal_proto::record::RecordKeys;
+use std::net::SocketAddr;
+
+use caudal_proto::id::{ChannelId, PeerId, SIGNATURE_LEN};
+use caudal_proto::record::{PeerRecord, Record, RecordKeys};
 
 /// The pen of one peer.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct PaperKeys(pub(crate) PeerId);
+pub struct PaperKeys(pub PeerId);
 
 impl RecordKeys for PaperKeys {
     fn sign(&mut self, message: &[u8]) -> [u8; SIGNATURE_LEN] {
@@ -17,6 +19,11 @@ impl RecordKeys for PaperKeys {
     fn verify(&mut self, peer: &PeerId, message: &[u8], given: &[u8; SIGNATURE_LEN]) -> bool {
         *given == signature(peer, message)
     }
+}
+
+/// What `peer` signs of where it is.
+pub fn record(peer: PeerId, channel: &ChannelId, addr: SocketAddr, expires_unix_s: u32) -> PeerRecord {
+    PeerRecord { peer, record: Record::sign(&mut PaperKeys(peer), channel, addr, expires_unix_s) }
 }
 
 /// FNV-1a over both, spread over the whole length.

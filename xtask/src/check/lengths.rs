@@ -8,10 +8,7 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 800;
 
 /// Files that may be longer, and why: `("crates/…/x.rs", "one table that is read as a whole")`.
-const EXCEPTIONS: &[(&str, &str)] = &[(
-    "crates/proto/tests/common/mod.rs",
-    "one small world for the engine's tests, until the simulator takes its place whole",
-)];
+const EXCEPTIONS: &[(&str, &str)] = &[];
 
 /// Reports files that are too long; true when there are none.
 pub(super) fn run() -> Result<bool> {

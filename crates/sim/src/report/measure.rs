@@ -9,7 +9,7 @@ use super::{
 use crate::event::What;
 use crate::profile::Place;
 use crate::reference::{Rule, Setting};
-use crate::world::{Node, SOURCE, World};
+use crate::world::{Node, World};
 
 /// Nothing is due for this long after coming, µs.
 const GRACE_US: u64 = 1_000_000;
@@ -398,8 +398,9 @@ fn stayers(world: &World, at: u64, to: u64) -> (f64, f64) {
 
 fn attacks(world: &World) -> Vec<AttackReport> {
     let of = |attack: &crate::attack::Attack| {
-        let is_one =
-            |node: &Node| node.hostility.as_ref().is_some_and(|hostility| hostility.kind == attack.kind);
+        let is_one = |node: &Node| {
+            node.hostility.as_ref().is_some_and(|hostility| hostility.kind() == Some(attack.kind))
+        };
         let honest = || world.nodes.iter().filter(|node| node.is_honest());
         let links = honest().flat_map(|node| &node.links);
         AttackReport {
@@ -419,7 +420,7 @@ fn trace(world: &World) -> Vec<HopReport> {
         return Vec::new();
     };
     let since = |us: u64| us.saturating_sub(published.at) as f64 / 1000.0;
-    let mut depths: BTreeMap<usize, u8> = BTreeMap::from([(SOURCE, 0)]);
+    let mut depths: BTreeMap<usize, u8> = BTreeMap::from([(world.source, 0)]);
     let hop = |hop: &crate::trace::Hop| {
         let depth = depths.get(&hop.from).copied().unwrap_or(0) + 1;
         depths.entry(hop.to).or_insert(depth);

@@ -9,7 +9,7 @@ use caudal_proto::chunk::{Chunk, Ed25519Verifier, Flags, PartIn, Signer, Verifie
 use caudal_proto::id::{BroadcastId, ChannelId, RenditionId, SecretKey};
 use caudal_proto::io::{Input, Playout};
 
-use super::{Happening, SOURCE, UNIX_START_US, World};
+use super::{Happening, UNIX_START_US, World};
 use crate::config::SimConfig;
 
 /// Live notes are signed this often, µs.
@@ -54,7 +54,7 @@ pub(crate) fn is_same(a: &Bytes, b: &Bytes) -> bool {
 /// What is on the air.
 pub(crate) struct Broadcast {
     pub(crate) channel_key: SecretKey,
-    key: SecretKey,
+    pub(super) key: SecretKey,
     pub(crate) certificate: Option<Certificate>,
     pub(crate) note: Option<LiveNote>,
     signer: Option<Signer>,
@@ -107,11 +107,13 @@ impl Broadcast {
 }
 
 impl World {
-    pub(crate) fn channel(&self) -> ChannelId {
+    /// The channel that everybody watches.
+    pub fn channel(&self) -> ChannelId {
         self.broadcast.channel_key.channel()
     }
 
-    pub(super) fn unix_us(&self) -> u64 {
+    /// The true wall clock, µs since the Unix epoch.
+    pub fn unix_us(&self) -> u64 {
         UNIX_START_US + self.now
     }
 
@@ -180,7 +182,7 @@ impl World {
             self.ledger.published_bytes += u64::from(chunk.header().len);
             self.broadcast.published.push(Published { at: now, chunk: chunk.clone() });
         }
-        self.input(SOURCE, Input::Publish(channel, chunks));
+        self.input(self.source, Input::Publish(channel, chunks));
         self.queue.push(now + span_us, Happening::Part(turn));
     }
 
@@ -200,16 +202,25 @@ impl World {
         }
     }
 
-    pub(super) fn sign_note(&mut self, turn: u32) {
+    pub(super) fn sign_note(&mut self, turn: u32, is_end: bool) {
         let channel = self.channel();
-        let unix_us = self.unix_us().saturating_add_signed(self.nodes[SOURCE].skew_us);
+        let unix_us = self.unix_us().saturating_add_signed(self.nodes[self.source].skew_us);
         let broadcast = &mut self.broadcast;
         let Some(signer) = broadcast.signer.as_ref().filter(|_| turn == broadcast.turn) else { return };
         let Some((epoch, _)) = broadcast.epochs.last().copied() else { return };
-        let note = LiveNote::sign(&broadcast.key, channel, epoch, signer.next_number(), unix_us, false);
+        let note = LiveNote::sign(&broadcast.key, channel, epoch, signer.next_number(), unix_us, is_end);
         broadcast.note = Some(note);
-        self.input(SOURCE, Input::PublishNote(note));
-        self.queue.push(self.now + NOTE_PERIOD_US, Happening::Note(turn));
+        self.input(self.source, Input::PublishNote(note));
+        if is_end {
+            self.stop_broadcast();
+        } else {
+            self.queue.push(self.now + NOTE_PERIOD_US, Happening::Note(turn));
+        }
+    }
+
+    /// The broadcaster says that this was all.
+    pub(super) fn end_note(&mut self) {
+        self.sign_note(self.broadcast.turn, true);
     }
 
     /// A chunk stream reached `to`, before its engine sees it.

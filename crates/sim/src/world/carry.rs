@@ -3,7 +3,6 @@
 use bytes::{Bytes, BytesMut};
 use caudal_proto::id::PeerId;
 use caudal_proto::io::{ChunkOutcome, ChunkToken, Connected, Input, Transmit};
-use caudal_proto::wire::FrameReader;
 
 use super::{ChunkOnItsWay, Happening, Link, World};
 use crate::transport::Flow;
@@ -65,7 +64,7 @@ impl World {
         let losses = node.loss.pass(1, &self.config.profile.network, &mut self.rng);
         let repair = model.repair_us(losses, self.rtt(link), &self.config.profile.network, &mut self.rng);
         let is_honest = self.nodes[index].is_honest();
-        self.ledger.control(index, len, wire, is_honest);
+        self.ledger.control(index == self.source, len, wire, is_honest);
         let arrives = self.now + wait + repair + self.travel(index, to, link);
         let flow = &mut self.links[link as usize].flows[end];
         flow.ordered_at = arrives.max(flow.ordered_at);
@@ -97,7 +96,7 @@ impl World {
         }
         node.record.sent += wire + again;
         node.record.relayed += bytes;
-        self.ledger.chunk_sent(index, wire, again);
+        self.ledger.chunk_sent(index == self.source, wire, again);
         let at = left + held + repair + self.config.transport.host_us + self.travel(index, to, link);
         let sent = self.now;
         let (from, to, is_through) = (index as u32, to as u32, false);
@@ -138,18 +137,21 @@ impl World {
             return;
         }
         let (sender, to) = (self.nodes[from as usize].id, to as usize);
-        // Engines send whole frames, and so does everybody here.
-        let mut reader = FrameReader::default();
+        // Engines send whole frames; what is left of a hostile peer's bytes goes before those that come next.
+        let mut reader = self.halves.remove(&(link, from)).unwrap_or_default();
         reader.extend(bytes);
         loop {
             match reader.next_frame() {
                 Ok(Some(frame)) => self.input(to, Input::Control(sender, frame)),
-                Ok(None) => return,
+                Ok(None) => break,
                 Err(_) => {
                     self.input(to, Input::Violation(sender, "it sent a frame that is too long"));
                     return;
                 }
             }
+        }
+        if !self.nodes[from as usize].is_honest() {
+            self.halves.insert((link, from), reader);
         }
     }
 
@@ -243,7 +245,7 @@ impl World {
             self.nodes[end].add_link(other as u32, link);
             self.nodes[end].up.send(self.now, bytes);
             self.nodes[end].record.sent += bytes;
-            self.ledger.handshake(end, bytes);
+            self.ledger.handshake(end == self.source, bytes);
         }
         let wait = self.travel(index, to, link) + one_way_us;
         self.queue.push(self.now + wait, Happening::Stands { link, end: ends[0] });

@@ -2,12 +2,13 @@
 
 use caudal_proto::id::PeerId;
 use caudal_proto::io::Transmit;
-use caudal_proto::record::{PeerRecord, RECORD_LIFETIME, Record};
+use caudal_proto::record::{PeerRecord, RECORD_LIFETIME};
+use caudal_proto::time::Timestamp;
 
 use super::people::addr;
 use super::{Fault, Happening, World};
-use crate::attack::EXTRA_PERIOD_US;
-use crate::paper::PaperKeys;
+use crate::attack::Scene;
+use crate::paper;
 
 impl World {
     /// What a hostile peer makes of what its engine wants sent.
@@ -29,21 +30,21 @@ impl World {
         if !self.nodes[index].is_alive() {
             return;
         }
-        self.queue.push(self.now + EXTRA_PERIOD_US, Happening::Extra(index as u32));
         let Some(mut hostility) = self.nodes[index].hostility.take() else { return };
+        self.queue.push(self.now + hostility.period_us(), Happening::Extra(index as u32));
         let others = self.hostile.iter().filter(|other| **other != index as u32);
         let channel = self.channel();
         let expires_unix_s = (self.unix_us() / 1_000_000 + RECORD_LIFETIME.as_secs()) as u32;
         let sign = |other: &u32| {
             let peer = self.nodes[*other as usize].id;
-            let record = Record::sign(&mut PaperKeys(peer), &channel, addr(*other as usize), expires_unix_s);
-            PeerRecord { peer, record }
+            paper::record(peer, &channel, addr(*other as usize), expires_unix_s)
         };
         let accomplices: Vec<PeerRecord> = others.map(sign).collect();
         let peers: Vec<PeerId> =
             self.nodes[index].links.iter().map(|(peer, _)| self.nodes[*peer as usize].id).collect();
-        let edge = self.broadcast.edge();
-        let out = hostility.extra(&peers, &accomplices, edge, &mut self.rng);
+        let (now, edge) = (Timestamp::from_micros(self.now), self.broadcast.edge());
+        let scene = Scene { now, peers: &peers, accomplices: &accomplices, edge };
+        let out = hostility.extra(&scene, &mut self.rng);
         self.nodes[index].hostility = Some(hostility);
         out.into_iter().for_each(|transmit| self.carry(index, transmit));
     }

@@ -5,14 +5,18 @@
 
 mod broadcast;
 mod carry;
+mod hand;
 mod hostile;
 mod node;
 mod people;
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use caudal_proto::id::PeerId;
 use caudal_proto::io::{ChunkToken, Event, Input, Output, Transmit};
 use caudal_proto::time::Timestamp;
+use caudal_proto::wire::FrameReader;
 
 use crate::check::Checks;
 use crate::config::SimConfig;
@@ -24,14 +28,13 @@ use crate::queue::Queue;
 use crate::trace::{Hash, Trace};
 use crate::transport::Flow;
 pub(crate) use broadcast::Broadcast;
+pub use hand::{Look, Uplink};
 pub(crate) use node::{Node, Record};
 
 /// The wall clock at virtual time 0, µs since the Unix epoch.
 pub const UNIX_START_US: u64 = 1_800_000_000_000_000;
 /// A driver's timer is not finer than this, µs.
 const TIMER_MIN_US: u64 = 1_000;
-/// The source's place in [`World::nodes`].
-pub(crate) const SOURCE: usize = 0;
 /// Tables are looked at this often, µs.
 const LOOK_PERIOD_US: u64 = 5_000_000;
 
@@ -129,6 +132,8 @@ pub struct World {
     pub(crate) config: SimConfig,
     pub(crate) now: u64,
     pub(crate) nodes: Vec<Node>,
+    /// Who broadcasts, or did last.
+    pub(crate) source: usize,
     pub(crate) links: Vec<Link>,
     pub(crate) broadcast: Broadcast,
     pub(crate) ledger: Ledger,
@@ -157,6 +162,10 @@ pub struct World {
     /// Whose chunk is being handed in.
     carrier: Option<u32>,
     fault: Option<(Fault, usize)>,
+    /// Unfinished frames of hostile peers, by link and sender.
+    halves: BTreeMap<(u32, u32), FrameReader>,
+    /// What engines reported, for whoever drives the world by hand.
+    events: Option<Vec<(Timestamp, usize, Event)>>,
     spin: (u64, u32),
 }
 
@@ -170,17 +179,25 @@ impl core::fmt::Debug for World {
 }
 
 impl World {
-    /// A world before anything happened.
+    /// A world before anything happened, in which the configured population comes, and its events happen.
     ///
     /// # Errors
     /// [`SimError`] when the configuration makes no sense.
     pub fn new(config: SimConfig) -> Result<Self, SimError> {
+        let mut world = Self::bare(config)?;
+        world.populate();
+        Ok(world)
+    }
+
+    /// A world without anybody.
+    fn bare(config: SimConfig) -> Result<Self, SimError> {
         config.check()?;
         let mut seeds = fastrand::Rng::with_seed(config.seed);
         let uploads_bps = config.profile.uploads_bps(config.rate_bps, config.upload_mean);
-        let mut world = Self {
+        Ok(Self {
             now: 1_000,
             nodes: Vec::new(),
+            source: 0,
             links: Vec::new(),
             broadcast: Broadcast::new(&config),
             ledger: Ledger::default(),
@@ -200,11 +217,11 @@ impl World {
             partition: None,
             carrier: None,
             fault: None,
+            halves: BTreeMap::new(),
+            events: None,
             spin: (0, 0),
             config,
-        };
-        world.populate();
-        Ok(world)
+        })
     }
 
     /// When measuring begins, µs.
@@ -255,7 +272,7 @@ impl World {
             Happening::Gone { link, from, to } => self.gone(link, from, to),
             Happening::DialFailed { to, peer } => self.input(to as usize, Input::DialFailed(peer)),
             Happening::Part(broadcast) => self.part(broadcast),
-            Happening::Note(broadcast) => self.sign_note(broadcast),
+            Happening::Note(broadcast) => self.sign_note(broadcast, false),
             Happening::Play => self.play(),
             Happening::Track(index) => self.track(index as usize),
             Happening::Unlist(index) => self.unlist(index as usize),
@@ -309,8 +326,8 @@ impl World {
         }
     }
 
-    /// Hands an input to an engine and does what it says.
-    pub(crate) fn input(&mut self, index: usize, input: Input) {
+    /// Hands an input to the engine of peer `index`, if it is there, and does what it says.
+    pub fn input(&mut self, index: usize, input: Input) {
         let now = Timestamp::from_micros(self.now);
         let Some(engine) = self.nodes[index].engine.as_mut() else { return };
         self.inputs += 1;
@@ -329,6 +346,9 @@ impl World {
     }
 
     fn event(&mut self, index: usize, event: Event) {
+        if let Some(events) = &mut self.events {
+            events.push((Timestamp::from_micros(self.now), index, event.clone()));
+        }
         match event {
             Event::Chunk(_, chunk) => self.delivered(index, &chunk),
             Event::Joined { epoch, number, .. } => self.joined(index, epoch, number),
@@ -339,8 +359,8 @@ impl World {
         }
     }
 
-    /// The node that a peer id stands for.
-    pub(crate) fn index(&self, peer: &PeerId) -> Option<usize> {
+    /// The place of the peer with this id.
+    pub fn index(&self, peer: &PeerId) -> Option<usize> {
         let mut raw = [0; 4];
         raw.copy_from_slice(&peer.0[28..]);
         let index = u32::from_be_bytes(raw) as usize;

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use caudal_proto::engine::Engine;
 use caudal_proto::id::PeerId;
 
-use crate::attack::Hostility;
+use crate::attack::Hostile;
+use crate::config::Told;
 use crate::profile::Place;
 use crate::transport::{Line, LossState};
 
@@ -18,8 +19,10 @@ pub(crate) struct Node {
     /// `None` once it has left.
     pub(crate) engine: Option<Box<Engine>>,
     pub(crate) is_source: bool,
-    pub(crate) hostility: Option<Box<Hostility>>,
+    pub(crate) hostility: Option<Box<dyn Hostile>>,
     pub(crate) place: Place,
+    /// Of its uplink.
+    pub(crate) told: Told,
     pub(crate) skew_us: i64,
     pub(crate) up: Line,
     pub(crate) down: Line,

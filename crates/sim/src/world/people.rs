@@ -9,7 +9,7 @@ use caudal_proto::io::{Candidate, Input};
 use caudal_proto::swarm::{Role, SwarmConfig};
 
 use super::node::Record;
-use super::{Happening, Node, SOURCE, World};
+use super::{Happening, Node, World};
 use crate::attack::{AttackKind, EXTRA_PERIOD_US, Hostility, UPLOAD};
 use crate::config::{Churn, Told};
 use crate::event::What;
@@ -51,8 +51,8 @@ impl World {
     /// The source, and when everybody else comes.
     pub(super) fn populate(&mut self) {
         let place = Place { class: usize::MAX, region: 0, upload_bps: self.config.source_bps() };
-        self.add(place, true);
-        self.start_source();
+        self.source = self.add(place, true, self.config.told);
+        self.start_source(self.source_copies_percent());
         let honest = self.config.profile.draw(self.config.peers, &self.uploads_bps, &mut self.people);
         let ramp = self.config.ramp.as_micros() as u64;
         let count = honest.len() as u64;
@@ -78,7 +78,7 @@ impl World {
 
     fn engine(&mut self, index: usize) -> Box<Engine> {
         let place = self.nodes[index].place;
-        let share = match self.config.told {
+        let share = match self.nodes[index].told {
             Told::Nothing => None,
             Told::Share(share) => Some(share),
             Told::Within(by) => Some(1.0 + (self.people.f64() * 2.0 - 1.0) * by),
@@ -92,7 +92,7 @@ impl World {
         Box::new(Engine::new(config))
     }
 
-    fn add(&mut self, place: Place, is_source: bool) -> usize {
+    pub(super) fn add(&mut self, place: Place, is_source: bool, told: Told) -> usize {
         let index = self.nodes.len();
         let skew = self.config.skew.as_micros() as i64;
         let network = &self.config.profile.network;
@@ -104,6 +104,7 @@ impl World {
             is_source,
             hostility: None,
             place,
+            told,
             skew_us: if skew > 0 { self.people.i64(-skew..=skew) } else { 0 },
             up: Line::new(up),
             down: Line::new(down.max(self.config.rate_bps)),
@@ -118,7 +119,7 @@ impl World {
         index
     }
 
-    fn open(&mut self, index: usize, role: Role) {
+    pub(super) fn open(&mut self, index: usize, role: Role) {
         let engine = self.engine(index);
         let node = &mut self.nodes[index];
         node.engine = Some(engine);
@@ -141,17 +142,21 @@ impl World {
         self.input(index, Input::Open(Box::new(config)));
     }
 
+    /// What the configuration lets the source push.
+    fn source_copies_percent(&self) -> Option<u32> {
+        Some((self.config.source_copies * self.config.source_fill * 100.0) as u32)
+    }
+
     /// The source begins a broadcast, under the id it always has.
-    fn start_source(&mut self) {
+    pub(super) fn start_source(&mut self, copies_percent: Option<u32>) {
         let certificate = self.begin_broadcast();
-        let copies_percent = Some((self.config.source_copies * self.config.source_fill * 100.0) as u32);
-        self.open(SOURCE, Role::Source { certificate, copies_percent });
-        self.list(SOURCE);
+        self.open(self.source, Role::Source { certificate, copies_percent });
+        self.list(self.source);
     }
 
     /// A viewer comes.
     pub(super) fn viewer(&mut self, place: Place) -> usize {
-        let index = self.add(place, false);
+        let index = self.add(place, false, self.config.told);
         self.open(index, Role::Viewer);
         self.list(index);
         self.queue.push(self.now + TRACKER_US, Happening::Track(index as u32));
@@ -186,7 +191,7 @@ impl World {
         let region = self.people.usize(..regions);
         let upload = if kind == AttackKind::FreeRider { 0 } else { UPLOAD };
         let place = Place { class: usize::MAX, region, upload_bps: upload * self.config.rate_bps };
-        let index = self.add(place, false);
+        let index = self.add(place, false, self.config.told);
         self.nodes[index].hostility = Some(Box::new(Hostility::new(kind)));
         self.hostile.push(index as u32);
         self.open(index, Role::Viewer);
@@ -211,14 +216,17 @@ impl World {
     }
 
     /// As `kill -9` would: nobody is told.
-    pub(super) fn kill(&mut self, index: usize) {
+    pub fn kill(&mut self, index: usize) {
+        if index == self.source {
+            self.stop_broadcast();
+        }
         self.nodes[index].engine = None;
         self.nodes[index].record.left = Some(self.now);
         self.queue.push(self.now + TRACKER_EXPIRY_US, Happening::Unlist(index as u32));
     }
 
     /// It says goodbye and is gone.
-    fn leave(&mut self, index: usize) {
+    pub fn leave(&mut self, index: usize) {
         let channel = self.channel();
         self.input(index, Input::Leave(channel));
         for (to, link) in self.nodes[index].links.clone() {
@@ -233,7 +241,7 @@ impl World {
         self.unlist(index);
     }
 
-    fn list(&mut self, index: usize) {
+    pub(super) fn list(&mut self, index: usize) {
         if self.nodes[index].listed.is_none() {
             self.nodes[index].listed = Some(self.listed.len());
             self.listed.push(index as u32);
@@ -241,7 +249,7 @@ impl World {
     }
 
     pub(super) fn unlist(&mut self, index: usize) {
-        if index == SOURCE && self.nodes[index].is_alive() {
+        if self.nodes[index].is_source && self.nodes[index].is_alive() {
             return;
         }
         let Some(at) = self.nodes[index].listed.take() else { return };
@@ -251,8 +259,8 @@ impl World {
         }
     }
 
-    /// The tracker answers `index`: the source, the strongest of a sample, and some of the rest.
-    pub(super) fn track(&mut self, index: usize) {
+    /// The tracker, if it is there, answers `index`: the source, the strongest of a sample, and some of the rest.
+    pub fn track(&mut self, index: usize) {
         if self.is_tracker_away || !self.nodes[index].is_alive() {
             return;
         }
@@ -266,7 +274,8 @@ impl World {
             sample.dedup();
             sample
         };
-        sample.retain(|i| *i as usize != index && *i as usize != SOURCE);
+        let source = self.source;
+        sample.retain(|i| *i as usize != index && *i as usize != source);
         self.people.shuffle(&mut sample);
         let room = TRACKER_ANSWER - 1;
         sample.sort_by_key(|i| core::cmp::Reverse(self.nodes[*i as usize].place.upload_bps));
@@ -278,8 +287,9 @@ impl World {
         // Most of a crowd would find the source full.
         let peers = self.listed.len().clamp(1, TRACKER_SOURCE_NAMED * TRACKER_SOURCE_ANSWERS_MAX);
         let is_named = self.people.usize(..peers) < TRACKER_SOURCE_NAMED;
-        if index != SOURCE && self.nodes[SOURCE].listed.is_some() && is_named {
-            candidates.push(self.candidate(SOURCE));
+        let is_there = self.nodes[source].is_source && self.nodes[source].listed.is_some();
+        if index != source && is_there && is_named {
+            candidates.push(self.candidate(source));
         }
         candidates.extend(sample.into_iter().map(|i| self.candidate(i as usize)));
         let channel = self.channel();
@@ -290,14 +300,15 @@ impl World {
         self.input(index, Input::Candidates(channel, candidates));
     }
 
-    fn candidate(&self, index: usize) -> Candidate {
+    /// Where `index` is, as a tracker says it.
+    pub fn candidate(&self, index: usize) -> Candidate {
         let node = &self.nodes[index];
         Candidate { peer: node.id, addrs: vec![addr(index)], source: node.is_source, cost: 0 }
     }
 
-    /// Viewers that are there.
-    pub(crate) fn viewers(&self) -> impl Iterator<Item = usize> {
-        (1..self.nodes.len()).filter(|&i| self.nodes[i].is_alive())
+    /// Viewers that are there, attackers among them.
+    pub fn viewers(&self) -> impl Iterator<Item = usize> {
+        (0..self.nodes.len()).filter(|&i| self.nodes[i].is_alive() && !self.nodes[i].is_source)
     }
 
     /// A share of the viewers that are there, drawn.
@@ -330,10 +341,7 @@ impl World {
                 self.share(share).into_iter().for_each(|i| side[i] = true);
                 self.partition = Some((side, now + span.as_micros() as u64));
             }
-            What::SourceOutage(_) => {
-                self.stop_broadcast();
-                self.kill(SOURCE);
-            }
+            What::SourceOutage(_) => self.kill(self.source),
             What::TrackerOutage(_) => self.is_tracker_away = true,
             What::Slow(share, _) => {
                 for i in self.share(share) {
@@ -352,7 +360,7 @@ impl World {
     pub(super) fn end_event(&mut self, which: usize) {
         match self.config.events[which].what {
             What::SourceOutage(_) => {
-                self.restart_source();
+                self.restart_source(self.source_copies_percent());
             }
             What::TrackerOutage(_) => self.is_tracker_away = false,
             What::Slow(..) => {
@@ -366,11 +374,11 @@ impl World {
     }
 
     /// Its process comes back under the same id: nobody is told that the old connections are gone.
-    fn restart_source(&mut self) {
-        for (_, link) in std::mem::take(&mut self.nodes[SOURCE].links) {
+    pub(super) fn restart_source(&mut self, copies_percent: Option<u32>) {
+        for (_, link) in std::mem::take(&mut self.nodes[self.source].links) {
             self.links[link as usize].is_closed = true;
         }
-        self.nodes[SOURCE].record.left = None;
-        self.start_source();
+        self.nodes[self.source].record.left = None;
+        self.start_source(copies_percent);
     }
 }

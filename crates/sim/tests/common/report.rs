@@ -53,7 +53,8 @@ impl World {
             duplicates: sum(|s| s.duplicates),
             pulled: sum(|s| s.pulled),
             control: sum(|s| s.control_bytes_out),
-            source: self.nodes[0].sent_bytes,
+            // As they are, without what the wire adds.
+            source: self.nodes[0].chunk_bytes_sent + self.stats(0).control_bytes_out,
         }
     }
 
@@ -112,7 +113,7 @@ impl World {
 
     /// One line for each node.
     pub fn report(&self, from: Timestamp) {
-        for i in 0..self.nodes.len() {
+        for i in (0..self.nodes.len()).filter(|i| self.nodes[*i].alive) {
             let (stats, delays) = (self.stats(i), self.delays(i, from));
             println!(
                 "{i:2} startup {:4} joined {:?} p50 {:4} p95 {:4} max {:4} ms got {:5} dup {:3} pulled {:3} src {:3}% parents {}/{} children {:2} nb {:2} missed {} sent {} dropped {:?}",
@@ -134,7 +135,7 @@ impl World {
                 stats.children,
                 stats.neighbours.len(),
                 stats.missed,
-                self.nodes[i].sent_bytes,
+                self.nodes[i].chunk_bytes_sent,
                 self.nodes[i].dropped,
             );
         }

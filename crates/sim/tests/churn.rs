@@ -157,7 +157,7 @@ fn a_source_that_restarts_without_a_tracker_is_followed_under_its_old_id() {
     let mut world = World::swarm(Net::default(), 6, 150);
     world.kill(0);
     world.run(S(1));
-    world.tracker = false;
+    world.set_tracker(false);
     world.restart_source(0);
     // Nobody gave it addresses: its viewers dial it again.
     world.run(S(12));
@@ -191,7 +191,7 @@ fn a_partition_of_three_seconds_heals() {
 #[test]
 fn nothing_stops_while_the_tracker_is_away() {
     let mut world = World::swarm(Net::default(), 6, 170);
-    world.tracker = false;
+    world.set_tracker(false);
     let from = world.now;
     world.kill(2);
     world.run(S(20));
@@ -203,7 +203,7 @@ fn nothing_stops_while_the_tracker_is_away() {
 fn who_knows_one_viewer_finds_the_others_without_a_tracker() {
     for seed in seeds(3) {
         let mut world = World::swarm(Net::default(), 6, 180 + seed);
-        world.tracker = false;
+        world.set_tracker(false);
         let hosts = world.viewers();
         let newcomers: Vec<usize> = (0..6)
             .map(|n| {

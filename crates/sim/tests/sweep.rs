@@ -2,68 +2,44 @@
 //!
 //! ```text
 //! SWEEP="slot_fill_percent=80,leaf_delay=100" K=4 PAYLOAD=10600 NS=6,20,60 SEEDS=5 \
-//!   cargo test -p caudal-proto --release --test sweep -- --ignored --nocapture
+//!   cargo test -p caudal-sim --release --test sweep -- --ignored --nocapture
 //! ```
 
 mod common;
 
 use std::time::Duration;
 
+use caudal_sim::policy;
+use caudal_sim::profile::Place;
+use caudal_sim::reference::{Rule, Setting};
+use caudal_sim::transport::TransportModel;
 use common::report::Figures;
-use common::{MS, Net, S, World, percentile, reference, seeds};
+use common::{MS, Net, S, World, percentile, seeds};
 
 fn env<T: std::str::FromStr>(name: &str, usual: T) -> T {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
 fn apply(net: &mut Net) {
-    let policy = &mut net.policy;
     for pair in env("SWEEP", String::new()).split(',').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').expect("name=value");
-        let number: u64 = value.parse().expect("a number");
-        match name {
-            "slot_fill_percent" => policy.slot_fill_percent = number as u32,
-            "slot_fill_urgent_percent" => policy.slot_fill_urgent_percent = number as u32,
-            "overdue_percent" => policy.overdue_percent = number as u32,
-            "overdue_after" => policy.overdue_after = MS(number),
-            "last_call_after" => policy.last_call_after = MS(number),
-            "serve_wait_overdue" => policy.serve_wait_overdue = MS(number),
-            "joining_max" => policy.joining_max = MS(number),
-            "interior_every" => policy.interior_every = number as u8,
-            "class_period" => policy.class_period = MS(number),
-            "shed_wait" => policy.shed_wait = MS(number),
-            "age_percent" => policy.age_percent = number as u32,
-            "sibling_delay" => policy.sibling_delay = MS(number),
-            "leaf_delay" => policy.leaf_delay = MS(number),
-            "state_period_min" => policy.state_period_min = MS(number),
-            "state_period_max" => policy.state_period_max = MS(number),
-            "control_percent" => policy.control_percent = number as u32,
-            "switch_gain_percent" => policy.switch_gain_percent = number as u32,
-            "switch_gain" => policy.switch_gain = MS(number),
-            "switch_hold" => policy.switch_hold = MS(number),
-            "probe_after" => policy.probe_after = MS(number),
-            "starve_after" => policy.starve_after = MS(number),
-            "urgent_after" => policy.urgent_after = MS(number),
-            "requests_joining" => policy.requests_joining = number as usize,
-            "pipeline_joining" => policy.pipeline_joining = number as usize,
-            "serve_after_joining" => policy.serve_after_joining = MS(number),
-            "serve_wait_joining" => policy.serve_wait_joining = MS(number),
-            "crowded_wait" => policy.crowded_wait = MS(number),
-            "join_wait_max" => policy.join_wait_max = MS(number),
-            "join_back" => policy.join_back = MS(number),
-            "pull_after" => policy.pull_after = MS(number),
-            "pull_after_has" => policy.pull_after_has = MS(number),
-            "pull_orphan_after" => policy.pull_orphan_after = MS(number),
-            "serve_wait" => policy.serve_wait = MS(number),
-            "serve_standing" => policy.serve_standing = MS(number),
-            "serve_after" => policy.serve_after = MS(number),
-            "push_expiry" => policy.push_expiry = MS(number),
-            "neighbours_first" => policy.neighbours_first = number as usize,
-            "dial_period" => policy.dial_period = MS(number),
-            "neighbours_wanted" => policy.neighbours_wanted = number as usize,
-            other => panic!("no constant {other}"),
-        }
+        policy::set(&mut net.policy, pair).expect("a constant of the policy");
     }
+}
+
+/// The 95th percentile of the greedy snowball.
+fn snowball(net: &Net, viewers: usize, chunk_bytes: usize) -> Duration {
+    let upload_bps = net.viewer_bps.expect("a line");
+    let network = net.network();
+    let setting = Setting {
+        places: &vec![Place { class: 0, region: 0, upload_bps }; viewers],
+        network: &network,
+        source_region: 0,
+        source_bps: net.source_bps.expect("a line"),
+        rate_bps: u64::from(net.rate_bps),
+        chunk_wire_bytes: TransportModel::default().chunk_wire_bytes(chunk_bytes as u64),
+    };
+    let delays: Vec<Duration> = setting.run(Rule::Greedy).into_iter().map(Duration::from_micros).collect();
+    percentile(&delays, 95)
 }
 
 fn run(net: &Net, viewers: usize, seed: u64) -> Figures {
@@ -105,7 +81,7 @@ fn sweep() {
             let mut startups: Vec<Duration> = runs.iter().flat_map(|f| f.startups.clone()).collect();
             startups.sort_unstable();
             let chunk = runs[0].chunk + 108;
-            let p95 = percentile(&reference::snowball(&net, n, chunk), 95).as_millis().max(1);
+            let p95 = snowball(&net, n, chunk).as_millis().max(1);
             println!(
                 "{name:6} N {n:3} p50 {:4} p95 {:4} (worst {worst:4}, small parts {:4}) p99 {:4} max {:4} ms | reference {p95:4}, ratio {:.2} | late {:4} dup {:.2} pulled {:.2} % copies {:.3} control {:.2} % startup {} / {} ms lacked {} lost {}",
                 mean(|f| f.p50),

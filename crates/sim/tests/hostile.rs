@@ -22,7 +22,9 @@ use caudal_proto::wire::{
     Accept, Attach, ChunkHead, FrameReader, FrameWriter, Have, Message, Messages, PEX_LEN_MAX, RangeList,
     RefuseReason, Request, SegmentStart, SubstreamState,
 };
-use common::{Extra, MS, Net, S, Twist, UNIX_START_US, World, paper, seeds};
+use caudal_sim::paper;
+use caudal_sim::world::UNIX_START_US;
+use common::{Extra, MS, Net, S, Twist, World, seeds};
 
 /// A twist of whole chunk streams.
 fn chunks(f: impl Fn(&mut fastrand::Rng, Bytes, Bytes) -> (Bytes, Bytes) + 'static) -> Option<Twist> {
@@ -440,14 +442,14 @@ fn junk_addresses_are_not_dialled_for_ever() {
     let outcome = attack(1, Net::default(), |world| {
         let channel = world.channel();
         let extra: Extra = Box::new(move |rng, now, peers| {
-            let unix_us = UNIX_START_US + now.as_micros();
+            let expires_unix_s = ((UNIX_START_US + now.as_micros()) / 1_000_000 + 300) as u32;
             // Keys cost nothing: each of them signs that it is there.
             let junk = |rng: &mut fastrand::Rng| {
                 let mut id = [0; 32];
                 rng.fill(&mut id);
                 let inward: [std::net::SocketAddr; 3] = ["169.254.169.254:80", "8.8.8.8:53", "0.0.0.0:1"]
                     .map(|text| text.parse().expect("an address"));
-                paper::record(PeerId(id), &channel, inward[rng.usize(..3)], unix_us)
+                paper::record(PeerId(id), &channel, inward[rng.usize(..3)], expires_unix_s)
             };
             peers
                 .iter()
@@ -538,7 +540,7 @@ fn a_false_segment_start_is_found_out() {
             let hostile = world.hostile(Some(9_000_000), lie, None);
             world.run(S(3));
             // The newcomer meets the liar, and the others half a second later.
-            world.tracker = false;
+            world.set_tracker(false);
             let (index, channel) = (world.viewer(), world.channel());
             let liar = world.candidate(hostile, false);
             let certificate = world.certificate.expect("on air");
@@ -575,9 +577,9 @@ fn yesterdays_broadcast_is_not_followed() {
     world.kill(0);
     let _ = old_note;
     // A day passes for everybody but the hostile one, who holds on to what it has.
-    world.nodes[old_viewer].hostile = true;
+    world.turn(old_viewer, None, None);
     world.run(S(60 * 30));
-    world.tracker = false;
+    world.set_tracker(false);
     let newcomer = world.viewer();
     let (channel, liar) = (world.channel(), world.candidate(old_viewer, true));
     world.input(newcomer, Input::Broadcast(channel, old_certificate, old_note));
@@ -585,7 +587,7 @@ fn yesterdays_broadcast_is_not_followed() {
     world.run(S(5));
     assert!(world.nodes[newcomer].joined.is_empty(), "an eclipsed newcomer starts nothing");
     // Beside honest peers it does not matter.
-    world.tracker = true;
+    world.set_tracker(true);
     world.source();
     world.run(S(3));
     for _ in 0..3 {
@@ -626,26 +628,37 @@ fn a_crowd_of_strangers_is_bounded() {
 
 #[test]
 fn strangers_cannot_choose_a_viewers_neighbours() {
-    let mut world = World::swarm(Net::default(), 30, 77);
-    world.run(S(20));
-    let victim = world.viewer();
-    world.run(S(12));
-    // Forty of them come to it alone, one after another, and stay.
-    world.tracker = false;
-    let mut strangers = Vec::new();
-    for _ in 0..40 {
-        let stranger = world.hostile(None, None, None);
-        let (channel, to) = (world.channel(), world.candidate(victim, false));
-        let (certificate, note) = (world.certificate.expect("on the air"), world.note);
-        world.input(stranger, Input::Broadcast(channel, certificate, note));
-        world.input(stranger, Input::Candidates(channel, vec![to]));
-        strangers.push(world.nodes[stranger].id);
-        world.run(MS(250));
+    let mut honest = Vec::new();
+    for seed in 77..80 {
+        let mut world = World::swarm(Net::default(), 30, seed);
+        world.run(S(20));
+        let victim = world.viewer();
+        world.run(S(12));
+        // Forty of them come to it alone, one after another, and stay. They go to nobody else: neighbours whose places they
+        // took would let the victim go, and that is not what is asked here.
+        world.set_tracker(false);
+        let mut strangers = Vec::new();
+        for _ in 0..40 {
+            let only = world.nodes[victim].id;
+            let twist: Twist = Box::new(move |_, transmit| match transmit {
+                Transmit::Connect { peer, .. } if peer != only => vec![],
+                other => vec![other],
+            });
+            let stranger = world.hostile(None, Some(twist), None);
+            let (channel, to) = (world.channel(), world.candidate(victim, false));
+            let (certificate, note) = (world.certificate.expect("on the air"), world.note);
+            world.input(stranger, Input::Broadcast(channel, certificate, note));
+            world.input(stranger, Input::Candidates(channel, vec![to]));
+            strangers.push(world.nodes[stranger].id);
+            world.run(MS(250));
+        }
+        world.run(S(5));
+        let neighbours = world.stats(victim).neighbours;
+        honest.push(neighbours.iter().filter(|n| !strangers.contains(&n.peer)).count());
+        let late = world.late(victim, S(1), world.now.saturating_sub(S(12)), world.now.saturating_sub(S(2)));
+        assert!(late.is_empty(), "{late:?}");
     }
-    world.run(S(5));
-    let neighbours = world.stats(victim).neighbours;
-    let honest = neighbours.iter().filter(|n| !strangers.contains(&n.peer)).count();
-    assert!(honest >= 6, "{honest} of {} are honest", neighbours.len());
-    let late = world.late(victim, S(1), world.now.saturating_sub(S(12)), world.now.saturating_sub(S(2)));
-    assert!(late.is_empty(), "{late:?}");
+    // Of the twelve it chose. Were those it dialled itself let go like any other: 6, 8 and 6.
+    assert!(honest.iter().all(|honest| *honest >= 6), "{honest:?}");
+    assert!(honest.iter().sum::<usize>() >= 27, "{honest:?}");
 }

@@ -78,7 +78,7 @@ fn the_same_seed_gives_the_same_bytes() {
         let mut world = World::swarm(Net { loss: 0.01, ..Net::default() }, 5, seed);
         world.kill(3);
         world.run(S(5));
-        world.trace
+        world.trace()
     };
     assert_eq!(trace(9), trace(9));
     assert_ne!(trace(9), trace(10));

@@ -111,20 +111,20 @@ fn viewers_may_wait_for_the_broadcast() {
 #[test]
 fn a_stale_note_starts_nothing_and_a_fresh_one_does() {
     let mut world = World::swarm(Net::default(), 3, 5);
-    world.tracker = false;
+    world.set_tracker(false);
     let newcomer = world.viewer();
     let (channel, certificate) = (world.channel(), world.certificate.expect("on air"));
     let old = world.unix_us() - 60_000_000;
-    let stale = common::old_note(&world, &certificate, old);
+    let stale = world.old_note(&certificate, old);
     world.input(newcomer, Input::Broadcast(channel, certificate, Some(stale)));
     world.run(S(3));
     assert!(world.nodes[newcomer].joined.is_empty());
-    let forged = common::old_note(&world, &certificate, world.unix_us());
+    let forged = world.old_note(&certificate, world.unix_us());
     let forged = caudal_proto::broadcast::LiveNote { next_number: 1 << 50, ..forged };
     world.input(newcomer, Input::Broadcast(channel, certificate, Some(forged)));
     world.run(S(3));
     assert!(world.nodes[newcomer].joined.is_empty(), "a note is checked, whoever hands it in");
-    world.tracker = true;
+    world.set_tracker(true);
     world.track(newcomer);
     world.run(S(1));
     assert!(!world.nodes[newcomer].joined.is_empty());
@@ -135,9 +135,7 @@ fn clocks_that_are_five_seconds_off_harm_nobody() {
     for source_skew in [-5_000_000, 0, 5_000_000] {
         let mut world = World::new(Net::default(), 6);
         let source = world.source();
-        world.nodes[source].skew_us = source_skew;
-        let unix_us = world.unix_us().saturating_add_signed(source_skew);
-        world.input(source, Input::UnixTime(unix_us));
+        world.set_clock(source, source_skew);
         world.run(S(3));
         for skew in [-5_000_000, 5_000_000, 0, -2_000_000, 3_000_000, 5_000_000] {
             world.viewer_with(world.net.viewer_bps, skew);
