@@ -347,7 +347,7 @@ impl Neighbour {
 
     /// It let substreams starve and has not pushed anything since.
     pub(crate) fn is_on_probation(&self) -> bool {
-        self.broken > 0 || self.unproven_us() > 0
+        self.broken > 0
     }
 
     /// What it counts that nothing true has come from it yet, µs: promises are free.
