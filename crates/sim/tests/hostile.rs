@@ -407,7 +407,11 @@ fn a_flood_of_attaches_and_requests_starves_nobody() {
             });
             (None, Some(extra))
         });
-        outcome.assert_dropped("floods");
+        // Dropped by most, it has nothing left to keep its word with: who asked it meanwhile may drop it for that first.
+        let by = outcome.dropped_by();
+        let (floods, others): (Vec<_>, Vec<_>) =
+            by.iter().partition(|(_, why)| why.contains("floods this node"));
+        assert!(floods.len() >= 7 && others.iter().all(|(_, why)| why.contains("claims")), "{by:?}");
     }
 }
 
