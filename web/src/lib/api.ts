@@ -23,7 +23,7 @@ export function takeToken(): void {
   const found = /^#token=([A-Za-z0-9_-]{8,128})(.*)$/.exec(location.hash);
   const below = /^\/t\/([A-Za-z0-9_-]{8,128})\//.exec(location.pathname);
   if (found) {
-    history.replaceState(null, '', location.pathname + location.search + (found[2] || '#/'));
+    history.replaceState(null, '', location.pathname + location.search + (found[2] ?? ''));
   }
   const fresh = found?.[1] ?? below?.[1];
   try {

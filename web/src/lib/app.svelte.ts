@@ -34,7 +34,7 @@ class App {
     await this.#ask();
     const sessions = this.node?.sessions ?? [];
     const viewing = sessions.find((session) => session.role === 'viewer');
-    if (location.hash.length <= 2) {
+    if (location.hash.length <= 1) {
       if (this.node?.role === 'source' && this.node.can.desk) return this.go('#/desk');
       if (viewing) return this.go(`#/watch/${viewing.id}`);
     }
