@@ -38,6 +38,7 @@ export async function everywhere(browser, args, checks) {
 }
 
 async function judge(page, name, shots, checks) {
+  if (shots) await page.screenshot({ path: `${shots}/${name}.png` });
   // A string in evaluate is no script of the page: the content security policy stays as it is.
   await page.evaluate(AXE);
   const found = await page.evaluate(async () => {
@@ -49,5 +50,4 @@ async function judge(page, name, shots, checks) {
   checks.check(`${name}: axe finds nothing serious`, found.length === 0, found.join(' | '));
   checks.check(`${name}: nothing overflows`, overflow <= 0, overflow);
   checks.check(`${name}: nothing was complained about`, page.complaints.length === 0, page.complaints.slice(0, 3).join(' | '));
-  if (shots) await page.screenshot({ path: `${shots}/${name}.png` });
 }

@@ -1,8 +1,11 @@
 // The arithmetic of the buffer: how full, how much is wanted, how fast to play, how far behind the source. Pure functions and
 // one small piece of memory, so that they can be tested without a browser. Never touches the video element.
 
-/** Least and most that is wanted ahead of the picture, s. */
-export const WANTED_MIN = 0.5;
+/**
+ * Least and most that is wanted ahead of the picture, s. The least outlasts the loss of the neighbour that sends most: until
+ * others have been asked for what it would have sent, half a second and more goes by.
+ */
+export const WANTED_MIN = 0.75;
 export const WANTED_MAX = 4;
 /** What a stall adds to what is wanted, s, and how long without one takes a step back, ms. */
 const WANTED_STEP = 0.25;
@@ -52,7 +55,7 @@ export function percent(buffered: number, wanted: number): number {
 export function rate(buffered: number, wanted: number): number {
   const spare = buffered - wanted;
   if (spare > 0.1) return Math.min(RATE_MAX, 1 + 0.01 * Math.ceil(spare * 10));
-  if (spare < -wanted * 0.5) return RATE_MIN;
+  if (spare < -0.15) return RATE_MIN;
   return 1;
 }
 
@@ -121,7 +124,7 @@ export class Timeline {
   /** Whether `at` lies on the newest timeline: only there do the node's figures apply. */
   isNewest(at: number): boolean {
     const last = this.#pieces.at(-1);
-    return !last || at >= last.from - 0.001;
+    return !last || this.#pieces.length === 1 || at >= last.from - 0.001;
   }
   /** The newest offset. */
   get offset(): number {

@@ -11,7 +11,7 @@ export type Phase = 'opening' | 'filling' | 'playing' | 'ended' | 'gone' | 'fail
 
 const TICK_MS = 200;
 /** Playing begins when this share of what is wanted is there, or after a while with less. */
-const START_SHARE = 0.8;
+const START_SHARE = 0.6;
 const START_PATIENCE_MS = 700;
 /** The first fragments come from the last key frame on; after this the picture moves to the edge, ms. */
 const SETTLE_MS = 350;
@@ -182,7 +182,7 @@ export class Player {
 
   #maybeBegin(): void {
     const waited = performance.now() - this.#firstDataAt;
-    const share = waited > START_PATIENCE_MS ? 0.4 : START_SHARE;
+    const share = waited > START_PATIENCE_MS ? 0.3 : START_SHARE;
     if (this.#ahead() >= this.#wanted.seconds * share) this.#release();
   }
 

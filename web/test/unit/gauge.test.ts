@@ -24,10 +24,10 @@ describe('gauge', () => {
     expect([percent(0.25, 0.5), percent(2, 0.5), percent(0, 0.5), percent(1, 0), percent(Number.NaN, 1)]).toEqual([50, 100, 0, 0, 0]);
   });
   it('hurries and slows within what nobody hears', () => {
-    expect(rate(0.5, 0.5)).toBe(1);
-    expect(rate(0.8, 0.5)).toBeGreaterThan(1);
-    expect(rate(60, 0.5)).toBe(RATE_MAX);
-    expect(rate(0, 0.5)).toBe(RATE_MIN);
+    expect([rate(0.75, 0.75), rate(0.7, 0.75)]).toEqual([1, 1]);
+    expect(rate(1, 0.75)).toBeGreaterThan(1);
+    expect(rate(60, 0.75)).toBe(RATE_MAX);
+    expect(rate(0.3, 0.75)).toBe(RATE_MIN);
   });
   it('wants more after stalls and less after calm', () => {
     const wanted = new Wanted(0);
@@ -67,6 +67,11 @@ describe('Timeline', () => {
     expect(timeline.media(100.5)).toBeCloseTo(0.1);
     expect(timeline.media(100.3)).toBeCloseTo(100.3);
     expect([timeline.isNewest(100.3), timeline.isNewest(100.5)]).toEqual([false, true]);
+  });
+  it('reaches back to before it began: what the node kept lies on it, too', () => {
+    const timeline = new Timeline();
+    timeline.place(100, 100.2);
+    expect([timeline.isNewest(80), timeline.media(80)]).toEqual([true, 80]);
   });
   it('leaves small holes where they are', () => {
     const timeline = new Timeline();
