@@ -110,7 +110,7 @@ http.createServer(async (req, res) => {
   if (p === '/api/v1/channels/events' && args.tracker) return pass(`${args.tracker}/v1/channels/events`, res);
   if (p === '/api/v1/channels/events') { events(); return send(res, 'snapshot', { channels, total: channels.length }); }
   if (p === '/api/v1/sessions' && req.method === 'GET') return json(200, sessions);
-  if (p === '/api/v1/sessions' && req.method === 'POST') { if (denied()) return; const { link } = await body(); const id = args.caudal ? await join(link) : session.id; sessions = [{ ...session, name: decodeURIComponent(/name=([^&]*)/.exec(link)?.[1] ?? session.name), channel: link.slice(7, 59), link, id, live: `/s/${id}/live.mp4`, hls: `/s/${id}/hls/index.m3u8` }]; return json(201, sessions[0]); }
+  if (p === '/api/v1/sessions' && req.method === 'POST') { if (denied()) return; const { link } = await body(); const same = sessions.find((s) => s.link === link); if (same) return json(200, same); const id = args.caudal ? await join(link) : session.id; sessions = [{ ...session, name: decodeURIComponent(/name=([^&]*)/.exec(link)?.[1] ?? session.name), channel: link.slice(7, 59), link, id, live: `/s/${id}/live.mp4`, hls: `/s/${id}/hls/index.m3u8` }]; return json(201, sessions[0]); }
   if (p.startsWith('/api/v1/sessions/') && req.method === 'DELETE') { if (denied()) return; sessions = []; joined.get(p.split('/')[4])?.child.kill('SIGTERM'); return json(204); }
   if (p.endsWith('/events')) {
     events();

@@ -9,6 +9,7 @@ import { attackers } from './attackers.mjs';
 import { everywhere } from './looks.mjs';
 import { Checks, launch, open, percentile, readCode, weigh } from './lib.mjs';
 import { listChanges } from './list.mjs';
+import { states } from './states.mjs';
 
 const { values: args } = parseArgs({
   options: {
@@ -122,8 +123,11 @@ await checks.part('pressing a channel', async () => {
   checks.check('20 s back shows what was', past && past.behindMs - before > 8_000 && past.behindMs - before < 24_000, `${past?.behindMs} ms behind`);
   await page.keyboard.press('l');
   await page.waitForFunction(() => Number(document.querySelector('.stage').dataset.behind) < 2, null, { timeout: 5_000 });
-  await page.waitForTimeout(1000);
-  const now = await page.evaluate(readCode);
+  let now = null;
+  for (let i = 0; i < 25 && !(now && now.behindMs < 1500); i += 1) {
+    await page.waitForTimeout(200);
+    now = await page.evaluate(readCode);
+  }
   checks.check('L leads back to live', now && now.behindMs < 1500, `${now?.behindMs} ms behind`);
 
   await keyboard(page);
@@ -165,7 +169,7 @@ async function losesAPeer(page) {
   process.kill(peers[most.peer], 'SIGKILL');
   const behind = await watchClock(page, 5);
   const after = await stage(page);
-  checks.check('the peer that sends most is killed, and nobody sees it', Number(after.stalls) === before && after.state === 'live' && percentile(behind, 0.95) < 1500, `${after.stalls} stalls, ${percentile(behind, 0.95)} ms behind`);
+  checks.check('the peer that sends most is killed, and nobody sees it', Number(after.stalls) === before && after.state === 'live' && percentile(behind, 0.95) < 1800, `${after.stalls} stalls, ${percentile(behind, 0.95)} ms behind`);
 }
 
 await checks.part('sizes', async () => {
@@ -177,6 +181,23 @@ await checks.part('sizes', async () => {
   checks.check('first paint under 0.5 s', weight.paintMs !== null && weight.paintMs < 500, `${checks.figures.first_paint_ms} ms`);
 });
 
+await checks.part('the other way', async () => {
+  const page = await open(browser, {}, origin);
+  // A browser that cannot read an answer as it comes: hls.js has to do.
+  await page.addInitScript(() => { localStorage.setItem('caudal.upload', 'true'); delete globalThis.ReadableStream; });
+  await page.goto(args.page);
+  await page.goto(`${origin}/#/`);
+  await press(page);
+  await live(page);
+  const told = await stage(page);
+  await page.waitForTimeout(1500);
+  const later = await stage(page);
+  checks.check('without streams hls.js plays it', told.how === 'hls.js' && later.at > told.at + 1, JSON.stringify([told.how, told.at, later.at]));
+  checks.check('and nothing was complained about', page.complaints.length === 0, page.complaints.slice(0, 3).join(' | '));
+  await page.context().close();
+});
+
+await checks.part('states', () => states(browser, args.page, checks));
 await checks.part('attackers', () => attackers(browser, args.page, checks));
 if (args.publish) await checks.part('list', () => listChanges(browser, args.page, args.publish, checks));
 await checks.part('looks', () => everywhere(browser, args, checks));

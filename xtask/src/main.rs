@@ -5,6 +5,7 @@
 //! | [`sh`] | running commands with progress in plain words |
 //! | [`system`] | what a job needs from the system, and installing it where that is allowed |
 //! | [`workspace`] | where the workspace is, and what `cargo metadata` says about it |
+//! | [`web`] | the page: built before the binary that carries it |
 //! | [`demo`], [`mod@test`], [`check`], [`mod@bench`] | one command each |
 //!
 //! Nothing here is part of the product: it builds, runs and measures the `caudal` binary from the outside.
@@ -17,6 +18,7 @@ mod demo;
 mod sh;
 mod system;
 mod test;
+mod web;
 mod workspace;
 
 use clap::{Parser, Subcommand};

@@ -5,6 +5,8 @@ import type { Peer, Report, Session, SessionState } from './types';
 /** How far the charts reach back, ms, and the most points they have. */
 export const WINDOW_MS = 120_000;
 const POINTS_MAX = 150;
+/** A node that says nothing for so long does not answer, ms. */
+const PATIENCE_MS = 2500;
 
 export interface Point {
   at: number;
@@ -27,6 +29,7 @@ export class Follow {
   stalls = $state.raw<Point[]>([]);
   #before: { at: number; report: Report } | null = null;
   #stop: () => void;
+  #silence: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
     session: Session,
@@ -40,12 +43,22 @@ export class Follow {
         report: (data) => this.#take(data as Report),
         state: (data) => this.#tell(data as { state?: SessionState; reason?: string | null }),
       },
-      (up) => (this.up = up),
+      (up) => this.#heard(up),
     );
   }
 
   close(): void {
+    clearTimeout(this.#silence);
     this.#stop();
+  }
+
+  /** One broken connection is no news: the next one is there in half a second. */
+  #heard(up: boolean): void {
+    if (up) {
+      clearTimeout(this.#silence);
+      this.#silence = undefined;
+      this.up = true;
+    } else this.#silence ??= setTimeout(() => (this.up = false), PATIENCE_MS);
   }
 
   #tell(told: { state?: SessionState; reason?: string | null }): void {

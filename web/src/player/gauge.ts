@@ -54,7 +54,7 @@ export function percent(buffered: number, wanted: number): number {
 /** Playback rate that brings `buffered` (its low-water mark) gently to `wanted`. */
 export function rate(buffered: number, wanted: number): number {
   const spare = buffered - wanted;
-  if (spare > 0.1) return Math.min(RATE_MAX, 1 + 0.01 * Math.ceil(spare * 10));
+  if (spare > 0.05) return Math.min(RATE_MAX, 1 + 0.01 * Math.ceil(spare * 20));
   if (spare < -0.15) return RATE_MIN;
   return 1;
 }
@@ -96,6 +96,17 @@ export class LowWater {
   }
   clear(): void {
     this.#readings = [];
+  }
+}
+
+/** The highest of the last readings: what was filled when the last part had come, which is what a person should read. */
+export class HighWater {
+  #readings: { at: number; value: number }[] = [];
+  constructor(private readonly windowMs = 450) {}
+  add(at: number, value: number): number {
+    this.#readings.push({ at, value });
+    this.#readings = this.#readings.filter((reading) => at - reading.at <= this.windowMs);
+    return Math.max(...this.#readings.map((reading) => reading.value));
   }
 }
 

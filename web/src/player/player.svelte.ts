@@ -3,7 +3,7 @@
 import { settings } from '../lib/settings';
 import type { NodeGauge } from '../lib/types';
 import { playHls, type Fallback } from './fallback';
-import { ahead, beyondHole, delay, JUMP_AFTER, LowWater, percent, rate, Wanted } from './gauge';
+import { ahead, beyondHole, delay, HighWater, JUMP_AFTER, LowWater, percent, rate, Wanted } from './gauge';
 import { Broken, MseStream, Unsupported } from './mse';
 
 /** `opening`: nothing has come; `filling`: it comes, but not enough; `gone`: the node does not answer; `failed`: no way to play. */
@@ -15,7 +15,7 @@ const START_SHARE = 0.6;
 const START_PATIENCE_MS = 700;
 /** The first fragments come from the last key frame on; after this the picture moves to the edge, ms. */
 const SETTLE_MS = 350;
-const SETTLE_SPARE = 0.35;
+const SETTLE_SPARE = 0.25;
 /** Closer to the edge than this counts as live, s. */
 const LIVE_WITHIN = 2.5;
 /** Pauses before the node is asked again, ms. */
@@ -54,6 +54,7 @@ export class Player {
   #fallback: Fallback | null = null;
   #wanted = new Wanted(performance.now());
   #low = new LowWater();
+  #high = new HighWater();
   #holding = true;
   #firstDataAt = 0;
   #settled = false;
@@ -247,7 +248,7 @@ export class Player {
       this.to = ranges.end(ranges.length - 1);
     }
     const filled = this.#ahead();
-    this.buffered = Math.round(filled * 10) / 10;
+    this.buffered = this.#high.add(now, filled);
     if (this.#stream) this.#steer(video, now, filled);
     this.behind = this.#delay(video, now);
     if (this.phase === 'filling' && !video.paused && filled > 0.3 && video.readyState >= 3) this.phase = 'playing';

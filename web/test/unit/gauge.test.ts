@@ -1,6 +1,6 @@
 // The gauge's arithmetic: what is ahead, what is wanted, how fast to play, how far behind.
 import { describe, expect, it } from 'vitest';
-import { ahead, beyondHole, delay, LowWater, percent, rate, RATE_MAX, RATE_MIN, Timeline, Wanted, WANTED_MAX, WANTED_MIN } from '../../src/player/gauge';
+import { ahead, beyondHole, delay, HighWater, LowWater, percent, rate, RATE_MAX, RATE_MIN, Timeline, Wanted, WANTED_MAX, WANTED_MIN } from '../../src/player/gauge';
 
 const ranges = (...list: [number, number][]) => ({ length: list.length, start: (i: number) => list[i]![0], end: (i: number) => list[i]![1] });
 
@@ -24,7 +24,7 @@ describe('gauge', () => {
     expect([percent(0.25, 0.5), percent(2, 0.5), percent(0, 0.5), percent(1, 0), percent(Number.NaN, 1)]).toEqual([50, 100, 0, 0, 0]);
   });
   it('hurries and slows within what nobody hears', () => {
-    expect([rate(0.75, 0.75), rate(0.7, 0.75)]).toEqual([1, 1]);
+    expect([rate(0.75, 0.75), rate(0.65, 0.75)]).toEqual([1, 1]);
     expect(rate(1, 0.75)).toBeGreaterThan(1);
     expect(rate(60, 0.75)).toBe(RATE_MAX);
     expect(rate(0.3, 0.75)).toBe(RATE_MIN);
@@ -41,6 +41,8 @@ describe('gauge', () => {
   it('judges by the lowest of the last readings', () => {
     const low = new LowWater(1000);
     expect([low.add(0, 0.9), low.add(500, 0.5), low.add(1000, 0.8), low.add(1600, 0.8)]).toEqual([0.9, 0.5, 0.5, 0.8]);
+    const high = new HighWater(400);
+    expect([high.add(0, 0.7), high.add(200, 0.5), high.add(400, 0.6), high.add(601, 0.4)]).toEqual([0.7, 0.7, 0.7, 0.6]);
   });
 });
 
