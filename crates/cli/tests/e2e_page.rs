@@ -1,6 +1,6 @@
 //! The page as people use it: a real swarm here, a real Chromium in `web/test/page.mjs`, which does the looking and judging.
 //!
-//! `CAUDAL_PAGE_TRIES`, `CAUDAL_PAGE_SECONDS` and `CAUDAL_PAGE_SHOTS` (a folder) make it the long run whose figures stand in
+//! `CAUDAL_PAGE_TRIES`, `CAUDAL_PAGE_SECONDS`, `CAUDAL_PAGE_CARD` (a size) and `CAUDAL_PAGE_SHOTS` (a folder) make it the long run whose figures stand in
 //! `docs/benchmarks.md`, and take the pictures of the README. With `CAUDAL_PAGE_MOCK` set, `web/dev/mock.mjs` stands before
 //! the processes: for working on the page alone.
 
@@ -63,7 +63,7 @@ fn publish(home: &Folder, tracker: &Caudal, name: &str, size: &str, rate: &str) 
 fn the_page_shows_the_channel_within_a_second_and_keeps_its_promises() {
     let home = Folder::new();
     let tracker = tracker(&home);
-    let source = publish(&home, &tracker, "Card", "1280x720", "2M");
+    let source = publish(&home, &tracker, "Card", &setting("CAUDAL_PAGE_CARD", "640x360"), "1M");
     let viewers: Vec<_> = (0..RESIDENTS).map(|_| Caudal::start(&home, &["watch", &link(&source)])).collect();
     viewers.iter().for_each(wait_until_playing);
     let peers: serde_json::Map<_, _> = viewers
