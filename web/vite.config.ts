@@ -14,6 +14,6 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     reportCompressedSize: true,
   },
-  server: { proxy: { '/api': node, '/v1': node, '/s': node, '/hls': node, '/live.mp4': node } },
+  server: { proxy: { '/api': node, '/v1': node, '^/s/': node, '/hls': node, '/live.mp4': node } },
   test: { include: ['test/unit/**/*.test.ts'], environment: 'node' },
 });

@@ -26,7 +26,7 @@ class App {
   session = $state<Session | null>(null);
   opening = $state<Opening | null>(null);
   /** Waits for the answer to the question about uploading. */
-  asking = $state<{ link: string; name: string } | null>(null);
+  asking = $state<{ link: string; name: string; again?: boolean } | null>(null);
   upload = $state(settings.upload());
 
   async begin(): Promise<void> {
@@ -94,14 +94,25 @@ class App {
     const asked = this.asking;
     this.asking = null;
     if (upload === null) return;
+    const changed = upload !== this.upload;
     this.upload = upload;
     settings.setUpload(upload);
-    if (asked) void this.#watch(asked.link, asked.name, upload);
+    if (asked?.again) {
+      if (changed) void this.#rejoin(asked.link, asked.name, upload);
+    } else if (asked) void this.#watch(asked.link, asked.name, upload);
   }
 
-  forgetUpload(): void {
-    this.upload = null;
-    settings.setUpload(null);
+  /** Asks again, while a channel is being watched. */
+  reconsider(): void {
+    if (this.session) this.asking = { link: this.session.link, name: this.session.name, again: true };
+  }
+
+  /** A session keeps what it began with: it is left, and joined anew. */
+  async #rejoin(link: string, name: string, upload: boolean): Promise<void> {
+    const old = this.session;
+    this.session = null;
+    if (old) await api.leave(old.id).catch(() => {});
+    await this.#watch(link, name, upload);
   }
 
   async #watch(link: string, name: string, upload: boolean): Promise<void> {

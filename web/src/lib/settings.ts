@@ -44,7 +44,7 @@ export const settings = {
   setMuted: (value: boolean) => write('muted', value),
   /** Whether to upload to others; `null` while nobody has answered. */
   upload: (): boolean | null => read('upload', null),
-  setUpload: (value: boolean | null) => write('upload', value),
+  setUpload: (value: boolean) => write('upload', value),
   recent: (): Recent[] => {
     const list = read<unknown>('recent', []);
     if (!Array.isArray(list)) return [];
