@@ -103,7 +103,8 @@ export class Directory {
       language: /^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$/.test(descriptor.language ?? '') ? descriptor.language!.slice(0, 16) : '',
       viewers: count(entry.viewers),
       sinceMs,
-      health: health(entry, sinceMs, Date.now()),
+      // A descriptor is issued anew when the picture changes: that is no beginning.
+      health: health(entry, entry.since_unix_ms ?? null, Date.now()),
       link: linkOf(entry, this.#trackers),
       gone: false,
     };

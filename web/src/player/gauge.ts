@@ -5,7 +5,7 @@
  * Least and most that is wanted ahead of the picture, s. The least outlasts the loss of the neighbour that sends most: until
  * others have been asked for what it would have sent, half a second and more goes by.
  */
-export const WANTED_MIN = 0.75;
+export const WANTED_MIN = 0.7;
 export const WANTED_MAX = 4;
 /** What a stall adds to what is wanted, s, and how long without one takes a step back, ms. */
 const WANTED_STEP = 0.25;

@@ -24,10 +24,10 @@ describe('gauge', () => {
     expect([percent(0.25, 0.5), percent(2, 0.5), percent(0, 0.5), percent(1, 0), percent(Number.NaN, 1)]).toEqual([50, 100, 0, 0, 0]);
   });
   it('hurries and slows within what nobody hears', () => {
-    expect([rate(0.75, 0.75), rate(0.65, 0.75)]).toEqual([1, 1]);
-    expect(rate(1, 0.75)).toBeGreaterThan(1);
-    expect(rate(60, 0.75)).toBe(RATE_MAX);
-    expect(rate(0.3, 0.75)).toBe(RATE_MIN);
+    expect([rate(0.7, 0.7), rate(0.65, 0.7)]).toEqual([1, 1]);
+    expect(rate(1, 0.7)).toBeGreaterThan(1);
+    expect(rate(60, 0.7)).toBe(RATE_MAX);
+    expect(rate(0.3, 0.7)).toBe(RATE_MIN);
   });
   it('wants more after stalls and less after calm', () => {
     const wanted = new Wanted(0);
