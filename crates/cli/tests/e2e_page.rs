@@ -1,8 +1,8 @@
 //! The page as people use it: a real swarm here, a real Chromium in `web/test/page.mjs`, which does the looking and judging.
 //!
-//! `CAUDAL_PAGE_TRIES`, `CAUDAL_PAGE_SECONDS`, `CAUDAL_PAGE_CARD` (a size) and `CAUDAL_PAGE_SHOTS` (a folder) make it the long run whose figures stand in
-//! `docs/benchmarks.md`, and take the pictures of the README. With `CAUDAL_PAGE_MOCK` set, `web/dev/mock.mjs` stands before
-//! the processes: for working on the page alone.
+//! `CAUDAL_PAGE_TRIES`, `CAUDAL_PAGE_SECONDS`, `CAUDAL_PAGE_CARD` (a size) and `CAUDAL_PAGE_SHOTS` (a folder) make it the
+//! long run whose figures stand in `docs/benchmarks.md`, and take the pictures of the README. With
+//! `CAUDAL_PAGE_MOCK` set, `web/dev/mock.mjs` stands before the processes: for working on the page alone.
 
 mod common;
 

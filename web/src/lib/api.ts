@@ -60,7 +60,7 @@ async function request<T>(method: string, path: string, body?: unknown): Promise
       method,
       headers,
       body: body === undefined ? undefined : JSON.stringify(body),
-      signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
+      signal: AbortSignal.timeout?.(REQUEST_TIMEOUT_MS),
       cache: 'no-store',
     });
   } catch {

@@ -144,7 +144,9 @@ export class MseStream {
       const first = usable[0]?.start;
       if (first != null && first + offset <= target) break;
     }
-    this.keep = Math.max(this.keep, (this.timeline.end ?? 0) - target + TRIM_SLACK);
+    const reaches = found[0]?.start;
+    if (reaches == null) return;
+    this.keep = Math.max(this.keep, (this.timeline.end ?? 0) - reaches - offset + TRIM_SLACK);
     this.#earlier = found;
   }
 
