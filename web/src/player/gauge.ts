@@ -78,6 +78,10 @@ export class Wanted {
     this.seconds = Math.min(WANTED_MAX, this.seconds + WANTED_STEP);
     this.#since = now;
   }
+  /** It was the source that had stopped. */
+  forgive(): void {
+    this.seconds = Math.max(WANTED_MIN, this.seconds - WANTED_STEP);
+  }
   tick(now: number): void {
     if (now - this.#since < CALM_MS || this.seconds <= WANTED_MIN) return;
     this.seconds = Math.max(WANTED_MIN, this.seconds - WANTED_STEP);

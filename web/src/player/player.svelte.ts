@@ -20,6 +20,8 @@ const SETTLE_SPARE = 0.25;
 const LIVE_WITHIN = 2.5;
 /** Pauses before the node is asked again, ms. */
 const RETRY_MS = [300, 600, 1200, 2500, 5000];
+/** A stall is taken back when the source turns out to have stopped within this, ms. */
+const BLAME_MS = 8000;
 /** Seconds kept for going back. */
 const KEEP_S = 60;
 
@@ -66,6 +68,7 @@ export class Player {
   #gauge: NodeGauge | null = null;
   #gaugeAt = 0;
   #silent = false;
+  #blamed: number | null = null;
   #urls = { live: '', hls: '' };
   #off = new AbortController();
   #wantedAt: number | null = null;
@@ -227,6 +230,7 @@ export class Player {
     if (this.#playingSince > 0 && long && !this.#silent) {
       this.stalls += 1;
       this.#wanted.stalled(performance.now());
+      this.#blamed = performance.now();
     }
     if (this.#stream) {
       this.#holding = true;
@@ -304,6 +308,12 @@ export class Player {
   /** What the node says about its newest part. */
   tell(gauge: NodeGauge | null | undefined, silent: boolean): void {
     this.#silent = silent;
+    // The buffer runs out before the node knows that the source has stopped: then it was no stall.
+    if (silent && this.#blamed !== null && performance.now() - this.#blamed < BLAME_MS) {
+      this.stalls -= 1;
+      this.#wanted.forgive();
+      this.#blamed = null;
+    }
     if (!gauge) return;
     this.#gauge = gauge;
     this.#gaugeAt = performance.now();
