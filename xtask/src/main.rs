@@ -36,6 +36,8 @@ struct Cli {
 enum Task {
     /// Build `caudal` in release and run `caudal demo`: a tracker, a source with the test card, and viewers.
     Demo(demo::Args),
+    /// Build the page into `web/dist`, from where the next build of `caudal` takes it.
+    Web,
     /// Run the tests: documentation examples first, then everything else.
     Test(test::Args),
     /// Check what no test sees: format, lints, documentation, `proto` without `std`, licences, file lengths.
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
         Task::Demo(args) => demo::run(args),
+        Task::Web => web::build_or_fail().map(|()| true),
         Task::Test(args) => test::run(args),
         Task::Check(args) => check::run(args),
         Task::Bench(bench) => bench::run(bench),
