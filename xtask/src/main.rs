@@ -5,6 +5,7 @@
 //! | [`sh`] | running commands with progress in plain words |
 //! | [`system`] | what a job needs from the system, and installing it where that is allowed |
 //! | [`workspace`] | where the workspace is, and what `cargo metadata` says about it |
+//! | [`web`] | the page: built before the binary that carries it |
 //! | [`demo`], [`mod@test`], [`check`], [`mod@bench`] | one command each |
 //!
 //! Nothing here is part of the product: it builds, runs and measures the `caudal` binary from the outside.
@@ -17,6 +18,7 @@ mod demo;
 mod sh;
 mod system;
 mod test;
+mod web;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -34,6 +36,8 @@ struct Cli {
 enum Task {
     /// Build `caudal` in release and run `caudal demo`: a tracker, a source with the test card, and viewers.
     Demo(demo::Args),
+    /// Build the page into `web/dist`, from where the next build of `caudal` takes it.
+    Web,
     /// Run the tests: documentation examples first, then everything else.
     Test(test::Args),
     /// Check what no test sees: format, lints, documentation, `proto` without `std`, licences, file lengths.
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
         Task::Demo(args) => demo::run(args),
+        Task::Web => web::build_or_fail().map(|()| true),
         Task::Test(args) => test::run(args),
         Task::Check(args) => check::run(args),
         Task::Bench(bench) => bench::run(bench),

@@ -20,6 +20,12 @@ const fn need(program: &'static str, package: &'static str, why: &'static str) -
 /// Compiling `caudal`: the test card's H.264 encoder is C++.
 pub(crate) const TO_BUILD: &[Need] = &[need("g++", "g++", "the test card's encoder is C++")];
 
+/// Building the page.
+pub(crate) const TO_BUILD_PAGE: &[Need] = &[
+    need("node", "nodejs", "the page is built with it"),
+    need("npm", "npm", "it fetches what the page is built with"),
+];
+
 /// The tests: real encoders and players, and namespaces.
 pub(crate) const TO_TEST: &[Need] = &[
     need("g++", "g++", "the test card's encoder is C++"),
@@ -28,6 +34,7 @@ pub(crate) const TO_TEST: &[Need] = &[
     need("ip", "iproute2", "tests put peers into network namespaces"),
     need("nft", "nftables", "tests count and drop packets"),
     need("tcpdump", "tcpdump", "tests look at what is on the wire"),
+    need("chromium", "chromium", "tests use the page as people do"),
 ];
 
 /// `bench relay`: namespaces, shaping, and a guard on packet sizes.
@@ -133,7 +140,7 @@ mod tests {
     #[test]
     fn each_missing_package_is_named_once_and_nothing_else() {
         let present = |program: &str| matches!(program, "g++" | "ip" | "nft");
-        assert_eq!(missing(TO_TEST, present), ["ffmpeg", "tcpdump"]);
+        assert_eq!(missing(TO_TEST, present), ["ffmpeg", "tcpdump", "chromium"]);
         assert_eq!(missing(TO_TEST, |_| true), [""; 0]);
         assert_eq!(missing(TO_BUILD, |_| false), ["g++"]);
     }

@@ -3,7 +3,7 @@
 //! End-to-end tests run the real binary and load the machine: their files are called `tests/e2e_*.rs`, they run one at a
 //! time, and `--quick` leaves them out.
 
-use crate::{sh, system, workspace};
+use crate::{sh, system, web, workspace};
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -24,12 +24,14 @@ pub(crate) struct Args {
 /// Runs the tests; true when all passed.
 pub(crate) fn run(args: &Args) -> Result<bool> {
     system::ensure(system::TO_TEST)?;
+    web::build_or_fail()?;
     let mut build = cargo();
     build.args(["build", "--workspace", "--all-features", "--bins"]);
     sh::must("building the binaries that the tests run (minutes the first time)", &mut build)?;
 
     let mut ok = true;
     if args.filter.is_none() {
+        ok &= web::test()?;
         let mut doc = cargo();
         doc.args(["test", "--quiet", "--workspace", "--all-features", "--doc", "--no-fail-fast"]);
         ok &= sh::step("testing the examples in the documentation", &mut doc)?;

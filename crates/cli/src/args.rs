@@ -118,9 +118,12 @@ pub(crate) struct PublishArgs {
     /// UDP address to listen on (once for IPv4, once for IPv6).
     #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     pub(crate) bind: Vec<SocketAddr>,
-    /// TCP address for preview, stats and metrics.
+    /// TCP address for the desk, preview, stats and metrics.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR", value_parser = parse_listen)]
     pub(crate) listen: SocketAddr,
+    /// Open the desk in the browser.
+    #[arg(long)]
+    pub(crate) open: bool,
     /// A relay for peers that cannot be reached directly.
     #[arg(long, value_name = "URL")]
     pub(crate) relay: Option<String>,
@@ -147,23 +150,30 @@ pub(crate) struct PublishArgs {
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  caudal watch 'caudal:…?tracker=…' --player mpv\n  \
                         caudal watch LINK --listen 127.0.0.1:8080     then open http://127.0.0.1:8080/hls/index.m3u8 in any player\n  \
+                        caudal watch --tracker https://tracker.example --open     a page with all its channels\n  \
                         caudal watch LINK --output recording.mp4 --duration 1h\n  \
                         caudal watch LINK --output - | ffplay -")]
 pub(crate) struct WatchArgs {
-    /// The channel link.
-    #[arg(value_name = "LINK")]
-    pub(crate) link: String,
-    /// TCP address for players, stats and metrics.
+    /// The channel link; without it the page lists the channels of --tracker.
+    #[arg(value_name = "LINK", required_unless_present = "tracker")]
+    pub(crate) link: Option<String>,
+    /// Tracker whose channels the page lists (up to 4 times).
+    #[arg(long, value_name = "URL")]
+    pub(crate) tracker: Vec<String>,
+    /// Open the page in the browser.
+    #[arg(long)]
+    pub(crate) open: bool,
+    /// TCP address for the page, players, stats and metrics. Where others can connect, every address has a token in it.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR", value_parser = parse_listen)]
     pub(crate) listen: SocketAddr,
     /// UDP address to listen on (once for IPv4, once for IPv6).
     #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     pub(crate) bind: Vec<SocketAddr>,
     /// Open this player (mpv, vlc, ffplay, or a command that takes a URL).
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", requires = "link")]
     pub(crate) player: Option<String>,
     /// Record fragmented MP4 to a file (replaced when it exists), or - for standard output.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "link")]
     pub(crate) output: Option<PathBuf>,
     /// Watch without sending to others.
     #[arg(long)]

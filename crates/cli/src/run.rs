@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use caudal_tracker::page::Page;
 use caudal_tracker::url::{AllowedUrl, TrackerUrl, UrlOrigin};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -10,6 +11,13 @@ use tokio::sync::{oneshot, watch};
 
 /// The build's commit.
 pub(crate) const COMMIT: &str = env!("CAUDAL_COMMIT");
+
+/// The page, where the build had it.
+pub(crate) const PAGE: Page = Page {
+    files: include!(concat!(env!("OUT_DIR"), "/page.rs")),
+    version: env!("CARGO_PKG_VERSION"),
+    commit: COMMIT,
+};
 
 /// What follows it is a secret.
 const STREAM_KEY_FLAG: &str = "--stream-key";
@@ -128,6 +136,20 @@ pub(crate) fn until_stopped(duration: Option<Duration>) -> Result<watch::Receive
     Ok(stopped)
 }
 
+/// Becomes true with `stop`, or by the sender that is given: there are more reasons to end than those that a person has.
+pub(crate) fn until_ended(
+    mut stop: watch::Receiver<bool>,
+    at_once: bool,
+) -> (watch::Sender<bool>, watch::Receiver<bool>) {
+    let (end, ended) = watch::channel(at_once);
+    let tell = end.clone();
+    tokio::spawn(async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+        tell.send_replace(true);
+    });
+    (end, ended)
+}
+
 /// One line of JSON on standard output.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let mut line = serde_json::to_vec(value)?;
@@ -158,9 +180,24 @@ pub(crate) use say;
 pub(crate) fn warn_of_strangers(listen: SocketAddr) {
     if !listen.ip().is_loopback() {
         eprintln!(
-            "--listen {listen}: whoever reaches this address can watch and read the stats. 127.0.0.1 keeps them to this \
-             computer."
+            "--listen {listen}: others on the network can connect. Who has an address with the token in it can watch, and \
+             change what this node does: give it only to whom you trust. 127.0.0.1 keeps everybody else out."
         );
+    }
+}
+
+/// Opens an address in the desktop's browser; says so where that cannot be done.
+pub(crate) fn open_browser(url: &str) {
+    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    let null = std::process::Stdio::null;
+    let spawned =
+        std::process::Command::new(program).arg(url).stdin(null()).stdout(null()).stderr(null()).spawn();
+    match spawned {
+        // It hands the address on and ends; nobody has to wait for it.
+        Ok(mut child) => drop(std::thread::spawn(move || child.wait())),
+        Err(error) => {
+            eprintln!("caudal: --open: cannot start {program} ({error}); open the address above yourself")
+        }
     }
 }
 

@@ -9,7 +9,9 @@
 //! | [`source`] | publishing: inputs, cutting, signing, live notes |
 //! | [`viewer`] | watching: joining, putting parts together, deciding when to step over a hole |
 //! | [`live`] | the window of parts that players and recorders read |
-//! | [`http`] | what a player, a page and Prometheus see: HLS, the streaming response, stats, metrics |
+//! | [`http`] | what a player, a page and Prometheus see: HLS, the streaming response, sessions, events, stats, metrics |
+//! | [`sessions`], [`desk`] | the channels that a page watches on this node, and a broadcaster's side of it |
+//! | [`directory`] | the lists of several trackers, as one |
 //! | [`record`] | parts into a file or a pipe |
 //! | [`tracking`] | telling trackers of this node and hearing of others |
 //! | [`meter`], [`report`], [`metrics`] | what is measured, and the words it is reported in |
@@ -17,14 +19,18 @@
 //! It takes no delivery decision (those are `proto`'s) and reads no container format (that is `media`'s).
 
 pub mod clock;
+pub mod desk;
+pub mod directory;
 pub mod error;
 pub mod http;
 pub mod live;
 pub mod meter;
 pub mod metrics;
 pub mod network;
+mod rates;
 pub mod record;
 pub mod report;
+pub mod sessions;
 pub mod source;
 pub mod tracking;
 pub mod viewer;

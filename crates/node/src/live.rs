@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use caudal_media::fmp4::fragment_start_us;
 use caudal_media::hls::{Playlist, PlaylistConfig};
 use caudal_media::part::Part;
 use tokio::sync::watch;
@@ -32,7 +33,17 @@ struct Window {
     bytes: usize,
     duration_us: u64,
     retention_us: u64,
+    newest: Option<Newest>,
     ended: bool,
+}
+
+/// Where the newest part ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Newest {
+    /// By the source's clock, µs since the Unix epoch.
+    pub unix_us: u64,
+    /// On the media timeline (decode times), µs; unknown when the part does not say.
+    pub media_us: Option<u64>,
 }
 
 /// A reader's place.
@@ -64,6 +75,7 @@ impl Live {
                 bytes: 0,
                 duration_us: 0,
                 retention_us: retention.as_micros() as u64,
+                newest: None,
                 ended: false,
             }),
             version: watch::Sender::new(0),
@@ -81,6 +93,12 @@ impl Live {
             tracing::debug!("part {} is not for players: {error}", part.number);
             return;
         }
+        let begins = window.playlist.tracks().and_then(|t| fragment_start_us(&part.media, t).ok().flatten());
+        let duration_us = u64::from(part.duration_us);
+        window.newest = Some(Newest {
+            unix_us: part.capture_unix_us + duration_us,
+            media_us: begins.map(|begins| begins + duration_us),
+        });
         window.bytes += part.media.len();
         window.duration_us += u64::from(part.duration_us);
         window.parts.push_back(Arc::new(part));
@@ -104,6 +122,11 @@ impl Live {
         window.ended = true;
         drop(window);
         self.version.send_modify(|version| *version += 1);
+    }
+
+    /// Where the newest part ends; none before the first.
+    pub fn newest(&self) -> Option<Newest> {
+        self.lock().newest
     }
 
     /// Looks at the playlist.

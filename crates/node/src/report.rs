@@ -52,6 +52,33 @@ pub struct PeerReport {
     pub parent_in: u32,
     /// Substreams that this node sends to it.
     pub child_in: u32,
+    /// Useful payload received from it over the last second or so.
+    pub rate_in_bps: u64,
+    /// Payload sent to it over the last second or so.
+    pub rate_out_bps: u64,
+    /// Which substreams it sends to this node.
+    pub substreams_in: Vec<u8>,
+    /// Which substreams this node sends to it.
+    pub substreams_out: Vec<u8>,
+}
+
+/// What a page's gauge needs, beside a report.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Gauge {
+    /// How far the end of the newest part that players can have is behind the source's clock; absent before the first.
+    pub edge_behind_ms: Option<u64>,
+    /// Media ready beyond what a player 1.5 s behind would have played.
+    pub buffer_ms: i64,
+    /// Measured stream rate.
+    pub rate_bps: u64,
+    /// Useful payload received over the last second or so.
+    pub rate_in_bps: u64,
+    /// Payload sent over the last second or so.
+    pub rate_out_bps: u64,
+    /// The source's clock at the end of the newest part, since the Unix epoch.
+    pub last_part_unix_ms: Option<u64>,
+    /// The end of the newest part on the media timeline (decode times of the stream).
+    pub last_part_media_ms: Option<u64>,
 }
 
 /// Something that must hold, and whether it did.
@@ -80,8 +107,11 @@ pub struct ViewerReport {
     pub channel: String,
     /// This node's id.
     pub peer: String,
-    /// *joining*, *live*, *waiting* (the source is silent), *ended*, *taken down*.
+    /// *joining*, *live*, *waiting* (the source is silent), *ended*, *taken down*, *unreachable*.
     pub state: &'static str,
+    /// Why it is *unreachable* or was *taken down*.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Since the process started.
     pub duration_ms: u64,
     /// Measured stream rate.

@@ -208,6 +208,7 @@ impl Task {
         let mut events = self.client.channel_events(&self.config.channel).await.ok();
         let interval = if self.config.source.is_some() { interval.min(NOTE_PERIOD) } else { interval };
         let mut report_at = Instant::now() + interval;
+        let mut descriptor = self.config.source.as_ref().map(|source| source.descriptor.clone());
         let mut find_after = Instant::now();
         loop {
             tokio::select! {
@@ -224,6 +225,7 @@ impl Task {
                         }
                     }
                 }
+                () = changed(&mut descriptor) => report_at = Instant::now(),
                 () = sleep_until(report_at) => {
                     match self.report().await {
                         Ok(view) => self.take(view).await,
@@ -292,4 +294,13 @@ async fn next(events: &mut Option<Events<ChannelEvent>>) -> Result<Option<Channe
         Some(events) => events.next().await,
         None => std::future::pending().await,
     }
+}
+
+async fn changed(descriptor: &mut Option<watch::Receiver<SignedDescriptor>>) {
+    if let Some(descriptor) = descriptor
+        && descriptor.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }

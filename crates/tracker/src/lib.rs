@@ -6,6 +6,7 @@
 //! | [`url`] | tracker URLs, and who may lead a node to which |
 //! | [`descriptor`] | what a channel says about itself, signed |
 //! | [`message`] | requests, answers, codes, signatures |
+//! | [`page`] | the page for people, as node and tracker serve it (feature `server`) |
 //! | [`text`] | text written by strangers |
 //! | [`client`] | asking a tracker |
 //! | [`server`] | being one (feature `server`) |
@@ -18,6 +19,8 @@ pub mod client;
 pub mod descriptor;
 pub mod link;
 pub mod message;
+#[cfg(feature = "server")]
+pub mod page;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod text;

@@ -17,6 +17,9 @@ pub(super) fn run() -> Result<bool> {
     for dir in ["crates", "xtask"] {
         rust_files(&root.join(dir), &mut files)?;
     }
+    for dir in ["dev", "src", "test"] {
+        files_with(&["css", "mjs", "svelte", "ts"], &root.join("web").join(dir), &mut files)?;
+    }
     files.sort();
     let mut longest = (0, String::new());
     let mut ok = true;
@@ -41,13 +44,18 @@ pub(super) fn run() -> Result<bool> {
 
 /// Adds the Rust files below `dir`.
 pub(super) fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    files_with(&["rs"], dir, found)
+}
+
+/// Adds the files below `dir` whose names end so.
+fn files_with(endings: &[&str], dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
         let path = entry?.path();
         if path.is_dir() {
             if path.file_name().is_some_and(|name| name != "target" && name != "node_modules") {
-                rust_files(&path, found)?;
+                files_with(endings, &path, found)?;
             }
-        } else if path.extension().is_some_and(|ext| ext == "rs") {
+        } else if path.extension().is_some_and(|ext| endings.iter().any(|ending| ext == *ending)) {
             found.push(path);
         }
     }

@@ -7,7 +7,7 @@ mod no_std;
 mod pages;
 mod wasm;
 
-use crate::{sh, system, workspace};
+use crate::{sh, system, web, workspace};
 use anyhow::Result;
 use std::process::Command;
 
@@ -32,6 +32,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     note("who may depend on whom", fences::run()?);
     note("file lengths", lengths::run()?);
     note("pages", pages::run()?);
+    note("the page's types", web::check()?);
     note("licences and bans", licences::run()?);
     note("proto without std", no_std::run()?);
     let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];

@@ -96,7 +96,11 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), Failure> {
     let Running { tracker, source, viewers } = started;
     let (tracker_url, link) = (tracker.told("http"), source.told("link"));
     if !args.json {
-        say!("\nOn the air. Watch it as one of the viewers does:");
+        say!("\nOn the air. Open the page of one of the viewers:\n  {}", viewers[0].told("page"));
+        say!(
+            "and the broadcaster's desk:\n  {}\nOr watch it as one of the viewers does:",
+            source.told("page")
+        );
         for viewer in viewers.iter().take(3) {
             say!("  mpv {}/live.mp4", viewer.told("http"));
         }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use caudal_node::NodeError;
+use caudal_node::desk::{Desk, DeskConfig};
 use caudal_node::http::{HttpServer, Shown};
-use caudal_node::network::{NetworkConfig, random};
+use caudal_node::network::{NetworkConfig, random, random_key};
 use caudal_node::report::SourceReport;
+use caudal_node::sessions::Sessions;
 use caudal_node::source::{CardSettings, InputConfig, RtmpServer, RtmpSettings, Source, SourceConfig};
 use caudal_tracker::descriptor::{Descriptor, DescriptorError, NAME_CHARS_MAX};
 use caudal_tracker::link::Link;
@@ -18,7 +20,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::args::PublishArgs;
 use crate::run::{
-    COMMIT, Context, Failure, print_json, say, typed_trackers, until_stopped, warn_of_strangers,
+    COMMIT, Context, Failure, PAGE, open_browser, print_json, say, typed_trackers, until_ended,
+    until_stopped, warn_of_strangers,
 };
 use crate::state::{ChannelKey, go_on_air, last_epoch, store_epoch};
 
@@ -49,8 +52,13 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
     }
     let mut on_air = go_on_air(&channel)?;
     let trackers_of_link = trackers.iter().map(|url: &AllowedUrl| url.url().clone()).collect();
-    let link = Link { channel, trackers: trackers_of_link, name: Some(args.name.clone()) }.to_string();
-    let card = matches!(input, InputConfig::Card(_));
+    let link = Link { channel, trackers: trackers_of_link, name: Some(args.name.clone()) };
+    let kind = match input {
+        InputConfig::Rtmp(_) => "rtmp",
+        InputConfig::File(_) => "file",
+        InputConfig::Card(_) => "card",
+    };
+    let card = kind == "card";
     let mut source = Source::start(SourceConfig {
         last_epoch: last_epoch(&channel),
         channel_key: kept.key.clone(),
@@ -58,7 +66,7 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
         description: args.description.clone(),
         language: args.language.clone(),
         listed: args.listed,
-        trackers,
+        trackers: trackers.clone(),
         input,
         network: NetworkConfig {
             bind: args.bind.clone(),
@@ -78,25 +86,41 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
     if let Err(error) = store_epoch(&channel, shared.epoch()) {
         tracing::warn!("cannot remember this broadcast's epoch: {error:#}");
     }
-    let url = http.url();
-    let looked = Arc::clone(&shared);
+    let (url, page) = (http.url(), http.page_url());
+    let (end, stop) = until_ended(stop, false);
+    let sessions = Arc::new(Sessions::new(None));
+    sessions.add_source(&link, Arc::clone(&shared))?;
+    let desk = DeskConfig {
+        name: args.name.clone(),
+        description: args.description.clone(),
+        language: args.language.clone(),
+        link: link.clone(),
+        rtmp: rtmp.clone(),
+        input: kind,
+        upload_limit_bps: args.upload_limit,
+    };
+    let desk = Desk::open(desk, &trackers, &random_key()?, Arc::clone(&shared), end)?;
     http.serve(Shown {
-        live: Arc::clone(&shared.live),
+        role: "source",
         title: format!("Preview of {}", args.name),
-        report: Arc::new(move || {
-            let shared = Arc::clone(&looked);
-            Box::pin(async move { serde_json::to_value(shared.report().await).unwrap_or_default() })
-        }),
+        page: PAGE,
+        sessions,
+        directory: None,
+        desk: Some(desk),
     });
+    let link = link.to_string();
     let greeted = if args.json {
         print_json(&json!({
-            "ready": true, "role": "source", "channel": channel.to_string(), "link": link, "http": url,
+            "ready": true, "role": "source", "channel": channel.to_string(), "link": link, "http": url, "page": page,
             "rtmp_url": rtmp.as_ref().map(|rtmp| &rtmp.0), "stream_key": rtmp.as_ref().map(|rtmp| &rtmp.1),
         }))
     } else {
-        greet(&args, &link, &url, rtmp.as_ref());
+        greet(&args, &link, &page, rtmp.as_ref());
         Ok(())
     };
+    if args.open {
+        open_browser(&page);
+    }
     if let Some(advice) = source.advice.take() {
         tokio::spawn(tell(advice));
     }
@@ -126,7 +150,7 @@ fn conclude(args: &PublishArgs, report: &SourceReport, result: Result<(), NodeEr
     Err(Failure::NotOk)
 }
 
-fn greet(args: &PublishArgs, link: &str, http: &str, rtmp: Option<&(String, String)>) {
+fn greet(args: &PublishArgs, link: &str, page: &str, rtmp: Option<&(String, String)>) {
     say!("Channel link (give it to viewers):\n  {link}\n");
     if let Some((url, key)) = rtmp {
         say!("OBS → Settings → Stream → Custom\n  Server:     {url}\n  Stream key: {key}\n");
@@ -139,7 +163,10 @@ fn greet(args: &PublishArgs, link: &str, http: &str, rtmp: Option<&(String, Stri
     } else {
         "not listed: only who has the link finds it"
     };
-    say!("{} is {listed}.\nPreview and stats: {http}\nCtrl-C ends the broadcast.", args.name);
+    say!(
+        "{} is {listed}.\nYour desk, with preview and figures: {page}\nCtrl-C ends the broadcast.",
+        args.name
+    );
 }
 
 async fn tell(mut advice: mpsc::UnboundedReceiver<String>) {

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::args::TrackerArgs;
-use crate::run::{Failure, print_json, say, until_stopped};
+use crate::run::{Failure, PAGE, print_json, say, until_stopped};
 
 pub(crate) async fn run(args: TrackerArgs) -> Result<(), Failure> {
     let config = TrackerConfig {
@@ -16,6 +16,7 @@ pub(crate) async fn run(args: TrackerArgs) -> Result<(), Failure> {
         public_urls: args.public_url,
         allow_list: args.allow,
         deny_list: args.deny,
+        page: PAGE,
         ..TrackerConfig::default()
     };
     let tracker = Tracker::new(config)?;
@@ -25,9 +26,11 @@ pub(crate) async fn run(args: TrackerArgs) -> Result<(), Failure> {
     })?;
     let url = format!("http://{}", reachable(listener.local_addr()?));
     if args.json {
-        print_json(&json!({ "ready": true, "role": "tracker", "http": url }))?;
+        print_json(&json!({ "ready": true, "role": "tracker", "http": url, "page": format!("{url}/") }))?;
     } else {
-        say!("Tracker: {url}\nChannels: {url}/v1/channels\nMetrics: {url}/metrics\nCtrl-C ends it.");
+        say!(
+            "Tracker, and a page with its channels: {url}\nChannels: {url}/v1/channels\nMetrics: {url}/metrics\nCtrl-C ends it."
+        );
     }
     let mut stop = until_stopped(None)?;
     let stopped = async move {

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use caudal_media::hls::MULTIVARIANT_URI;
+use caudal_node::directory::Directory;
 use caudal_node::http::{HttpServer, Shown};
 use caudal_node::live::Reader;
-use caudal_node::network::NetworkConfig;
+use caudal_node::network::{NetworkConfig, random_key};
 use caudal_node::record::{Output, Recorded, Recording};
+use caudal_node::sessions::{SessionSettings, Sessions};
 use caudal_node::viewer::{Shared, State, Viewer, ViewerConfig};
 use caudal_tracker::link::Link;
 use caudal_tracker::url::{AllowedUrl, UrlOrigin};
@@ -19,7 +21,10 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::args::WatchArgs;
-use crate::run::{COMMIT, Context, Failure, print_json, until_stopped, warn_of_strangers};
+use crate::run::{
+    COMMIT, Context, Failure, PAGE, open_browser, print_json, typed_trackers, until_ended, until_stopped,
+    warn_of_strangers,
+};
 use crate::state;
 
 /// The status line is renewed this often.
@@ -35,7 +40,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure> {
     let stop = until_stopped(args.duration)?;
-    let link: Link = args.link.parse().map_err(Failure::usage)?;
+    let listed = typed_trackers(&args.tracker, args.lan)?;
+    let Some(typed) = &args.link else { return browse(&args, listed, context, stop).await };
+    let link: Link = typed.parse().map_err(Failure::usage)?;
     let trackers = trackers(&link, args.lan)?;
     let http = HttpServer::bind(args.listen).await?;
     let output = args.output.as_deref().map(|path| match path {
@@ -48,19 +55,27 @@ pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure
     };
     say_once_about_addresses(!args.no_upload);
     warn_of_strangers(args.listen);
+    let mut known = listed;
+    known.extend(
+        trackers.iter().filter(|url| !args.tracker.iter().any(|typed| typed == url.url().as_str())).cloned(),
+    );
+    let sessions = sessions(&args, known.clone(), &context);
     let viewer = Viewer::start(config(&args, &link, trackers, context)).await?;
     let shared = viewer.shared();
-    let url = http.url();
-    serve(http, &link, &shared);
+    sessions.add_viewer(&link, Arc::clone(&shared))?;
+    let (url, players, page) = (http.url(), http.players_url(), http.page_url());
+    let title = link.name.clone().unwrap_or_else(|| format!("Channel {}", link.channel.short()));
+    serve(http, title, &known, &sessions)?;
     // With --output - standard output belongs to the stream.
     let json = args.json && output != Some(Output::Stdout);
     let greeted = if json {
         print_json(&json!({
-            "ready": true, "role": "viewer", "channel": link.channel.to_string(), "link": args.link, "http": url,
+            "ready": true, "role": "viewer", "channel": link.channel.to_string(), "link": args.link, "http": url, "page": page,
         }))
     } else {
         eprintln!(
-            "Play it: {url}/live.mp4 (least delay) or {url}/hls/{MULTIVARIANT_URI} (any player). Ctrl-C ends it."
+            "Watch it on its page: {page}\n\
+             Or play it: {players}/live.mp4 (least delay) or {players}/hls/{MULTIVARIANT_URI} (any player). Ctrl-C ends it."
         );
         Ok(())
     };
@@ -72,14 +87,18 @@ pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure
         let path = recording.path().to_owned();
         (path, tokio::spawn(record(recording, reader, finished.clone(), end)))
     });
+    if args.open {
+        open_browser(&page);
+    }
     if let Some(player) = &args.player {
-        tokio::spawn(play(player.clone(), url, Arc::clone(&shared)));
+        tokio::spawn(play(player.clone(), players, Arc::clone(&shared)));
     }
     if !args.json && std::io::stderr().is_terminal() {
         tokio::spawn(status(Arc::clone(&shared)));
     }
     tokio::spawn(tell_of_silence(Arc::clone(&shared), json));
     let result = viewer.run(ended).await;
+    sessions.leave().await;
     // The window has ended: the recorder drains it and stops by itself.
     let recorded = match recorder {
         Some((path, task)) => {
@@ -109,16 +128,57 @@ fn config(args: &WatchArgs, link: &Link, trackers: Vec<AllowedUrl>, context: Con
     }
 }
 
-fn serve(http: HttpServer, link: &Link, shared: &Arc<Shared>) {
-    let looked = Arc::clone(shared);
-    http.serve(Shown {
-        live: Arc::clone(&shared.live),
-        title: link.name.clone().unwrap_or_else(|| format!("Channel {}", link.channel.short())),
-        report: Arc::new(move || {
-            let shared = Arc::clone(&looked);
-            Box::pin(async move { serde_json::to_value(shared.report().await).unwrap_or_default() })
-        }),
-    });
+fn sessions(args: &WatchArgs, trackers: Vec<AllowedUrl>, context: &Context) -> Arc<Sessions> {
+    Arc::new(Sessions::new(Some(SessionSettings {
+        trackers,
+        upload: !args.no_upload,
+        network: NetworkConfig {
+            bind: Vec::new(),
+            upload_limit_bps: args.upload_limit,
+            relay: args.relay.clone(),
+        },
+        lan: args.lan,
+        command: context.typed.clone(),
+        commit: COMMIT,
+    })))
+}
+
+fn serve(
+    http: HttpServer,
+    title: String,
+    trackers: &[AllowedUrl],
+    sessions: &Arc<Sessions>,
+) -> Result<(), Failure> {
+    let directory = Some(Directory::start(trackers, &random_key()?)?);
+    let sessions = Arc::clone(sessions);
+    http.serve(Shown { role: "viewer", title, page: PAGE, sessions, directory, desk: None });
+    Ok(())
+}
+
+/// Without a link: the page, from which channels are opened.
+async fn browse(
+    args: &WatchArgs,
+    trackers: Vec<AllowedUrl>,
+    context: Context,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    let http = HttpServer::bind(args.listen).await?;
+    say_once_about_addresses(!args.no_upload);
+    warn_of_strangers(args.listen);
+    let sessions = sessions(args, trackers.clone(), &context);
+    let (url, page) = (http.url(), http.page_url());
+    serve(http, "Channels".to_owned(), &trackers, &sessions)?;
+    if args.json {
+        print_json(&json!({ "ready": true, "role": "viewer", "http": url, "page": page }))?;
+    } else {
+        eprintln!("The channels are on this page: {page}\nCtrl-C ends it.");
+    }
+    if args.open {
+        open_browser(&page);
+    }
+    let _ = stop.wait_for(|stop| *stop).await;
+    sessions.leave().await;
+    Ok(())
 }
 
 /// Opens the output; a named pipe opens when somebody reads it.
@@ -129,20 +189,6 @@ async fn open(output: &Output, mut stop: watch::Receiver<bool>) -> Result<Record
             Err(anyhow::anyhow!("--output: nobody opened the other end of the pipe").into())
         }
     }
-}
-
-/// Becomes true with `stop`, or by the sender that is given: there are more reasons to end than those that a person has.
-fn until_ended(
-    mut stop: watch::Receiver<bool>,
-    at_once: bool,
-) -> (watch::Sender<bool>, watch::Receiver<bool>) {
-    let (end, ended) = watch::channel(at_once);
-    let tell = end.clone();
-    tokio::spawn(async move {
-        let _ = stop.wait_for(|stop| *stop).await;
-        tell.send_replace(true);
-    });
-    (end, ended)
 }
 
 type Written = Result<Recorded, (caudal_node::NodeError, Recorded)>;
@@ -365,6 +411,7 @@ async fn status(shared: Arc<Shared>) {
             State::Waiting => "the broadcaster is silent, waiting",
             State::Ended => "ended",
             State::TakenDown => "taken down",
+            State::Unreachable => "nobody can be reached; does this network let UDP through?",
         };
         let seconds = look.buffer_ms.max(0) as f64 / 1000.0;
         let (from, to) = (look.senders, look.receivers);

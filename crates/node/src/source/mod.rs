@@ -29,9 +29,10 @@ use crate::NodeError;
 use crate::clock::{unix_ms, unix_us};
 use crate::live::Live;
 use crate::network::{Network, NetworkConfig, is_lan, random_key};
-use crate::report::{InputReport, SCHEMA, SourceReport};
+use crate::rates::Rates;
+use crate::report::{Gauge, InputReport, SCHEMA, SourceReport};
 use crate::tracking::{News, SourceSide, Tracking, TrackingConfig};
-use crate::viewer::{RETENTION, check, peers};
+use crate::viewer::{RETENTION, check, gauge, peers};
 use cutter::Cutter;
 
 pub use input::CardSettings;
@@ -107,6 +108,8 @@ pub struct Shared {
     command: String,
     commit: &'static str,
     inner: Mutex<Inner>,
+    /// Whether directories list it; the desk may change that.
+    listed: watch::Sender<bool>,
     /// Parts for a preview.
     pub live: Arc<Live>,
 }
@@ -122,6 +125,7 @@ struct Inner {
     facts: Facts,
     advice: VecDeque<String>,
     stats: SwarmStats,
+    rates: Rates,
 }
 
 /// A source.
@@ -182,6 +186,16 @@ impl Label {
             fps: (input.fps > 0.0).then_some((input.fps * 100.0).round() / 100.0),
             bandwidth_bps: input.rate_bps,
         }];
+        self.sign();
+    }
+
+    fn list(&mut self, listed: bool) {
+        if std::mem::replace(&mut self.descriptor.listed, listed) != listed {
+            self.sign();
+        }
+    }
+
+    fn sign(&mut self) {
         self.descriptor.issued_unix_ms = unix_ms().max(self.descriptor.issued_unix_ms + 1);
         match self.descriptor.sign(&self.key) {
             Ok(signed) => drop(self.signed.send_replace(signed)),
@@ -268,6 +282,7 @@ impl Source {
             command: config.command,
             commit: config.commit,
             inner: Mutex::new(Inner { state: "waiting", ..Inner::default() }),
+            listed: watch::Sender::new(config.listed),
             live: Live::new(RETENTION),
         });
         let label = Label { key: config.channel_key, descriptor: announced, signed, renewed: None };
@@ -299,6 +314,7 @@ impl Source {
         let mut notes = tokio::time::interval(NOTE_PERIOD);
         notes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        let mut listed = self.shared.listed.subscribe();
         let result = loop {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break Ok(()),
@@ -320,6 +336,7 @@ impl Source {
                     }
                 }
                 _ = notes.tick() => self.sign_note(false).await,
+                Ok(()) = listed.changed() => self.label.list(*listed.borrow_and_update()),
                 _ = seconds.tick() => {
                     self.shared.refresh().await;
                     let clear = self.shared.lock().stats.uplinks_clear;
@@ -439,9 +456,32 @@ impl Shared {
         self.epoch
     }
 
+    /// How it stands.
+    pub fn state(&self) -> &'static str {
+        self.lock().state
+    }
+
+    /// Whether directories list the channel.
+    pub fn is_listed(&self) -> bool {
+        *self.listed.borrow()
+    }
+
+    /// Lists it, or no longer; trackers are told at once.
+    pub fn list(&self, listed: bool) {
+        self.listed.send_replace(listed);
+    }
+
+    /// What a page's gauge shows.
+    pub fn gauge(&self) -> Gauge {
+        let inner = self.lock();
+        gauge(&self.live, 0, &inner.stats, &inner.rates)
+    }
+
     async fn refresh(&self) {
         if let Some(stats) = self.handle.stats(self.channel).await {
-            self.lock().stats = stats;
+            let mut inner = self.lock();
+            inner.rates.look(Instant::now(), &stats);
+            inner.stats = stats;
         }
     }
 
@@ -479,7 +519,7 @@ impl Shared {
             viewers: inner.viewers,
             input: input_report(&inner.facts),
             advice: inner.advice.iter().cloned().collect(),
-            peers: peers(stats),
+            peers: peers(stats, &inner.rates),
             ok: checks.iter().all(|check| check.ok),
             checks,
         }

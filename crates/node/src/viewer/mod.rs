@@ -22,7 +22,8 @@ use crate::clock::unix_us;
 use crate::live::Live;
 use crate::meter::Meter;
 use crate::network::{Network, NetworkConfig, is_lan};
-use crate::report::{Check, PeerReport, SCHEMA, ViewerReport};
+use crate::rates::Rates;
+use crate::report::{Check, Gauge, PeerReport, SCHEMA, ViewerReport};
 use crate::tracking::{News, Tracking, TrackingConfig};
 use playout::{Played, Playout};
 
@@ -32,6 +33,8 @@ pub const RETENTION: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(250);
 /// After the broadcast ended, its last chunks are waited for this long.
 const END_PATIENCE: Duration = Duration::from_secs(2);
+/// Alone for so long, a viewer that has had nothing yet says that nobody can be reached.
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(10);
 /// Most reasons of drops kept for the report.
 const DROPPED_MAX: usize = 32;
 
@@ -67,6 +70,8 @@ pub enum State {
     Ended,
     /// The operator ended it.
     TakenDown,
+    /// Nobody who has it, or who knows who does, can be reached.
+    Unreachable,
 }
 
 impl State {
@@ -78,6 +83,7 @@ impl State {
             Self::Waiting => "waiting",
             Self::Ended => "ended",
             Self::TakenDown => "taken down",
+            Self::Unreachable => "unreachable",
         }
     }
 }
@@ -103,6 +109,9 @@ struct Inner {
     gaps: u64,
     dropped: Vec<String>,
     last_part: Option<Instant>,
+    /// Why it is as it is, where that is to be said.
+    reason: Option<String>,
+    rates: Rates,
     /// The last look at the swarm; kept so that a report can be made after it was left.
     stats: SwarmStats,
 }
@@ -115,6 +124,41 @@ pub struct Viewer {
     tracking: Tracking,
     playout: Playout,
     ended_at: Option<Instant>,
+    outlook: Outlook,
+}
+
+/// What is known of whether anybody can be reached.
+#[derive(Debug)]
+struct Outlook {
+    /// Nobody was there from here on.
+    alone_since: Instant,
+    /// Most peers that a tracker named at once.
+    named: usize,
+    /// A tracker has answered and has not been lost since.
+    answered: bool,
+    /// What the last tracker that did not answer gave as the cause.
+    error: Option<String>,
+}
+
+impl Outlook {
+    fn new() -> Self {
+        Self { alone_since: Instant::now(), named: 0, answered: false, error: None }
+    }
+
+    /// Why nobody can be reached, once that has lasted.
+    fn unreachable(&self) -> Option<String> {
+        if self.alone_since.elapsed() < UNREACHABLE_AFTER {
+            return None;
+        }
+        if self.named > 0 {
+            return Some(format!(
+                "the tracker named {} who have this channel, and none of them can be reached: does this network let UDP \
+                 through?",
+                self.named
+            ));
+        }
+        if self.answered { None } else { self.error.clone() }
+    }
 }
 
 impl Viewer {
@@ -165,11 +209,20 @@ impl Viewer {
                 gaps: 0,
                 dropped: Vec::new(),
                 last_part: None,
+                reason: None,
+                rates: Rates::default(),
                 stats: SwarmStats::default(),
             }),
             live: Live::new(RETENTION),
         });
-        Ok(Self { shared, network, tracking, playout: Playout::new(), ended_at: None })
+        Ok(Self {
+            shared,
+            network,
+            tracking,
+            playout: Playout::new(),
+            ended_at: None,
+            outlook: Outlook::new(),
+        })
     }
 
     /// What others may look at.
@@ -202,7 +255,7 @@ impl Viewer {
                         break Ok(());
                     }
                 }
-                _ = stop.wait_for(|stop| *stop) => break Ok(()),
+                () = async { let _ = stop.wait_for(|stop| *stop).await; } => break Ok(()),
             }
         };
         self.shared.refresh().await;
@@ -262,6 +315,7 @@ impl Viewer {
         let channel = self.shared.channel;
         match news? {
             News::Peers(peers) => {
+                self.outlook.named = self.outlook.named.max(peers.len());
                 let _ = self.network.handle.input(Input::Candidates(channel, peers)).await;
             }
             News::Broadcast(broadcast) => {
@@ -269,11 +323,19 @@ impl Viewer {
                 let _ = self.network.handle.input(Input::Broadcast(channel, certificate, Some(note))).await;
             }
             News::TakenDown(reason) => {
-                self.shared.lock().state = State::TakenDown;
+                let mut inner = self.shared.lock();
+                inner.state = State::TakenDown;
+                inner.reason = Some(reason.clone());
                 return Some(reason);
             }
-            News::Offline(error) => tracing::warn!("{error}; what plays goes on, and I keep trying"),
-            News::Online => tracing::info!("a tracker answers"),
+            News::Offline(error) => {
+                tracing::warn!("{error}; what plays goes on, and I keep trying");
+                self.outlook.error = Some(error.to_string());
+            }
+            News::Online => {
+                self.outlook.answered = true;
+                tracing::info!("a tracker answers");
+            }
             News::Viewers(_) => {}
         }
         None
@@ -289,6 +351,7 @@ impl Viewer {
         }
         if turn.is_multiple_of(4) {
             self.shared.refresh().await;
+            self.look_out();
             let qos = self.shared.look();
             self.tracking.set_qos(qos);
             let playout =
@@ -296,6 +359,28 @@ impl Viewer {
             let _ = self.network.handle.input(Input::Playout(self.shared.channel, playout)).await;
         }
         false
+    }
+}
+
+impl Viewer {
+    /// Whether it has to be said, or no longer, that nobody can be reached.
+    fn look_out(&mut self) {
+        let mut inner = self.shared.lock();
+        if !inner.stats.neighbours.is_empty() {
+            self.outlook.alone_since = Instant::now();
+        }
+        let why = self.outlook.unreachable();
+        match inner.state {
+            State::Joining if why.is_some() => {
+                inner.state = State::Unreachable;
+                inner.reason = why;
+            }
+            State::Unreachable if why.is_none() => {
+                inner.state = State::Joining;
+                inner.reason = None;
+            }
+            _ => {}
+        }
     }
 }
 
@@ -310,6 +395,7 @@ impl Shared {
         inner.parts += 1;
         inner.last_part = Some(Instant::now());
         inner.state = State::Live;
+        inner.reason = None;
         drop(inner);
         self.live.push(part);
     }
@@ -322,6 +408,7 @@ impl Shared {
         let stats = self.handle.stats(self.channel).await;
         let mut inner = self.lock();
         if let Some(stats) = stats {
+            inner.rates.look(Instant::now(), &stats);
             inner.stats = stats;
         }
         inner.meter.count(unix_us());
@@ -365,6 +452,18 @@ impl Shared {
         }
     }
 
+    /// How it stands, and why where that is to be said.
+    pub fn state(&self) -> (&'static str, Option<String>) {
+        let inner = self.lock();
+        (inner.state.as_str(), inner.reason.clone())
+    }
+
+    /// What a page's gauge shows.
+    pub fn gauge(&self) -> Gauge {
+        let inner = self.lock();
+        gauge(&self.live, inner.meter.buffer_ms(), &inner.stats, &inner.rates)
+    }
+
     /// How it goes, now.
     pub async fn report(&self) -> ViewerReport {
         self.refresh().await;
@@ -390,6 +489,7 @@ impl Shared {
             channel: self.channel.to_string(),
             peer: self.peer.to_string(),
             state: inner.state.as_str(),
+            reason: inner.reason.clone(),
             duration_ms: meter.age().as_millis() as u64,
             rate_bps: stats.rate_bps,
             chunk_delay_ms: meter.delay(),
@@ -417,7 +517,7 @@ impl Shared {
             buffer_ms: meter.buffer_ms(),
             stalls: meter.stalls(),
             dropped: inner.dropped.clone(),
-            peers: peers(stats),
+            peers: peers(stats, &inner.rates),
             ok: checks.iter().all(|check| check.ok),
             checks,
         }
@@ -456,7 +556,26 @@ fn offload(stats: &SwarmStats) -> f64 {
     (stats.useful_bytes - stats.useful_bytes_from_source) as f64 / stats.useful_bytes as f64
 }
 
-pub(crate) fn peers(stats: &SwarmStats) -> Vec<PeerReport> {
+/// What a gauge shows of `live`.
+pub(crate) fn gauge(live: &Live, buffer_ms: i64, stats: &SwarmStats, rates: &Rates) -> Gauge {
+    let newest = live.newest();
+    let (rate_in_bps, rate_out_bps) = rates.all();
+    Gauge {
+        edge_behind_ms: newest.map(|newest| unix_us().saturating_sub(newest.unix_us) / 1000),
+        buffer_ms,
+        rate_bps: stats.rate_bps,
+        rate_in_bps,
+        rate_out_bps,
+        last_part_unix_ms: newest.map(|newest| newest.unix_us / 1000),
+        last_part_media_ms: newest.and_then(|newest| newest.media_us).map(|us| us / 1000),
+    }
+}
+
+fn numbers(bits: u16) -> Vec<u8> {
+    (0..16).filter(|bit| bits >> bit & 1 == 1).collect()
+}
+
+pub(crate) fn peers(stats: &SwarmStats, rates: &Rates) -> Vec<PeerReport> {
     let report = |n: &caudal_proto::swarm::NeighbourStats| PeerReport {
         peer: n.peer.to_string(),
         source: n.source,
@@ -465,6 +584,10 @@ pub(crate) fn peers(stats: &SwarmStats) -> Vec<PeerReport> {
         rtt_ms: n.rtt_us as f64 / 1000.0,
         parent_in: n.parent_in.count_ones(),
         child_in: n.child_in.count_ones(),
+        rate_in_bps: rates.of(&n.peer).0,
+        rate_out_bps: rates.of(&n.peer).1,
+        substreams_in: numbers(n.parent_in),
+        substreams_out: numbers(n.child_in),
     };
     stats.neighbours.iter().map(report).collect()
 }

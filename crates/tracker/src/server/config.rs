@@ -7,6 +7,8 @@ use std::time::Duration;
 use caudal_proto::addr::{Class, classify};
 use serde::Deserialize;
 
+use crate::page::Page;
+
 /// A tracker's configuration.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -24,6 +26,9 @@ pub struct TrackerConfig {
     pub allow_list: Option<PathBuf>,
     /// These channels are taken down: a file, one channel id per line, then perhaps the reason.
     pub deny_list: Option<PathBuf>,
+    /// The page for people at `/`; not from a file.
+    #[serde(skip)]
+    pub page: Page,
     /// Everything that is bounded.
     pub limits: Limits,
 }

@@ -47,6 +47,13 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         .route("/v1/channels/{id}", get(channel).put(put_channel))
         .route("/v1/channels/{id}/events", get(channel_events))
         .route("/metrics", get(metrics))
+        .route("/", get(front))
+        .route(
+            "/icon.svg",
+            get(|State(shared): State<Arc<Shared>>| async move { shared.page.answer("icon.svg") }),
+        )
+        .route("/assets/{name}", get(asset))
+        .route("/api/v1/node", get(node))
         .route("/healthz", get(|| async { "ok\n" }))
         .fallback(|| async {
             error(StatusCode::NOT_FOUND, Code::BadRequest, "there is nothing here; see docs/tracker.md")
@@ -80,7 +87,7 @@ async fn admit(State(shared): State<Arc<Shared>>, mut request: Request, next: Ne
     request.extensions_mut().insert(ClientIp(ip));
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    crate::page::protect(headers);
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
@@ -217,6 +224,35 @@ async fn channel_events(State(shared): State<Arc<Shared>>, id: ChannelPath) -> R
         Ok(id) => sse::respond(&shared, Topic::Channel(id)),
         Err(wrong) => bad_id(wrong),
     }
+}
+
+/// The page, or for people without it where the channels are.
+async fn front(State(shared): State<Arc<Shared>>) -> Response {
+    if shared.page.is_there() {
+        return shared.page.answer("");
+    }
+    let text = "A Caudal tracker. This program was built without its page; one that has it is built by: cargo xtask web, then \
+                cargo build --release.\n\nChannels:\n  /v1/channels\n";
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
+}
+
+async fn asset(
+    State(shared): State<Arc<Shared>>,
+    name: Result<Path<String>, axum::extract::rejection::PathRejection>,
+) -> Response {
+    match name {
+        Ok(Path(name)) => shared.page.answer(&format!("assets/{name}")),
+        Err(_) => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// What the page needs to know of its server (`docs/http.md`).
+async fn node(State(shared): State<Arc<Shared>>) -> Response {
+    let about = serde_json::json!({
+        "schema": 1, "role": "tracker", "version": shared.page.version, "commit": shared.page.commit,
+        "can": { "watch": false, "desk": false }, "channels": "/v1/channels/events", "sessions": [],
+    });
+    json(StatusCode::OK, &about)
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {

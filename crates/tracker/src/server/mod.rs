@@ -39,6 +39,7 @@ pub use config::{Limits, TrackerConfig};
 pub use lists::{LIST_LEN_MAX, ListError, REASON_CHARS_MAX};
 
 use crate::message::{ChannelPage, ChannelState};
+use crate::page::Page;
 use crate::url::{TrackerUrl, UrlError};
 use hub::{Hub, Rendered};
 use lists::ListFiles;
@@ -84,6 +85,7 @@ pub(crate) struct Shared {
     registry: Mutex<Registry>,
     hub: Mutex<Hub>,
     rate: Mutex<RateLimit>,
+    page: Page,
     metrics: Metrics,
     started: Instant,
     stop: watch::Sender<bool>,
@@ -172,6 +174,7 @@ impl Shared {
             registry: Mutex::new(registry),
             hub: Mutex::new(Hub::new()),
             rate: Mutex::new(RateLimit::new(limits.requests_per_second, limits.requests_burst)),
+            page: config.page,
             metrics: Metrics::default(),
             started: Instant::now(),
             stop: watch::Sender::new(false),

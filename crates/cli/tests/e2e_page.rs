@@ -1,0 +1,127 @@
+//! The page as people use it: a real swarm here, a real Chromium in `web/test/page.mjs`, which does the looking and judging.
+//!
+//! `CAUDAL_PAGE_TRIES`, `CAUDAL_PAGE_SECONDS`, `CAUDAL_PAGE_CARD` (a size) and `CAUDAL_PAGE_SHOTS` (a folder) make it the
+//! long run whose figures stand in `docs/benchmarks.md`, and take the pictures of the README. With
+//! `CAUDAL_PAGE_MOCK` set, `web/dev/mock.mjs` stands before the processes: for working on the page alone.
+
+mod common;
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use common::{Caudal, Folder, PATIENCE, link, tracker, wait_for, wait_until_playing};
+use serde_json::json;
+
+/// The browser's whole round takes a minute; the long one with pictures takes four.
+const ROUND: Duration = Duration::from_secs(400);
+/// Viewers that carry the channel to the page's node.
+const RESIDENTS: usize = 3;
+
+fn web() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../web")
+}
+
+fn setting(name: &str, usual: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| usual.to_owned())
+}
+
+/// Ends a helper with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The page's address with its token: the node's own, or that of a mock before it.
+fn page(home: &Folder, node: &Caudal, mock: &[&str]) -> (String, Option<Ended>) {
+    if std::env::var_os("CAUDAL_PAGE_MOCK").is_none() {
+        return (node.told("page").to_owned(), None);
+    }
+    let mut run = Command::new("node");
+    run.arg(web().join("dev/mock.mjs")).args(["--port", "0"]).args(mock).env("HOME", home.path());
+    let mut mock = Ended(run.stdout(Stdio::piped()).spawn().expect("Node.js is needed"));
+    let mut address = String::new();
+    let told = mock.0.stdout.take().expect("piped");
+    BufReader::new(told).read_line(&mut address).expect("the mock says where it is");
+    (address.trim().to_owned(), Some(mock))
+}
+
+fn publish(home: &Folder, tracker: &Caudal, [name, about, language]: [&str; 3], card: [&str; 2]) -> Caudal {
+    let card = ["--input", "test", "--card-size", card[0], "--card-rate", card[1], "--listed"];
+    let card = [&card[..], &["--description", about, "--language", language]].concat();
+    let args = [&["publish", "--name", name, "--tracker", tracker.told("http")], &card[..]].concat();
+    let source = Caudal::start(home, &args);
+    source.wait_until("live", PATIENCE, |stats| stats["state"] == "live");
+    source
+}
+
+#[test]
+fn the_page_shows_the_channel_within_a_second_and_keeps_its_promises() {
+    let home = Folder::new();
+    let tracker = tracker(&home);
+    let source = publish(
+        &home,
+        &tracker,
+        ["Canal Río", "El río a su paso por la ciudad, día y noche.", "es"],
+        [&setting("CAUDAL_PAGE_CARD", "640x360"), "1M"],
+    );
+    let viewers: Vec<_> = (0..RESIDENTS).map(|_| Caudal::start(&home, &["watch", &link(&source)])).collect();
+    viewers.iter().for_each(wait_until_playing);
+    let peers: serde_json::Map<_, _> = viewers
+        .iter()
+        .map(|viewer| (viewer.stats()["peer"].as_str().unwrap_or_default().to_owned(), json!(viewer.id())))
+        .collect();
+
+    // The page's node watches something else: what is pressed in the list is joined anew each time.
+    let other = publish(
+        &home,
+        &tracker,
+        ["Harbour TV", "Ships, weather and talk from the pier.", "en"],
+        ["640x360", "300k"],
+    );
+    let node = Caudal::start(&home, &["watch", &link(&other)]);
+    let caudal = env!("CARGO_BIN_EXE_caudal");
+    let newcomer = json!([
+        caudal,
+        "publish",
+        "--name",
+        "Newcomer",
+        "--input",
+        "test",
+        "--card-size",
+        "640x360",
+        "--card-rate",
+        "300k",
+        "--listed",
+        "--tracker",
+        tracker.told("http"),
+        "--json"
+    ]);
+
+    let (address, _mock) = page(&home, &node, &["--caudal", caudal, "--tracker", tracker.told("http")]);
+    let (desk, _desk_mock) = page(&home, &source, &["--role", "source", "--source", source.told("http")]);
+
+    let mut run = Command::new("node");
+    run.arg(web().join("test/page.mjs"))
+        .args(["--page", &address, "--desk", &desk, "--name", "Canal Río"])
+        .args(["--peers", &json!(peers).to_string(), "--publish", &newcomer.to_string()])
+        .args([
+            "--tries",
+            &setting("CAUDAL_PAGE_TRIES", "3"),
+            "--seconds",
+            &setting("CAUDAL_PAGE_SECONDS", "8"),
+        ])
+        .env("HOME", home.path())
+        .stdin(Stdio::null());
+    if let Ok(folder) = std::env::var("CAUDAL_PAGE_SHOTS") {
+        run.args(["--shots", &folder]);
+    }
+    let mut run = Ended(run.spawn().expect("Node.js is needed: `cargo xtask test` installs it"));
+    let status = wait_for(&mut run.0, ROUND);
+    assert!(status.success(), "the page broke a promise: the lines that begin with FAIL say which");
+}

@@ -1,0 +1,137 @@
+//! What players read: one long response of fragmented MP4, and LL-HLS (RFC 8216bis).
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use caudal_media::assemble::StreamWriter;
+use caudal_media::hls::{
+    MEDIA_URI, MULTIVARIANT_URI, Playlist, PlaylistAnswer, Query, Resource, ResourceAnswer,
+};
+
+use super::Served;
+use super::api::no_session;
+use crate::live::{Live, Read, Reader};
+
+/// A blocking playlist or part request waits for this long.
+const BLOCK_MAX: Duration = Duration::from_secs(10);
+
+/// The stream of what the command line began.
+pub(super) async fn stream(State(served): State<Served>) -> Response {
+    served.sessions.first().map_or_else(no_session, |session| streamed(session.live()))
+}
+
+/// The stream of one session.
+pub(super) async fn session_stream(State(served): State<Served>, Path(id): Path<String>) -> Response {
+    served.sessions.get(&id).map_or_else(no_session, |session| streamed(session.live()))
+}
+
+/// A playlist or a part of what the command line began.
+pub(super) async fn hls(
+    State(served): State<Served>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    match served.sessions.first() {
+        Some(session) => hls_within(session.live(), &name, query.as_deref()).await,
+        None => no_session(),
+    }
+}
+
+/// A playlist or a part of one session.
+pub(super) async fn session_hls(
+    State(served): State<Served>,
+    Path((id, name)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    match served.sessions.get(&id) {
+        Some(session) => hls_within(session.live(), &name, query.as_deref()).await,
+        None => no_session(),
+    }
+}
+
+/// One long response of fragmented MP4, from the newest segment start on.
+fn streamed(live: &Arc<Live>) -> Response {
+    let reader = live.reader();
+    let pieces = futures_util::stream::unfold((reader, StreamWriter::new(), Vec::new()), next_piece);
+    let headers = [(header::CONTENT_TYPE, "video/mp4"), (header::CACHE_CONTROL, "no-store")];
+    (headers, Body::from_stream(pieces)).into_response()
+}
+
+type Streaming = (Reader, StreamWriter, Vec<Bytes>);
+
+async fn next_piece(
+    (mut reader, mut writer, mut ready): Streaming,
+) -> Option<(Result<Bytes, Infallible>, Streaming)> {
+    loop {
+        if let Some(piece) = ready.pop() {
+            return Some((Ok(piece), (reader, writer, ready)));
+        }
+        match reader.next().await? {
+            Read::Part(part) => {
+                ready = writer.write(&part).collect();
+                ready.reverse();
+            }
+            Read::Skipped(parts) => tracing::debug!("a player was too slow for {parts} parts"),
+        }
+    }
+}
+
+async fn hls_within(live: &Live, name: &str, query: Option<&str>) -> Response {
+    let blocked = tokio::time::timeout(BLOCK_MAX, hls_answer(live, name, query)).await;
+    blocked.unwrap_or_else(|_| (StatusCode::SERVICE_UNAVAILABLE, "nothing came in time").into_response())
+}
+
+async fn hls_answer(live: &Live, name: &str, query: Option<&str>) -> Response {
+    let mut changes = live.changes();
+    loop {
+        changes.borrow_and_update();
+        let answer = match name {
+            MULTIVARIANT_URI => live.playlist(Playlist::multivariant_playlist).map(playlist_response),
+            MEDIA_URI => match Query::parse(query.unwrap_or_default()) {
+                Err(why) => Some((StatusCode::BAD_REQUEST, why).into_response()),
+                Ok(query) => match live.playlist(|playlist| playlist.media_playlist(&query)) {
+                    PlaylistAnswer::Ready(text) => Some(playlist_response(text)),
+                    PlaylistAnswer::Wait => None,
+                    PlaylistAnswer::BadRequest(why) => Some((StatusCode::BAD_REQUEST, why).into_response()),
+                },
+            },
+            _ => match Resource::parse(name) {
+                None => Some(StatusCode::NOT_FOUND.into_response()),
+                Some(resource) => match live.playlist(|playlist| playlist.resource(resource)) {
+                    ResourceAnswer::Ready(pieces) => Some(media_response(&pieces)),
+                    ResourceAnswer::Wait => None,
+                    ResourceAnswer::NotFound => Some(StatusCode::NOT_FOUND.into_response()),
+                },
+            },
+        };
+        if let Some(answer) = answer {
+            return answer;
+        }
+        if changes.changed().await.is_err() {
+            return StatusCode::NOT_FOUND.into_response();
+        }
+    }
+}
+
+fn playlist_response(text: String) -> Response {
+    let kind = "application/vnd.apple.mpegurl";
+    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")], text).into_response()
+}
+
+fn media_response(pieces: &[Bytes]) -> Response {
+    let len: usize = pieces.iter().map(Bytes::len).sum();
+    let pieces: Vec<Result<Bytes, Infallible>> = pieces.iter().cloned().map(Ok).collect();
+    let body = Body::from_stream(futures_util::stream::iter(pieces));
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("video/mp4")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("max-age=60")),
+        (header::CONTENT_LENGTH, HeaderValue::from(len)),
+    ];
+    (headers, body).into_response()
+}

@@ -1,0 +1,144 @@
+// The shapes that the node and the tracker answer with (docs/http.md, docs/tracker.md). Nothing but types: what comes over
+// the wire may be older or newer than this page, so every member that is not the point of a message is optional.
+
+/** What stands in `GET /api/v1/node`. */
+export interface NodeInfo {
+  schema: number;
+  role: 'viewer' | 'source' | 'tracker';
+  version: string;
+  commit?: string;
+  can: { watch: boolean; desk: boolean };
+  channels: string | null;
+  sessions: Session[];
+}
+
+export type SessionState =
+  | 'joining' | 'live' | 'waiting' | 'ended' | 'taken down' | 'unreachable' | 'silent';
+
+/** One channel that the node receives or publishes. */
+export interface Session {
+  id: string;
+  channel: string;
+  name: string;
+  link: string;
+  role: 'viewer' | 'source';
+  state: SessionState;
+  reason: string | null;
+  live: string;
+  hls: string;
+  retention_ms: number;
+}
+
+/** A channel as a directory lists it. */
+export interface Entry {
+  channel: string;
+  state: string;
+  name?: string;
+  descriptor?: { descriptor: string; signature: string };
+  viewers?: number;
+  since_unix_ms?: number;
+  link?: string;
+  quality?: { reports?: number; continuity?: number; stalls?: number };
+  takedown?: { reason: string };
+}
+
+/** The members of a descriptor that are shown. */
+export interface Descriptor {
+  name?: string;
+  description?: string;
+  language?: string;
+  trackers?: string[];
+  issued_unix_ms?: number;
+}
+
+export interface Peer {
+  peer: string;
+  source: boolean;
+  useful_bytes_in: number;
+  bytes_out: number;
+  rtt_ms: number;
+  parent_in: number;
+  child_in: number;
+  rate_in_bps?: number;
+  rate_out_bps?: number;
+  substreams_in?: number[];
+  substreams_out?: number[];
+}
+
+/** How the newest part that players can have relates to the source's clock and to the media's. */
+export interface NodeGauge {
+  edge_behind_ms: number | null;
+  buffer_ms?: number;
+  rate_bps?: number;
+  rate_in_bps?: number;
+  rate_out_bps?: number;
+  last_part_unix_ms?: number | null;
+  last_part_media_ms?: number | null;
+}
+
+/** A viewer's or a source's report: the members that are shown. The rest is passed on as it came. */
+export interface Report {
+  role: 'viewer' | 'source';
+  channel: string;
+  peer: string;
+  state: SessionState;
+  duration_ms: number;
+  rate_bps: number;
+  peers: Peer[];
+  bytes_out: number;
+  useful_bytes: number;
+  gauge?: NodeGauge;
+  // viewer
+  startup_ms?: number | null;
+  chunks?: { due: number; on_time: number; late: number; missing: number; duplicate: number };
+  duplicate_ratio?: number;
+  offload_ratio?: number;
+  useful_bytes_from_source?: number;
+  chunk_delay_ms?: { p50: number; p95: number };
+  continuity?: Record<string, number>;
+  stalls?: number;
+  gaps?: number;
+  upload_capacity_bps?: number;
+  // source
+  viewers?: number;
+  source_copies?: number;
+  input?: InputReport;
+  advice?: string[];
+  [other: string]: unknown;
+}
+
+export interface InputReport {
+  codecs: string;
+  width: number;
+  height: number;
+  fps: number;
+  key_interval_ms: number | null;
+  rate_bps: number;
+  jitter_ms: number;
+  drift_ms: number;
+  samples: number;
+  discontinuities: number;
+}
+
+export interface DeskInfo {
+  name: string;
+  description: string;
+  language: string;
+  listed: boolean;
+  link: string;
+  rtmp_url: string | null;
+  stream_key: string | null;
+  input: 'rtmp' | 'file' | 'card';
+  qr: string;
+  history: HistoryPoint[];
+  session: string;
+  upload_limit_bps?: number | null;
+}
+
+export interface HistoryPoint {
+  at_ms: number;
+  viewers: number | null;
+  offload: number | null;
+  continuity: number | null;
+  upload_bps: number | null;
+}

@@ -1,0 +1,148 @@
+// The arithmetic of the buffer: how full, how much is wanted, how fast to play, how far behind the source. Pure functions and
+// one small piece of memory, so that they can be tested without a browser. Never touches the video element.
+
+/**
+ * Least and most that is wanted ahead of the picture, s. The least outlasts the loss of the neighbour that sends most: until
+ * others have been asked for what it would have sent, half a second and more goes by.
+ */
+export const WANTED_MIN = 0.7;
+export const WANTED_MAX = 4;
+/** What a stall adds to what is wanted, s, and how long without one takes a step back, ms. */
+const WANTED_STEP = 0.25;
+const CALM_MS = 60_000;
+/** Never faster than this, so that nobody hears it; slower to let a thin buffer fill. */
+export const RATE_MAX = 1.05;
+export const RATE_MIN = 0.97;
+/** Further behind than this at the edge, a jump is kinder than minutes of hurry, s. */
+export const JUMP_AFTER = 3;
+
+/** Ranges of media time, s. */
+export interface Ranges {
+  length: number;
+  start(i: number): number;
+  end(i: number): number;
+}
+
+/** What lies ahead of `at` without a hole, s; a gap shorter than `hole` counts as none. */
+export function ahead(ranges: Ranges, at: number, hole = 0.1): number {
+  let end: number | null = null;
+  for (let i = 0; i < ranges.length; i += 1) {
+    if (end === null) {
+      if (at >= ranges.start(i) - hole && at <= ranges.end(i) + 0.001) end = ranges.end(i);
+    } else if (ranges.start(i) <= end + hole) {
+      end = ranges.end(i);
+    } else break;
+  }
+  return end === null ? 0 : Math.max(0, end - at);
+}
+
+/** The start of the next range when `at` stands before a hole; nothing when it does not. */
+export function beyondHole(ranges: Ranges, at: number): number | null {
+  for (let i = 0; i < ranges.length; i += 1) {
+    const start = ranges.start(i);
+    if (start > at) return ahead(ranges, at) < 0.1 ? start : null;
+  }
+  return null;
+}
+
+/** Filled share of what is wanted, 0 to 100. */
+export function percent(buffered: number, wanted: number): number {
+  if (!(wanted > 0) || !(buffered > 0)) return 0;
+  return Math.min(100, Math.round((buffered / wanted) * 100));
+}
+
+/** Playback rate that brings `buffered` (its low-water mark) gently to `wanted`. */
+export function rate(buffered: number, wanted: number): number {
+  const spare = buffered - wanted;
+  if (spare > 0.05) return Math.min(RATE_MAX, 1 + 0.01 * Math.ceil(spare * 20));
+  if (spare < -0.15) return RATE_MIN;
+  return 1;
+}
+
+/** How far the picture is behind the source, s: what the newest part is behind, and what lies between it and the picture. */
+export function delay(edgeBehindMs: number | null | undefined, lastMediaMs: number | null | undefined, mediaAt: number): number | null {
+  if (edgeBehindMs == null || lastMediaMs == null || !Number.isFinite(mediaAt)) return null;
+  const seconds = (edgeBehindMs + lastMediaMs) / 1000 - mediaAt;
+  return seconds > -1 && seconds < 3600 ? Math.max(0, seconds) : null;
+}
+
+/** What is wanted: more after every stall, a little less after a calm minute. */
+export class Wanted {
+  seconds: number;
+  #since: number;
+  constructor(now: number, seconds = WANTED_MIN) {
+    this.seconds = seconds;
+    this.#since = now;
+  }
+  stalled(now: number): void {
+    this.seconds = Math.min(WANTED_MAX, this.seconds + WANTED_STEP);
+    this.#since = now;
+  }
+  /** It was the source that had stopped. */
+  forgive(): void {
+    this.seconds = Math.max(WANTED_MIN, this.seconds - WANTED_STEP);
+  }
+  tick(now: number): void {
+    if (now - this.#since < CALM_MS || this.seconds <= WANTED_MIN) return;
+    this.seconds = Math.max(WANTED_MIN, this.seconds - WANTED_STEP);
+    this.#since = now;
+  }
+}
+
+/** The lowest of the last readings: between two parts the buffer falls, and the lowest point is what protects. */
+export class LowWater {
+  #readings: { at: number; value: number }[] = [];
+  constructor(private readonly windowMs = 1500) {}
+  add(at: number, value: number): number {
+    this.#readings.push({ at, value });
+    this.#readings = this.#readings.filter((reading) => at - reading.at <= this.windowMs);
+    return Math.min(...this.#readings.map((reading) => reading.value));
+  }
+  clear(): void {
+    this.#readings = [];
+  }
+}
+
+/** The highest of the last readings: what was filled when the last part had come, which is what a person should read. */
+export class HighWater {
+  #readings: { at: number; value: number }[] = [];
+  constructor(private readonly windowMs = 450) {}
+  add(at: number, value: number): number {
+    this.#readings.push({ at, value });
+    this.#readings = this.#readings.filter((reading) => at - reading.at <= this.windowMs);
+    return Math.max(...this.#readings.map((reading) => reading.value));
+  }
+}
+
+/** Maps the element's time to the stream's: a source that starts anew begins another timeline, which is moved to follow. */
+export class Timeline {
+  #pieces: { from: number; offset: number }[] = [];
+  #end: number | null = null;
+  /** The offset to append a fragment with; a jump by more than `jump` seconds is bridged. */
+  place(start: number, end: number, jump = 1): number {
+    const offset = this.#pieces.at(-1)?.offset ?? 0;
+    let use = offset;
+    if (this.#end !== null && Math.abs(start + offset - this.#end) > jump) use = this.#end - start;
+    if (this.#pieces.length === 0 || use !== offset) this.#pieces.push({ from: start + use, offset: use });
+    if (this.#pieces.length > 32) this.#pieces.shift();
+    this.#end = end + use;
+    return use;
+  }
+  get end(): number | null {
+    return this.#end;
+  }
+  /** The stream's time at the element's time. */
+  media(at: number): number {
+    const piece = this.#pieces.findLast((p) => p.from <= at + 0.001) ?? this.#pieces[0];
+    return at - (piece?.offset ?? 0);
+  }
+  /** Whether `at` lies on the newest timeline: only there do the node's figures apply. */
+  isNewest(at: number): boolean {
+    const last = this.#pieces.at(-1);
+    return !last || this.#pieces.length === 1 || at >= last.from - 0.001;
+  }
+  /** The newest offset. */
+  get offset(): number {
+    return this.#pieces.at(-1)?.offset ?? 0;
+  }
+}

@@ -1,0 +1,53 @@
+// Every place, in light and dark, wide and at phone width, in both languages: axe finds nothing serious, nothing overflows.
+// With --shots, the pictures are kept.
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { open } from './lib.mjs';
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const SIZES = [{ name: 'wide', width: 1360, height: 860 }, { name: 'phone', width: 390, height: 844 }];
+
+export async function everywhere(browser, args, checks) {
+  for (const size of SIZES) {
+    for (const colorScheme of ['light', 'dark']) {
+      const locale = colorScheme === 'light' ? 'en-GB' : 'es-ES';
+      const options = { viewport: { width: size.width, height: size.height }, colorScheme, locale };
+      const look = (page, place) => judge(page, `${place}-${colorScheme}-${size.name}`, args.shots, checks);
+      const page = await open(browser, options, new URL(args.page).origin);
+      await page.addInitScript(() => localStorage.setItem('caudal.upload', 'true'));
+      await page.goto(args.page);
+      await page.goto(`${new URL(args.page).origin}/#/`);
+      await page.locator('article').first().waitFor();
+      await look(page, 'list');
+      await page.locator('article', { hasText: args.name }).locator('button').click();
+      await page.waitForFunction(() => document.querySelector('.stage')?.dataset.state === 'live', null, { timeout: 15_000, polling: 100 });
+      await page.waitForTimeout(args.shots ? 12_000 : 1500);
+      await look(page, 'watch');
+      await page.getByRole('button', { name: locale === 'en-GB' ? 'Engineer’s table' : 'Tabla técnica' }).click();
+      await look(page, 'engineer');
+      await page.context().close();
+      if (!args.desk) continue;
+      const desk = await open(browser, options, new URL(args.desk).origin);
+      await desk.goto(args.desk);
+      await desk.locator('#encoder').waitFor({ timeout: 10_000 });
+      await desk.waitForTimeout(args.shots ? 6000 : 1500);
+      await look(desk, 'desk');
+      await desk.context().close();
+    }
+  }
+}
+
+async function judge(page, name, shots, checks) {
+  if (shots) await page.screenshot({ path: `${shots}/${name}.png` });
+  // A string in evaluate is no script of the page: the content security policy stays as it is.
+  await page.evaluate(AXE);
+  const found = await page.evaluate(async () => {
+    const { violations } = await globalThis.axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] });
+    return violations.filter((v) => v.impact === 'serious' || v.impact === 'critical').map((v) => `${v.id}: ${v.nodes.slice(0, 2).map((n) => n.html.slice(0, 120)).join(' ; ')}`);
+  });
+  checks.figures.axe = (checks.figures.axe ?? 0) + found.length;
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  checks.check(`${name}: axe finds nothing serious`, found.length === 0, found.join(' | '));
+  checks.check(`${name}: nothing overflows`, overflow <= 0, overflow);
+  checks.check(`${name}: nothing was complained about`, page.complaints.length === 0, page.complaints.slice(0, 3).join(' | '));
+}

@@ -1,0 +1,84 @@
+// What strangers write stays in its box: no direction tricks, no invisible characters, no ten kilobytes.
+import { describe, expect, it } from 'vitest';
+import { advise } from '../../src/lib/advice';
+import { channelOf, descriptorOf, linkIn, linkOf, looksLikeLink, nameIn } from '../../src/lib/link';
+import { line, NAME_MAX, paragraph, shortId, TEXT_MAX } from '../../src/lib/text';
+import { mediaPlaylist, segments } from '../../src/player/history';
+import { en } from '../../src/strings/en';
+import { es } from '../../src/strings/es';
+
+const ID = 'abcdefghijklmnopqrstuvwxyz234567abcdefghijklmnopqrst';
+
+describe('text', () => {
+  it('shows control and direction characters harmlessly', () => {
+    expect(line('Canal\u202Egpj.exe')).toBe('Canal\uFFFDgpj.exe');
+    expect(line('a\u200Bb\u2066c\u0000d\u{E0041}e')).toBe('a\uFFFDb\uFFFDc\uFFFDd\uFFFDe');
+    expect(line('one\r\ntwo\tthree')).toBe('one two three');
+    expect(line('\uD800x')).toBe('\uFFFDx');
+  });
+  it('leaves honest text alone', () => {
+    for (const text of ['Río Abierto', 'قناة الأخبار', '日本のテレビ', 'Ελληνικά & <b>', '👨‍👩‍👧 TV ❤️', 'Việt Nam']) expect(line(text)).toBe(text);
+  });
+  it('keeps marks from climbing', () => {
+    expect(line(`Z${'\u0301'.repeat(50)}`)).toBe(`Z${'\u0301'.repeat(3)}`);
+  });
+  it('cuts what is too long, and says so', () => {
+    expect(Array.from(line('x'.repeat(10_000)))).toHaveLength(NAME_MAX);
+    expect(line('x'.repeat(10_000)).endsWith('…')).toBe(true);
+    expect(Array.from(paragraph('😀'.repeat(10_000))).length).toBeLessThanOrEqual(TEXT_MAX);
+    expect(paragraph('a\n\n\n\n\nb')).toBe('a\n\nb');
+  });
+  it('takes nothing but text', () => {
+    for (const odd of [null, undefined, 5, {}, ['x']]) expect([line(odd), paragraph(odd), shortId(odd)]).toEqual(['', '', '']);
+  });
+});
+
+describe('links', () => {
+  it('are found in what people paste', () => {
+    expect(linkIn(` 'caudal:${ID}?tracker=http%3A%2F%2Fx&name=Canal%201' `)).toBe(`caudal:${ID}?tracker=http%3A%2F%2Fx&name=Canal%201`);
+    expect(linkIn(`caudal:${ID}`)).toBe(`caudal:${ID}`);
+    for (const bad of ['', 'caudal:short', `javascript:${ID}`, `caudal:${ID} x`, `caudal:${ID}?${'x'.repeat(3000)}`]) expect(linkIn(bad)).toBeNull();
+    expect(looksLikeLink('caudal:short')).toBe(true);
+    expect(channelOf(`caudal:${ID}?name=x`)).toBe(ID);
+    expect(nameIn(`caudal:${ID}?name=Canal%201`)).toBe('Canal 1');
+  });
+  it('are made from a descriptor, with web trackers only', () => {
+    const told = { name: 'Ñandú', trackers: ['https://t.example', 'javascript:alert(1)', 5] };
+    const descriptor = btoa(String.fromCharCode(...new TextEncoder().encode(JSON.stringify(told)))).replace(/\+/g, '-').replace(/\//g, '_').replace(/=+$/, '');
+    const entry = { channel: ID, state: 'live', descriptor: { descriptor, signature: '' } };
+    expect(descriptorOf(entry).name).toBe('Ñandú');
+    expect(linkOf(entry)).toBe(`caudal:${ID}?tracker=https%3A%2F%2Ft.example&name=%C3%91and%C3%BA`);
+    expect(linkOf({ ...entry, channel: '../evil' })).toBeNull();
+    expect(linkOf({ ...entry, link: 'javascript:alert(1)' })).toBeNull();
+    expect(descriptorOf({ ...entry, descriptor: { descriptor: '%%%', signature: '' } })).toEqual({});
+  });
+});
+
+describe('history', () => {
+  it('takes the segments after the last break, and only names beside the playlist', () => {
+    const playlist = '#EXTM3U\n#EXT-X-MAP:URI="i0.mp4"\n#EXTINF:1,\na.m4s\n#EXT-X-DISCONTINUITY\n#EXT-X-MAP:URI="i1.mp4"\n#EXTINF:2.5,\nb.m4s\n#EXT-X-PART:DURATION=0.2,URI="p.m4s"\n#EXTINF:1,\nhttps://evil.example/c.m4s\n#EXTINF:1,\nd.m4s\n';
+    expect(segments(playlist)).toEqual([{ uri: 'b.m4s', seconds: 2.5 }, { uri: 'd.m4s', seconds: 1 }]);
+    expect(mediaPlaylist('#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nmedia.m3u8\n')).toBe('media.m3u8');
+    expect(mediaPlaylist('#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n//evil.example/m.m3u8\n')).toBeNull();
+  });
+});
+
+describe('advice', () => {
+  const good = { codecs: 'avc1.64001f,mp4a.40.2', width: 1280, height: 720, fps: 30, key_interval_ms: 2000, rate_bps: 3e6, jitter_ms: 20, drift_ms: 0, samples: 1000, discontinuities: 0 };
+  it('is silent about a good encoder and names what is wrong with a bad one', () => {
+    expect(advise(good)).toEqual([]);
+    const bad = { ...good, key_interval_ms: 8300, jitter_ms: 400, fps: 9, codecs: 'avc1.64001f', discontinuities: 2, drift_ms: -5000 };
+    expect(advise(bad).map((a) => a.kind)).toEqual(['keyframes', 'jitter', 'breaks', 'fps', 'drift', 'noSound']);
+    expect(advise({ ...bad, samples: 3 })).toEqual([]);
+  });
+});
+
+describe('languages', () => {
+  const keys = (value: unknown, path = ''): string[] =>
+    typeof value === 'object' && value !== null ? Object.entries(value).flatMap(([k, v]) => keys(v, `${path}.${k}`)) : [path];
+  it('have the same words, none of them empty by mistake', () => {
+    expect(keys(es)).toEqual(keys(en));
+    const flat = (value: unknown): unknown[] => (typeof value === 'object' && value !== null ? Object.values(value).flatMap(flat) : [value]);
+    flat(en).forEach((word, i) => expect(word === '').toBe(flat(es)[i] === ''));
+  });
+});
