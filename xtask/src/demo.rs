@@ -1,6 +1,6 @@
 //! `cargo xtask demo`: everything between a fresh clone and a running stream. Never interprets the demo's arguments.
 
-use crate::{sh, system, workspace};
+use crate::{sh, system, web, workspace};
 use anyhow::{Context, Result};
 use std::process::Command;
 
@@ -16,6 +16,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<bool> {
     use std::os::unix::process::CommandExt;
     system::ensure(system::TO_BUILD)?;
+    web::build_if_possible()?;
     let caudal = workspace::build("release")?;
     let mut demo = Command::new(&caudal);
     demo.arg("demo").args(&args.args);

@@ -1,11 +1,11 @@
-//! Every developer command of Caudal: `cargo xtask demo | test | check | bench`.
+//! Every developer command of Caudal: `cargo xtask demo | test | check | web | bench`.
 //!
 //! | module | owns |
 //! |---|---|
 //! | [`sh`] | running commands with progress in plain words |
 //! | [`system`] | what a job needs from the system, and installing it where that is allowed |
 //! | [`workspace`] | where the workspace is, and what `cargo metadata` says about it |
-//! | [`demo`], [`mod@test`], [`check`], [`mod@bench`] | one command each |
+//! | [`demo`], [`mod@test`], [`check`], [`web`], [`mod@bench`] | one command each |
 //!
 //! Nothing here is part of the product: it builds, runs and measures the `caudal` binary from the outside.
 //!
@@ -17,6 +17,7 @@ mod demo;
 mod sh;
 mod system;
 mod test;
+mod web;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -38,6 +39,8 @@ enum Task {
     Test(test::Args),
     /// Check what no test sees: format, lints, documentation, `proto` without `std`, licences, file lengths.
     Check(check::Args),
+    /// Build the page in `web/`, to be embedded in the next build of the binary (needs Node.js).
+    Web,
     /// Measure, with real processes.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(args),
         Task::Test(args) => test::run(args),
         Task::Check(args) => check::run(args),
+        Task::Web => web::run(),
         Task::Bench(bench) => bench::run(bench),
     };
     match outcome {
