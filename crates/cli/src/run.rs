@@ -196,7 +196,7 @@ pub(crate) fn open_browser(url: &str) {
         // It hands the address on and ends; nobody has to wait for it.
         Ok(mut child) => drop(std::thread::spawn(move || child.wait())),
         Err(error) => {
-            eprintln!("caudal: --open: cannot start {program} ({error}); open the address above yourself")
+            eprintln!("caudal: --open: cannot start {program} ({error}); open the address above yourself");
         }
     }
 }

@@ -101,10 +101,10 @@ impl Directory {
             DirectoryEvent::Snapshot(views) => {
                 known[at] = views.into_iter().take(CHANNELS_MAX).map(|view| (view.channel, view)).collect();
             }
-            DirectoryEvent::Channel(view) => {
-                if known[at].len() < CHANNELS_MAX || known[at].contains_key(&view.channel) {
-                    known[at].insert(view.channel, *view);
-                }
+            DirectoryEvent::Channel(view)
+                if known[at].len() < CHANNELS_MAX || known[at].contains_key(&view.channel) =>
+            {
+                known[at].insert(view.channel, *view);
             }
             DirectoryEvent::Gone { channel, state: now } => {
                 known[at].remove(&channel);

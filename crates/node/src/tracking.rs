@@ -302,5 +302,5 @@ async fn changed(descriptor: &mut Option<watch::Receiver<SignedDescriptor>>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

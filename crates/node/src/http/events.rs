@@ -27,11 +27,13 @@ const LOOKS_PER_REPORT: u32 = 10;
 /// A comment goes out after so long without an event, so that both sides notice a dead connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-fn enter(served: &Served) -> Result<OwnedSemaphorePermit, Response> {
-    Arc::clone(&served.events).try_acquire_owned().map_err(|_| {
-        let why = format!("{EVENTS_MAX} pages listen to this node already; close one, then try again");
-        error(StatusCode::SERVICE_UNAVAILABLE, &why)
-    })
+fn enter(served: &Served) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(&served.events).try_acquire_owned().ok()
+}
+
+fn full() -> Response {
+    let why = format!("{EVENTS_MAX} pages listen to this node already; close one, then try again");
+    error(StatusCode::SERVICE_UNAVAILABLE, &why)
 }
 
 fn respond<S: Send + 'static, F>(state: S, next: impl FnMut(S) -> F + Send + 'static) -> Response
@@ -80,10 +82,7 @@ impl Watching {
 /// Reports and states of a session.
 pub(super) async fn session(State(served): State<Served>, Path(id): Path<String>) -> Response {
     let Some(session) = served.sessions.get(&id) else { return no_session() };
-    let permit = match enter(&served) {
-        Ok(permit) => permit,
-        Err(refusal) => return refusal,
-    };
+    let Some(permit) = enter(&served) else { return full() };
     let mut looks = interval(LOOK_PERIOD);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let sessions = Arc::clone(&served.sessions);
@@ -124,10 +123,7 @@ pub(super) async fn channels(State(served): State<Served>) -> Response {
     let Some(directory) = served.shown.directory.clone() else {
         return error(StatusCode::NOT_FOUND, "this node shows no list; caudal watch --tracker URL has one");
     };
-    let permit = match enter(&served) {
-        Ok(permit) => permit,
-        Err(refusal) => return refusal,
-    };
+    let Some(permit) = enter(&served) else { return full() };
     let (whole, changes) = directory.subscribe();
     respond(Listing { directory, whole: Some(whole), changes, _permit: permit }, |mut listing| async move {
         let change = listing.next().await?;
