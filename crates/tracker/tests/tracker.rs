@@ -60,6 +60,7 @@ async fn what_is_not_listed_is_found_by_its_id_only() {
     let list = client.channels("", 0, 50).await.unwrap();
     assert_eq!(list.channels.iter().map(|view| view.channel).collect::<Vec<_>>(), [shown.id()]);
     assert_eq!(list.channels[0].descriptor.as_ref().unwrap().name, "Canal 1");
+    assert_eq!(list.channels[0].since_unix_ms, Some(shown.certificate.not_before_unix_us / 1000));
     assert_eq!(client.channels("canal 1", 0, 50).await.unwrap().total, 1);
     assert_eq!(client.channels("a & b # é", 0, 50).await.unwrap().total, 0);
     let view = client.channel(&hidden.id()).await.unwrap();

@@ -193,6 +193,8 @@ pub struct ChannelView {
     pub signed: Option<SignedDescriptor>,
     /// The newest broadcast, in answers about one channel.
     pub broadcast: Option<(Certificate, LiveNote)>,
+    /// When its broadcast began, ms since the Unix epoch: the tracker's word.
+    pub since_unix_ms: Option<u64>,
     /// Viewers.
     pub viewers: u32,
     /// Means over its viewers.
@@ -553,6 +555,7 @@ impl ChannelView {
             descriptor: descriptor.map_err(|error| error.to_string())?,
             signed: entry.descriptor,
             broadcast: broadcast.map_err(|error| error.to_string())?,
+            since_unix_ms: entry.since_unix_ms,
             viewers: entry.viewers,
             quality: entry.quality,
             takedown: entry.takedown.map(|takedown| Takedown { reason: reason(&takedown) }),

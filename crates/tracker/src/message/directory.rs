@@ -24,6 +24,9 @@ pub struct ChannelEntry {
     /// Newest certificate and live note; not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broadcast: Option<LiveBroadcast>,
+    /// When its broadcast began by the source's own clock, as its certificate says, ms since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_unix_ms: Option<u64>,
     /// Viewers now.
     #[serde(default)]
     pub viewers: u32,

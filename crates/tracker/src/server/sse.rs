@@ -101,6 +101,7 @@ impl Subscriber {
                     name: None,
                     descriptor: None,
                     broadcast: None,
+                    since_unix_ms: None,
                     viewers: 0,
                     quality: None,
                     takedown: None,

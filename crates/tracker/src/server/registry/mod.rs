@@ -544,6 +544,10 @@ pub(crate) fn entry(channel_id: ChannelId, channel: &Channel, state: ChannelStat
         name,
         descriptor: signed,
         broadcast: None,
+        since_unix_ms: channel
+            .broadcast
+            .as_ref()
+            .map(|(certificate, _)| certificate.not_before_unix_us / 1000),
         viewers: channel.viewers(),
         quality: None,
         takedown: None,
@@ -557,6 +561,7 @@ fn taken_down(channel: ChannelId, reason: &str) -> ChannelEntry {
         name: None,
         descriptor: None,
         broadcast: None,
+        since_unix_ms: None,
         viewers: 0,
         quality: None,
         takedown: Some(Takedown { reason: reason.to_owned() }),
