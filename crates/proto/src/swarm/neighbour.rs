@@ -345,9 +345,9 @@ impl Neighbour {
         self.shunned_until = Timestamp::ZERO;
     }
 
-    /// It let substreams starve and has not pushed anything since.
+    /// It let substreams starve and has not pushed anything since, or has not brought anything yet.
     pub(crate) fn is_on_probation(&self) -> bool {
-        self.broken > 0
+        self.broken > 0 || self.unproven_us() > 0
     }
 
     /// What it counts that nothing true has come from it yet, µs: promises are free.

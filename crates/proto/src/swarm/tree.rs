@@ -539,11 +539,8 @@ impl Swarm {
                     && !sub.is_parent(&n.peer)
             })
             .filter(|n| urgent || now >= n.shunned_until)
-            // Who let down this node has one substream to make good; who brought nothing yet, one to begin with, unless there is no choice.
-            .filter(|n| {
-                let trusted = !n.is_on_probation() && (urgent || n.unproven_us() == 0);
-                trusted || !self.substreams.iter().any(|sub| sub.relies_on(&n.peer))
-            })
+            // Who let down this node has one substream to make good, who brought nothing yet one to begin with.
+            .filter(|n| !n.is_on_probation() || !self.substreams.iter().any(|sub| sub.relies_on(&n.peer)))
             .filter(|n| n.refused_until.get(s).is_none_or(|until| now >= until))
             .filter_map(|n| {
                 let view = ParentView {
