@@ -93,7 +93,9 @@ async fn nobody_speaks_for_somebody_else() {
 async fn wrong_paths_methods_and_queries_say_so() {
     let tracker = Running::start(TrackerConfig::default()).await;
     for (path, status) in [
-        ("/", 404),
+        ("/", 200),
+        ("/nothing", 404),
+        ("/api/v1/node", 200),
         ("/v1/ppstp", 405),
         ("/v1/channels/xyz", 400),
         ("/v1/channels?limit=x", 400),
