@@ -198,7 +198,7 @@ impl Sessions {
     /// # Errors
     /// When the system gives no random numbers.
     pub fn add_viewer(&self, link: &Link, shared: Arc<viewer::Shared>) -> Result<Arc<Session>, NodeError> {
-        self.add(link.channel, name(link), link.to_string(), Side::Viewer(shared), None)
+        self.add(link.channel, link.title(), link.to_string(), Side::Viewer(shared), None)
     }
 
     /// Adds the source that the command line began.
@@ -206,7 +206,7 @@ impl Sessions {
     /// # Errors
     /// When the system gives no random numbers.
     pub fn add_source(&self, link: &Link, shared: Arc<source::Shared>) -> Result<Arc<Session>, NodeError> {
-        self.add(link.channel, name(link), link.to_string(), Side::Source(shared), None)
+        self.add(link.channel, link.title(), link.to_string(), Side::Source(shared), None)
     }
 
     fn add(
@@ -258,7 +258,7 @@ impl Sessions {
         .await?;
         let (stop, stopped) = watch::channel(false);
         let side = Side::Viewer(viewer.shared());
-        let session = self.add(link.channel, name(&link), link.to_string(), side, Some(stop))?;
+        let session = self.add(link.channel, link.title(), link.to_string(), side, Some(stop))?;
         let task = tokio::spawn(async move {
             // What ended it stands in the session's state.
             if let Err(error) = Box::pin(viewer.run(stopped)).await {
@@ -290,10 +290,6 @@ impl Sessions {
             .filter_map(|session| session.task.lock().unwrap_or_else(PoisonError::into_inner).take());
         let _not_in_time = tokio::time::timeout(LEAVE_MAX, futures_util::future::join_all(tasks)).await;
     }
-}
-
-fn name(link: &Link) -> String {
-    link.name.clone().unwrap_or_else(|| format!("Channel {}", link.channel.short()))
 }
 
 /// Whom to ask about `link`. Trackers that the person named may be anywhere; with none of them in the link it was pasted, so

@@ -52,6 +52,13 @@ pub enum LinkError {
     Tracker(#[from] UrlError),
 }
 
+impl Link {
+    /// What to call the channel before its descriptor is there.
+    pub fn title(&self) -> String {
+        self.name.clone().unwrap_or_else(|| format!("Channel {}", self.channel.short()))
+    }
+}
+
 impl FromStr for Link {
     type Err = LinkError;
 

@@ -27,7 +27,7 @@ export class Follow {
   continuity = $state.raw<Point[]>([]);
   delay = $state.raw<Point[]>([]);
   stalls = $state.raw<Point[]>([]);
-  #before: { at: number; report: Report } | null = null;
+  #before: Report | undefined;
   #stop: () => void;
   #silence: ReturnType<typeof setTimeout> | undefined;
 
@@ -68,30 +68,16 @@ export class Follow {
 
   #take(report: Report): void {
     const at = performance.now();
-    const before = this.#before;
     const peers = Array.isArray(report.peers) ? report.peers : [];
-    this.peers = peers.map((peer) => withRates(peer, before, at));
+    this.peers = peers.map((peer) => ({ ...peer, in: peer.rate_in_bps ?? 0, out: peer.rate_out_bps ?? 0 }));
     if (report.state) this.state = report.state;
     this.report = report;
     const shown = this.onReport(report);
-    this.continuity = add(this.continuity, at, since(before?.report, report));
+    this.continuity = add(this.continuity, at, since(this.#before, report));
     this.delay = add(this.delay, at, shown?.delay ?? null);
     this.stalls = add(this.stalls, at, shown?.stalls ?? 0);
-    this.#before = { at, report };
+    this.#before = report;
   }
-}
-
-/** Rates as the node measures them, else from how the bytes have grown. */
-function withRates(peer: Peer, before: { at: number; report: Report } | null, at: number): PeerRate {
-  const old = before?.report.peers?.find((other) => other.peer === peer.peer);
-  const seconds = before ? (at - before.at) / 1000 : 0;
-  const grown = (now: number, then: number | undefined) =>
-    then === undefined || seconds < 0.2 ? 0 : Math.max(0, ((now - then) * 8) / seconds);
-  return {
-    ...peer,
-    in: peer.rate_in_bps ?? grown(peer.useful_bytes_in, old?.useful_bytes_in),
-    out: peer.rate_out_bps ?? grown(peer.bytes_out, old?.bytes_out),
-  };
 }
 
 /** Share of the chunks that were due since the last report and came in time. */

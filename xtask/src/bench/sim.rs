@@ -61,6 +61,8 @@ struct Row {
     args: &'static [&'static str],
     /// A tenth of the viewers is there at first.
     is_crowd: bool,
+    /// There is enough for attackers too: see [`ENOUGH`].
+    is_fed: bool,
     goals: &'static [Goal],
 }
 
@@ -70,7 +72,12 @@ const fn row(
     args: &'static [&'static str],
     goals: &'static [Goal],
 ) -> Row {
-    Row { name, what, args, is_crowd: false, goals }
+    Row { name, what, args, is_crowd: false, is_fed: false, goals }
+}
+
+/// Attackers, and enough for all.
+const fn fed(name: &'static str, what: &'static str, args: &'static [&'static str]) -> Row {
+    Row { is_fed: true, ..row(name, what, args, HONEST) }
 }
 
 use Target::{AtLeast, AtMost, None as Free};
@@ -82,7 +89,7 @@ const ON_TIME: Goal = goal("continuity/1500", "on time at 1.5 s", Percent, "", F
 const HONEST: &[Goal] =
     &[goal("continuity/3000", "honest peers on time at 3 s", Percent, "", AtLeast(0.99)), ON_TIME];
 /// What honest peers upload where the attackers, who take a copy each, leave them about what they have in the first row.
-const ENOUGH: (&str, &str) = ("--upload-mean", "1.6");
+const ENOUGH: [&str; 2] = ["--upload-mean", "1.6"];
 /// Relative to the first row.
 const TO_FIRST: &str = "p99 ÷ first row's p99";
 
@@ -170,54 +177,14 @@ const ROWS: &[Row] = &[
     row("false-haves", "20 % claim what they lack", &["--attack", "false-have=20%"], HONEST),
     row("flooders", "20 % flood requests", &["--attack", "flooder=20%"], HONEST),
     row("eclipse", "20 % try to surround others", &["--attack", "eclipse=20%"], HONEST),
-    row(
-        "fed-polluters",
-        "polluters, and enough for all",
-        &["--attack", "polluter=20%", ENOUGH.0, ENOUGH.1],
-        HONEST,
-    ),
-    row(
-        "fed-replayers",
-        "replayers, and enough for all",
-        &["--attack", "replayer=20%", ENOUGH.0, ENOUGH.1],
-        HONEST,
-    ),
-    row(
-        "fed-silent",
-        "silent ones, and enough for all",
-        &["--attack", "silent=20%", ENOUGH.0, ENOUGH.1],
-        HONEST,
-    ),
-    row(
-        "fed-delayers",
-        "delayers, and enough for all",
-        &["--attack", "delayer=20%", ENOUGH.0, ENOUGH.1],
-        HONEST,
-    ),
-    row(
-        "fed-false-haves",
-        "false maps, and enough for all",
-        &["--attack", "false-have=20%", ENOUGH.0, ENOUGH.1],
-        HONEST,
-    ),
-    row(
-        "fed-flooders",
-        "flooders, and enough for all",
-        &["--attack", "flooder=20%", ENOUGH.0, ENOUGH.1],
-        HONEST,
-    ),
-    row(
-        "fed-eclipse",
-        "eclipse, and enough for all",
-        &["--attack", "eclipse=20%", ENOUGH.0, ENOUGH.1],
-        HONEST,
-    ),
-    row(
-        "fed-free-riders",
-        "20 % upload nothing, and enough for all",
-        &["--attack", "free-rider=20%", ENOUGH.0, ENOUGH.1],
-        HONEST,
-    ),
+    fed("fed-polluters", "polluters, and enough for all", &["--attack", "polluter=20%"]),
+    fed("fed-replayers", "replayers, and enough for all", &["--attack", "replayer=20%"]),
+    fed("fed-silent", "silent ones, and enough for all", &["--attack", "silent=20%"]),
+    fed("fed-delayers", "delayers, and enough for all", &["--attack", "delayer=20%"]),
+    fed("fed-false-haves", "false maps, and enough for all", &["--attack", "false-have=20%"]),
+    fed("fed-flooders", "flooders, and enough for all", &["--attack", "flooder=20%"]),
+    fed("fed-eclipse", "eclipse, and enough for all", &["--attack", "eclipse=20%"]),
+    fed("fed-free-riders", "20 % upload nothing, and enough for all", &["--attack", "free-rider=20%"]),
     row(
         "free-riders",
         "50 % upload nothing, the others twice the mean",
@@ -308,6 +275,9 @@ impl Args {
         command.args(["sim", "--json", "--part", "0ms", "--ramp", "4s"]);
         let peers = if row.is_crowd { self.peers / 10 } else { self.peers };
         command.args(["--peers", &peers.to_string(), "--seeds", &self.seeds.to_string()]).args(row.args);
+        if row.is_fed {
+            command.args(ENOUGH);
+        }
         if row.is_crowd {
             command.args(["--event", &format!("join {} at 20s over 10s", self.peers - peers)]);
         }

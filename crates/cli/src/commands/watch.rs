@@ -56,15 +56,17 @@ pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure
     say_once_about_addresses(!args.no_upload);
     warn_of_strangers(args.listen);
     let mut known = listed;
-    known.extend(
-        trackers.iter().filter(|url| !args.tracker.iter().any(|typed| typed == url.url().as_str())).cloned(),
-    );
+    for url in &trackers {
+        if known.iter().all(|other| other.url() != url.url()) {
+            known.push(url.clone());
+        }
+    }
     let sessions = sessions(&args, known.clone(), &context);
     let viewer = Viewer::start(config(&args, &link, trackers, context)).await?;
     let shared = viewer.shared();
     sessions.add_viewer(&link, Arc::clone(&shared))?;
     let (url, players, page) = (http.url(), http.players_url(), http.page_url());
-    let title = link.name.clone().unwrap_or_else(|| format!("Channel {}", link.channel.short()));
+    let title = link.title();
     serve(http, title, &known, &sessions)?;
     // With --output - standard output belongs to the stream.
     let json = args.json && output != Some(Output::Stdout);

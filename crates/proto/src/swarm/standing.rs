@@ -35,11 +35,10 @@ struct Bucket {
 impl Bucket {
     /// Takes `n` of at most `most`, of which one comes back every `period`; false where there are fewer.
     fn take(&mut self, now: Timestamp, n: u64, most: u64, period: Duration) -> bool {
-        let back = now.since(self.at).as_micros() / period.as_micros().max(1);
-        if back > 0 {
-            self.taken = self.taken.saturating_sub(u64::try_from(back).unwrap_or(u64::MAX));
-            self.at = now;
-        }
+        let (since, period) = (now.since(self.at).as_micros() as u64, (period.as_micros() as u64).max(1));
+        self.taken = self.taken.saturating_sub(since / period);
+        // What is left of a period counts towards the next.
+        self.at = now.saturating_sub(Duration::from_micros(since % period));
         let may = self.taken + n <= most;
         self.taken += if may { n } else { 0 };
         may

@@ -1,7 +1,7 @@
 //! How much this node can upload: configured, or measured from how long chunks take to be acknowledged.
 //!
 //! The first burst that queues tells the line's rate: acknowledgements come at it (BBR's delivery rate), from the first
-//! of them on. From then on chunks are let go a little faster than that, and every half second is weighed by the chunk that
+//! of them on. From then on chunks are let go a little faster than that, and no longer once a short queue stands. Every half second is weighed by the chunk that
 //! was delayed least, in the manner of LEDBAT (RFC 6817), since a queue in this line delays all of them and one at a
 //! receiver only some. Delayed by much, what comes through is the rate, and the queue is let drain; by little, the rate
 //! is at least what came through. The connections' own congestion control stays underneath.
