@@ -404,7 +404,7 @@ export class Player {
   }
 
   get isLive(): boolean {
-    return this.following && !this.paused && this.to - this.at < LIVE_WITHIN + this.wanted;
+    return this.to > 0 && this.phase !== 'ended' && this.phase !== 'gone' && this.following && !this.paused && this.to - this.at < LIVE_WITHIN + this.wanted;
   }
 
   setVolume(value: number): void {

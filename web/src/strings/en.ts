@@ -90,7 +90,7 @@ export const en = {
     title: 'Desk',
     noToken: 'The desk opens with the address that `caudal publish` printed when it started: it ends in #token=… Copy it whole into this window.',
     notHere: 'There is no broadcast on this node. `caudal publish` starts one and prints the address of its desk.',
-    encoder: 'Encoder', preview: 'Preview', showPreview: 'Show the preview', hidePreview: 'Hide the preview', server: 'Server', key: 'Stream key', show: 'Show', hide: 'Hide', hidden: 'hidden',
+    encoder: 'Encoder', preview: 'Preview', showPreview: 'Show the preview', hidePreview: 'Hide the preview', previewWaits: 'The picture stands here when it arrives.', server: 'Server', key: 'Stream key', show: 'Show', hide: 'Hide', hidden: 'hidden',
     copy: 'Copy', copied: 'Copied', share: 'Share', link: 'Link of the channel', qr: 'QR code of the link', showQr: 'QR code',
     listed: 'Listed in the tracker’s directory', listedHint: 'Unlisted, only who has the link finds it.',
     stop: 'Stop the broadcast', stopTitle: 'Stop the broadcast?', stopText: (viewers: string) => `${viewers} will see that it has ended. The encoder’s connection is closed.`, stopYes: 'Stop', stopNo: 'Go on', stopped: 'The broadcast has ended.',

@@ -92,7 +92,7 @@ export const es: Strings = {
     title: 'Mesa',
     noToken: 'La mesa se abre con la dirección que mostró `caudal publish` al empezar: termina en #token=… Cópiala entera en esta ventana.',
     notHere: 'En este nodo no hay ninguna emisión. `caudal publish` empieza una y muestra la dirección de su mesa.',
-    encoder: 'Codificador', preview: 'Vista previa', showPreview: 'Mostrar la vista previa', hidePreview: 'Ocultar la vista previa', server: 'Servidor', key: 'Clave de emisión', show: 'Mostrar', hide: 'Ocultar', hidden: 'oculta',
+    encoder: 'Codificador', preview: 'Vista previa', showPreview: 'Mostrar la vista previa', hidePreview: 'Ocultar la vista previa', previewWaits: 'Aquí sale la imagen cuando llega.', server: 'Servidor', key: 'Clave de emisión', show: 'Mostrar', hide: 'Ocultar', hidden: 'oculta',
     copy: 'Copiar', copied: 'Copiado', share: 'Compartir', link: 'Enlace del canal', qr: 'Código QR del enlace', showQr: 'Código QR',
     listed: 'En la lista del rastreador', listedHint: 'Fuera de la lista, solo lo encuentra quien tiene el enlace.',
     stop: 'Terminar la emisión', stopTitle: '¿Terminar la emisión?', stopText: (viewers) => `${viewers}: verán que ha terminado. Se cierra la conexión del codificador.`, stopYes: 'Terminar', stopNo: 'Seguir', stopped: 'La emisión ha terminado.',
