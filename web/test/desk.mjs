@@ -35,15 +35,15 @@ export async function studio(browser, args, checks) {
 
 /** Unlists, lists and ends the broadcast that everybody watches: nothing comes after this. */
 export async function lastWords(browser, args, checks) {
-  const list = await open(browser, {}, args.tracker);
-  await list.goto(`${args.tracker}/`);
-  const viewer = await open(browser, {}, new URL(args.page).origin);
+  const opened = [args.tracker, args.page, args.desk].map((url) => open(browser, {}, new URL(url).origin));
+  const [list, viewer, desk] = await Promise.all(opened);
   await viewer.addInitScript(() => localStorage.setItem('caudal.upload', 'true'));
-  await viewer.goto(args.page);
-  await viewer.goto(`${new URL(args.page).origin}/#/`);
-  await viewer.locator('article', { hasText: args.name }).locator('button').click();
-  const desk = await open(browser, {}, new URL(args.desk).origin);
-  await desk.goto(args.desk);
+  const watching = async () => {
+    await viewer.goto(args.page);
+    await viewer.goto(`${new URL(args.page).origin}/#/`);
+    await viewer.locator('article', { hasText: args.name }).locator('button').click();
+  };
+  await Promise.all([watching(), list.goto(`${args.tracker}/`), desk.goto(args.desk)]);
   const box = desk.getByRole('checkbox');
   await box.waitFor();
   await changed([list], args.name, true, Date.now());
@@ -67,8 +67,6 @@ export async function lastWords(browser, args, checks) {
   const told = Date.now() - stopped;
   checks.figures.stopped_ms = { list: await gone, viewer: told };
   checks.check('stop ends it: the list within 2 s, and viewers’ pages say so', (await gone) <= SOON_MS && told < 8000, JSON.stringify(checks.figures.stopped_ms));
-  for (const page of [list, viewer, desk]) {
-    checks.check('the end: nothing was complained about', page.complaints.length === 0, page.complaints.slice(0, 3).join(' | '));
-    await page.context().close();
-  }
+  const complaints = [list, viewer, desk].flatMap((page) => page.complaints);
+  checks.check('the end: nothing was complained about', complaints.length === 0, complaints.slice(0, 3).join(' | '));
 }
