@@ -47,6 +47,10 @@ export async function lastWords(browser, args, checks) {
   const box = desk.getByRole('checkbox');
   await box.waitFor();
   await changed([list], args.name, true, Date.now());
+  // Its viewers have watched for a minute by now, and said how it goes.
+  const health = list.locator('article', { hasText: args.name }).locator('.health');
+  const word = await health.textContent({ timeout: 5000 }).catch(() => 'nothing');
+  checks.check('the list says how the channel goes', ['smooth', 'strained'].includes(word), word);
   const unlisted = await (box.uncheck(), changed([list], args.name, false, Date.now()));
   const listed = await (box.check(), changed([list], args.name, true, Date.now()));
   checks.figures.listed_ms = { unlisted, listed };

@@ -39,8 +39,6 @@ const ORDER_MS = 4000;
 const YOUNG_MS = 60_000;
 /** Continuity from which on a channel is smooth. */
 const SMOOTH_FROM = 0.99;
-/** Below so many viewers there are no reports: what was known from them is known no longer. */
-const REPORTS_MIN = 2;
 /** A channel id: anything else in a list is not shown. */
 const CHANNEL = /^[a-z2-7]{52}$/;
 
@@ -146,9 +144,8 @@ export class Directory {
     const row = this.rows.find((other) => other.channel === entry?.channel);
     if (!row) return;
     row.viewers = count(entry.viewers);
-    const continuity = continuityOf(entry);
-    // A tracker that says nothing of quality here has said it in the entry.
-    if (continuity !== null || row.viewers < REPORTS_MIN) row.facts.continuity = continuity;
+    // Where nothing is said of quality, too few viewers report it.
+    row.facts.continuity = continuityOf(entry);
     row.health = health(row.facts, Date.now());
   }
 

@@ -53,7 +53,7 @@ describe('Directory', () => {
     tell.viewers!({ channel: ID, viewers: 3, quality: { reports: 3, continuity: 0.998 } });
     expect(now()).toBe('smooth');
     tell.viewers!({ channel: ID, viewers: 4 });
-    expect([now(), directory.rows[0]!.viewers]).toEqual(['smooth', 4]);
+    expect([now(), directory.rows[0]!.viewers]).toEqual(['starting', 4]);
     tell.channel!({ channel: ID, state: 'live', viewers: 4, since_unix_ms: NOW - 1000, quality: { reports: 4, continuity: 0.9 } });
     expect(now()).toBe('strained');
     vi.setSystemTime(NOW + 120_000);
