@@ -110,9 +110,9 @@ impl Directory {
                 known[at].remove(&channel);
                 state = now;
             }
-            DirectoryEvent::Viewers { channel, viewers } => {
+            DirectoryEvent::Viewers { channel, viewers, quality } => {
                 if let Some(view) = known[at].get_mut(&channel) {
-                    view.viewers = viewers;
+                    (view.viewers, view.quality) = (viewers, quality);
                 }
             }
             _ => {}
@@ -131,6 +131,7 @@ impl Directory {
         let views: Vec<_> = views.collect();
         let (view, _) =
             views.iter().max_by_key(|(view, _)| view.descriptor.as_ref().map(|d| d.issued_unix_ms))?;
+        let most = views.iter().map(|(view, _)| view).max_by_key(|view| view.viewers);
         let name = view.descriptor.as_ref().map(|descriptor| descriptor.name.clone());
         let told =
             view.descriptor.iter().flat_map(|descriptor| &descriptor.trackers).map(|tracker| &tracker.0);
@@ -147,8 +148,8 @@ impl Directory {
             "name": name,
             "descriptor": view.signed,
             "since_unix_ms": view.since_unix_ms,
-            "viewers": views.iter().map(|(view, _)| view.viewers).max(),
-            "quality": view.quality,
+            "viewers": most.map(|view| view.viewers),
+            "quality": most.and_then(|view| view.quality),
             "link": link,
         }))
     }
@@ -183,8 +184,10 @@ fn change(
     match (before, now) {
         (Some(_), None) => Some(Change { name: "gone", data: json!({ "channel": id, "state": state }) }),
         (Some(mut before), Some(now)) if before != now => {
-            before["viewers"] = now["viewers"].clone();
-            let data = json!({ "channel": id, "viewers": now["viewers"] });
+            for member in ["viewers", "quality"] {
+                before[member] = now[member].clone();
+            }
+            let data = json!({ "channel": id, "viewers": now["viewers"], "quality": now["quality"] });
             Some(if before == now {
                 Change { name: "viewers", data }
             } else {
@@ -233,7 +236,8 @@ mod tests {
         assert_eq!(told_of_both[0].1["viewers"], 5);
         assert!(told_of_both[0].1["link"].as_str().is_some_and(|link| link.matches("tracker=").count() == 2));
         assert_eq!(directory.snapshot().data["total"], 1);
-        directory.hear(1, DirectoryEvent::Viewers { channel: view("a", 0).channel, viewers: 6 });
+        directory
+            .hear(1, DirectoryEvent::Viewers { channel: view("a", 0).channel, viewers: 6, quality: None });
         assert_eq!(told()[0].0, "viewers");
         let gone = || DirectoryEvent::Gone { channel: view("a", 0).channel, state: ChannelState::TakenDown };
         directory.hear(0, gone());

@@ -150,7 +150,7 @@ async fn the_directory_pushes_what_comes_changes_and_goes() {
     assert_eq!(changed.descriptor.unwrap().name, "Second");
     tracker.client(7).connect(&join(air.swarm(), &[4002])).await.unwrap();
     let counted = events.next().await.unwrap();
-    assert_eq!(counted, Some(DirectoryEvent::Viewers { channel: air.id(), viewers: 1 }));
+    assert_eq!(counted, Some(DirectoryEvent::Viewers { channel: air.id(), viewers: 1, quality: None }));
     let mut latecomer = watcher.directory_events().await.unwrap();
     let Some(DirectoryEvent::Snapshot(snapshot)) = latecomer.next().await.unwrap() else {
         panic!("a snapshot")

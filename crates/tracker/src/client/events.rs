@@ -8,7 +8,9 @@ use reqwest::Response;
 use serde::de::DeserializeOwned;
 
 use crate::client::{ChannelView, ClientError, transport};
-use crate::message::{ChannelEntry, ChannelPage, ChannelState, Gone, LiveBroadcast, Takedown, Viewers};
+use crate::message::{
+    ChannelEntry, ChannelPage, ChannelState, Gone, LiveBroadcast, Quality, Takedown, Viewers,
+};
 use crate::url::TrackerUrl;
 
 /// Longest event, bytes.
@@ -50,12 +52,14 @@ pub enum DirectoryEvent {
         /// How it is now.
         state: ChannelState,
     },
-    /// Another number of viewers.
+    /// Another number of viewers, or another quality.
     Viewers {
         /// Of which channel.
         channel: ChannelId,
         /// How many.
         viewers: u32,
+        /// Means over those who reported.
+        quality: Option<Quality>,
     },
 }
 
@@ -216,8 +220,8 @@ pub(crate) fn read_directory(name: &str, data: &str) -> Result<Option<DirectoryE
             DirectoryEvent::Gone { channel, state }
         }
         "viewers" => {
-            let Viewers { channel, viewers } = json(name, data)?;
-            DirectoryEvent::Viewers { channel, viewers }
+            let Viewers { channel, viewers, quality } = json(name, data)?;
+            DirectoryEvent::Viewers { channel, viewers, quality }
         }
         _ => return Ok(None),
     }))

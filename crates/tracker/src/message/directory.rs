@@ -30,7 +30,7 @@ pub struct ChannelEntry {
     /// Viewers now.
     #[serde(default)]
     pub viewers: u32,
-    /// Means over the viewers that reported; not in lists.
+    /// Means over the viewers that reported; in lists at most a second old, and where continuity is as it was perhaps older.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quality: Option<Quality>,
     /// Why the operator took it down.
@@ -109,7 +109,7 @@ pub struct Gone {
     pub state: ChannelState,
 }
 
-/// Viewer counts that changed: data of the `viewers` event.
+/// An audience that changed: data of the `viewers` event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Viewers {
     /// The channel.
@@ -117,6 +117,9 @@ pub struct Viewers {
     pub channel: ChannelId,
     /// Viewers now.
     pub viewers: u32,
+    /// Means over the viewers that reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
 }
 
 /// An error outside PPSTP: the body of every refusal of the directory.

@@ -49,6 +49,23 @@ impl Member {
     }
 }
 
+/// How many watch, and how it goes for them; none below [`QUALITY_REPORTS_MIN`] reports.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Audience {
+    pub(crate) viewers: u32,
+    pub(crate) quality: Option<Quality>,
+}
+
+impl Audience {
+    /// Whether a person would see the difference: another number of viewers, another hundredth of continuity.
+    pub(crate) fn looks_like(&self, other: &Self) -> bool {
+        let hundredths = |quality: Option<Quality>| {
+            quality.map(|q| q.continuity.map(|ratio| (ratio * 100.0).round() as i64))
+        };
+        self.viewers == other.viewers && hundredths(self.quality) == hundredths(other.quality)
+    }
+}
+
 /// The bit of a rendition in [`Member::renditions`].
 pub(crate) fn bit(rendition: RenditionId) -> u64 {
     1 << (rendition.0 & 63)
@@ -68,8 +85,8 @@ pub(crate) struct Channel {
     pub(crate) used_ms: u64,
     /// What subscribers were last told: the state, and whether it was in the directory.
     pub(crate) announced: Option<(ChannelState, bool)>,
-    /// The viewer count that subscribers know.
-    pub(crate) viewers_told: u32,
+    /// What subscribers and lists know of its audience.
+    pub(crate) told: Audience,
     quality: Option<(u64, Quality)>,
 }
 
@@ -190,6 +207,11 @@ impl Channel {
             member.addresses.iter().filter(usable).map(|address| (*address).into()).collect();
         let source = self.sources.contains(peer);
         (!peer_addr.is_empty()).then_some(PeerInfo { peer_id: *peer, peer_addr, source })
+    }
+
+    /// How it is with those who watch, now.
+    pub(crate) fn audience(&mut self, now_ms: u64) -> Audience {
+        Audience { viewers: self.viewers(), quality: self.quality(now_ms) }
     }
 
     /// Means over the viewers that reported, computed at most once a second.

@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio::sync::broadcast::{self, Receiver, Sender};
 
 use crate::message::{Gone, Viewers};
+use crate::server::channel::Audience;
 use crate::server::registry::{Change, What};
 
 /// Events of the directory that a slow subscriber may lag behind.
@@ -73,7 +74,7 @@ impl Hub {
                 What::Gone(state) => Rendered::new("ended", &Gone { channel, state: *state }),
                 What::TakenDown(takedown) => Rendered::new("takedown", takedown),
                 What::Note(broadcast) => Rendered::new("note", broadcast),
-                What::Viewers(viewers) => Rendered::new("viewers", &Viewers { channel, viewers: *viewers }),
+                What::Audience(audience) => viewers(channel, *audience),
             };
             // Leaving the directory alone is nothing to those who watch.
             if change.what != What::Gone(crate::message::ChannelState::Live) {
@@ -88,9 +89,13 @@ impl Hub {
             What::Entry(entry) => Rendered::new("channel", entry),
             What::Gone(state) => gone(*state),
             What::TakenDown(_) => gone(crate::message::ChannelState::TakenDown),
-            What::Viewers(viewers) => Rendered::new("viewers", &Viewers { channel, viewers: *viewers }),
+            What::Audience(audience) => viewers(channel, *audience),
             What::Note(_) => return,
         };
         let _nobody_left = self.directory.send(event);
     }
+}
+
+fn viewers(channel: ChannelId, Audience { viewers, quality }: Audience) -> Rendered {
+    Rendered::new("viewers", &Viewers { channel, viewers, quality })
 }

@@ -115,6 +115,7 @@ impl Subscriber {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::channel::Audience;
     use crate::server::lists::ListFiles;
     use crate::server::registry::{Change, What};
     use crate::server::{TrackerConfig, lock};
@@ -124,7 +125,11 @@ mod tests {
         let lists = ListFiles::open(None, None).unwrap();
         let shared = Arc::new(Shared::new(TrackerConfig::default(), true, Vec::new(), &lists));
         let id = ChannelId([7; 32]);
-        let viewers = |count| Change { channel: id, listed: true, what: What::Viewers(count) };
+        let viewers = |count| Change {
+            channel: id,
+            listed: true,
+            what: What::Audience(Audience { viewers: count, quality: None }),
+        };
         for topic in [Topic::Directory, Topic::Channel(id)] {
             let mut subscriber = Subscriber::enter(&shared, topic).unwrap();
             assert_eq!(subscriber.next().await.unwrap().name, "snapshot");

@@ -17,7 +17,7 @@ use crate::message::{
     PEER_COUNT_MAX, PeerGroup, PeerMode, PeerNum, Request, Response, StatReport, SwarmAction, SwarmId,
     SwarmResult, Takedown, VERSION,
 };
-use crate::server::channel::{Channel, Member, bit};
+use crate::server::channel::{Audience, Channel, Member, bit};
 use crate::server::config::{Limits, is_exempt, network};
 use crate::server::lists::Lists;
 use crate::server::replay::Replay;
@@ -52,8 +52,8 @@ pub(crate) enum What {
     TakenDown(Takedown),
     /// A newer live note.
     Note(LiveBroadcast),
-    /// Another number of viewers.
-    Viewers(u32),
+    /// Another number of viewers, or another quality.
+    Audience(Audience),
 }
 
 /// Totals for the metrics.
@@ -377,6 +377,7 @@ impl Registry {
         self.expiry.insert((member.expires_ms, *channel_id, peer));
         member.upload_bps = qos.upload_bps.unwrap_or(member.upload_bps);
         member.qos = (qos != crate::message::Qos::default()).then_some(qos).or(member.qos);
+        self.counted.insert(*channel_id);
     }
 
     fn leave(&mut self, now: Now, peer: PeerId, swarm: SwarmId) {
@@ -440,7 +441,7 @@ impl Registry {
         listed
     }
 
-    /// Forgets whoever fell silent and says which viewer counts changed; called about once a second.
+    /// Forgets whoever fell silent and says where the audience changed; called about once a second.
     pub(crate) fn tick(&mut self, now: Now) {
         while let Some((expires_ms, channel, peer)) = self.expiry.first().copied() {
             if expires_ms > now.mono_ms {
@@ -455,12 +456,13 @@ impl Registry {
         self.channels.retain(|_, channel| channel.len() > 0 || channel.used_ms >= old_ms);
         for id in std::mem::take(&mut self.counted) {
             let Some(channel) = self.channels.get_mut(&id) else { continue };
-            let viewers = channel.viewers();
-            if std::mem::replace(&mut channel.viewers_told, viewers) == viewers {
+            let audience = channel.audience(now.mono_ms);
+            if audience.looks_like(&channel.told) {
                 continue;
             }
+            channel.told = audience;
             let listed = channel.announced == Some((ChannelState::Live, true));
-            let what = What::Viewers(viewers);
+            let what = What::Audience(audience);
             self.changes.push(Change { channel: id, listed, what });
         }
     }
@@ -549,7 +551,7 @@ pub(crate) fn entry(channel_id: ChannelId, channel: &Channel, state: ChannelStat
             .as_ref()
             .map(|(certificate, _)| certificate.not_before_unix_us / 1000),
         viewers: channel.viewers(),
-        quality: None,
+        quality: channel.told.quality,
         takedown: None,
     }
 }

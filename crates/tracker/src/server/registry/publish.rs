@@ -115,7 +115,7 @@ impl Registry {
                     tell(true, What::Gone(state));
                 }
                 let entry = entry(*channel_id, channel, state);
-                channel.viewers_told = entry.viewers;
+                channel.told.viewers = entry.viewers;
                 tell(listed, What::Entry(Box::new(entry)));
             }
             ChannelState::Ended | ChannelState::Silent => {

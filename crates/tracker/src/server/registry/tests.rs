@@ -117,6 +117,10 @@ impl World {
     }
 
     fn report(&mut self, n: u8, air: Option<&Air>) -> Response {
+        self.report_of(n, air, Qos::default())
+    }
+
+    fn report_of(&mut self, n: u8, air: Option<&Air>, qos: Qos) -> Response {
         let key = peer_key(n);
         let mut request = self.request(&key, RequestType::StatReport);
         let broadcast = air.map(|air| {
@@ -128,7 +132,7 @@ impl World {
                 request.timestamp_unix_ms,
             )
         });
-        let stat = Stat { swarm_id: self.id().into(), qos: Qos::default(), broadcast, descriptor: None };
+        let stat = Stat { swarm_id: self.id().into(), qos, broadcast, descriptor: None };
         request.stat_report = Some(StatReport { kind: StatKind::StreamStats, stat: vec![stat] });
         self.send(&key, HOME, request)
     }
@@ -461,7 +465,34 @@ fn viewer_counts_are_told_once_a_tick() {
     }
     world.whats();
     world.pass(1000);
-    assert_eq!(world.whats(), [What::Viewers(10)]);
+    assert_eq!(world.whats(), [What::Audience(Audience { viewers: 10, quality: None })]);
     world.pass(1000);
     assert_eq!(world.whats(), []);
+}
+
+#[test]
+fn a_list_says_how_it_goes_for_the_viewers_and_who_looks_is_told_when_that_changes() {
+    let mut world = World::new();
+    let air = world.air(1);
+    world.join(1, HOME, Some(&air));
+    world.join(2, HOME, None);
+    world.join(3, HOME, None);
+    let told = |world: &mut World, values: [f64; 2]| {
+        for (n, continuity) in [2, 3].into_iter().zip(values) {
+            world.report_of(n, None, Qos { continuity: Some(continuity), ..Qos::default() });
+        }
+        world.pass(1000);
+        let whats = world.whats();
+        let continuity = |what: &What| match what {
+            What::Audience(audience) => audience.quality.and_then(|quality| quality.continuity),
+            _ => None,
+        };
+        whats.last().map(continuity)
+    };
+    assert_eq!(told(&mut world, [1.0, 0.9]), Some(Some(0.95)));
+    assert_eq!(told(&mut world, [1.0, 0.901]), None, "nobody would see it");
+    assert_eq!(told(&mut world, [0.5, 0.5]), Some(Some(0.5)));
+    let (id, channel) = world.registry.channels.first_key_value().unwrap();
+    let quality = entry(*id, channel, ChannelState::Live).quality;
+    assert_eq!(quality.map(|quality| (quality.reports, quality.continuity)), Some((2, Some(0.5))));
 }
