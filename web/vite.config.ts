@@ -3,7 +3,10 @@
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { defineConfig } from 'vitest/config';
 
-const node = process.env.CAUDAL_NODE ?? 'http://127.0.0.1:8099';
+/** `npm run dev` shows the page of a running node, source or tracker: this one. */
+const target = process.env.CAUDAL_NODE ?? 'http://127.0.0.1:8080';
+// The node answers its own page only: requests that come through here say that they are from it.
+const node = { target, changeOrigin: true, headers: { origin: target } };
 
 export default defineConfig({
   base: './',

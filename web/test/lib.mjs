@@ -5,13 +5,13 @@ import { chromium } from 'playwright-core';
 
 const CHROMIUM = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
 
-export async function launch() {
+export async function launch(more = []) {
   const executablePath = process.env.CHROMIUM ?? CHROMIUM.find((path) => existsSync(path));
   if (!executablePath) throw new Error('these tests need Chromium: apt-get install chromium, or name it in CHROMIUM');
   return chromium.launch({
     executablePath,
     headless: true,
-    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--disable-background-networking'],
+    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--disable-background-networking', ...more],
   });
 }
 
@@ -32,6 +32,9 @@ export async function open(browser, options, origin) {
   });
   return page;
 }
+
+/** Waits until the channel plays. */
+export const played = (page) => page.waitForFunction(() => document.querySelector('.stage')?.dataset.state === 'live', null, { timeout: 15_000, polling: 50 });
 
 export function percentile(values, share) {
   const sorted = [...values].sort((a, b) => a - b);
@@ -98,11 +101,13 @@ export class Checks {
     console.log(`${ok ? 'ok  ' : 'FAIL'} ${name}${detail === '' ? '' : `: ${detail}`}`);
   }
   async part(name, run) {
+    const began = Date.now();
     try {
       await run();
     } catch (error) {
       this.check(name, false, error.message.split('\n')[0]);
     }
+    (this.figures.part_s ??= {})[name] = Math.round((Date.now() - began) / 100) / 10;
   }
   end() {
     const failed = this.#list.filter((check) => !check.ok);

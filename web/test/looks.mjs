@@ -2,42 +2,51 @@
 // With --shots, the pictures are kept.
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { open } from './lib.mjs';
+import { open, played } from './lib.mjs';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+/** A report comes once a second. */
+const REPORT_MS = 1200;
 const SIZES = [{ name: 'wide', width: 1360, height: 860 }, { name: 'phone', width: 390, height: 844 }];
 
+/** Both sizes side by side; one after the other where pictures are taken. */
 export async function everywhere(browser, args, checks) {
-  for (const size of SIZES) {
-    for (const colorScheme of ['light', 'dark']) {
-      const locale = colorScheme === 'light' ? 'en-GB' : 'es-ES';
-      const options = { viewport: { width: size.width, height: size.height }, colorScheme, locale };
-      const look = (page, place) => judge(page, `${place}-${colorScheme}-${size.name}`, args.shots, checks);
-      const page = await open(browser, options, new URL(args.page).origin);
-      await page.addInitScript(() => localStorage.setItem('caudal.upload', 'true'));
-      await page.goto(args.page);
-      await page.goto(`${new URL(args.page).origin}/#/`);
-      await page.locator('article').first().waitFor();
-      await look(page, 'list');
-      await page.locator('article', { hasText: args.name }).locator('button').click();
-      await page.waitForFunction(() => document.querySelector('.stage')?.dataset.state === 'live', null, { timeout: 15_000, polling: 100 });
-      await page.waitForTimeout(args.shots ? 12_000 : 1500);
-      await look(page, 'watch');
-      await page.getByRole('button', { name: locale === 'en-GB' ? 'Engineer’s table' : 'Tabla técnica' }).click();
-      await look(page, 'engineer');
-      await page.context().close();
-      if (!args.desk) continue;
-      const desk = await open(browser, options, new URL(args.desk).origin);
-      await desk.goto(args.desk);
-      await desk.locator('#encoder').waitFor({ timeout: 10_000 });
-      await desk.waitForTimeout(args.shots ? 6000 : 1500);
-      await look(desk, 'desk');
-      await desk.context().close();
-    }
-  }
+  const rounds = SIZES.map((size) => async () => {
+    for (const colorScheme of ['light', 'dark']) await round(browser, args, checks, size, colorScheme);
+  });
+  if (args.shots) for (const run of rounds) await run();
+  else await Promise.all(rounds.map((run) => run()));
 }
 
-async function judge(page, name, shots, checks) {
+async function round(browser, args, checks, size, colorScheme) {
+  const locale = colorScheme === 'light' ? 'en-GB' : 'es-ES';
+  const options = { viewport: { width: size.width, height: size.height }, colorScheme, locale };
+  const look = (page, place) => judge(page, `${place}-${colorScheme}-${size.name}`, args.shots, checks);
+  const page = await open(browser, options, new URL(args.page).origin);
+  await page.addInitScript(() => localStorage.setItem('caudal.upload', 'true'));
+  await page.goto(args.page);
+  await page.goto(`${new URL(args.page).origin}/#/`);
+  await page.locator('article').first().waitFor();
+  await look(page, 'list');
+  await page.locator('article', { hasText: args.name }).locator('button').click();
+  await played(page);
+  await page.waitForTimeout(args.shots ? 12_000 : REPORT_MS);
+  await look(page, 'watch');
+  const gauge = await page.locator('.gauge').boundingBox();
+  checks.check(`watch-${colorScheme}-${size.name}: the gauge stands at the bottom left of the picture`, gauge && gauge.width > 40 && gauge.x >= 0 && gauge.x + gauge.width < size.width / 2 && gauge.y + gauge.height <= size.height, JSON.stringify(gauge));
+  await page.getByRole('button', { name: locale === 'en-GB' ? 'Engineer’s table' : 'Tabla técnica' }).click();
+  await look(page, 'engineer');
+  await page.context().close();
+  const desk = await open(browser, options, new URL(args.desk).origin);
+  await desk.goto(args.desk);
+  await desk.locator('#encoder').waitFor({ timeout: 10_000 });
+  await desk.waitForTimeout(args.shots ? 6000 : REPORT_MS);
+  await look(desk, 'desk');
+  await desk.context().close();
+}
+
+/** axe finds nothing serious, nothing overflows, nothing was complained about. */
+export async function judge(page, name, shots, checks) {
   if (shots) await page.screenshot({ path: `${shots}/${name}.png` });
   // A string in evaluate is no script of the page: the content security policy stays as it is.
   await page.evaluate(AXE);

@@ -1,17 +1,15 @@
 //! The page as people use it: a real swarm here, a real Chromium in `web/test/page.mjs`, which does the looking and judging.
 //!
 //! `CAUDAL_PAGE_TRIES`, `CAUDAL_PAGE_SECONDS`, `CAUDAL_PAGE_CARD` (a size) and `CAUDAL_PAGE_SHOTS` (a folder) make it the
-//! long run whose figures stand in `docs/benchmarks.md`, and take the pictures of the README. With
-//! `CAUDAL_PAGE_MOCK` set, `web/dev/mock.mjs` stands before the processes: for working on the page alone.
+//! long run whose figures stand in `docs/benchmarks.md`, and take the pictures of the README.
 
 mod common;
 
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::{Caudal, Folder, PATIENCE, link, tracker, wait_for, wait_until_playing};
+use common::{Caudal, Folder, PATIENCE, link, wait_for, wait_until_playing};
 use serde_json::json;
 
 /// The browser's whole round takes a minute; the long one with pictures takes four.
@@ -37,20 +35,6 @@ impl Drop for Ended {
     }
 }
 
-/// The page's address with its token: the node's own, or that of a mock before it.
-fn page(home: &Folder, node: &Caudal, mock: &[&str]) -> (String, Option<Ended>) {
-    if std::env::var_os("CAUDAL_PAGE_MOCK").is_none() {
-        return (node.told("page").to_owned(), None);
-    }
-    let mut run = Command::new("node");
-    run.arg(web().join("dev/mock.mjs")).args(["--port", "0"]).args(mock).env("HOME", home.path());
-    let mut mock = Ended(run.stdout(Stdio::piped()).spawn().expect("Node.js is needed"));
-    let mut address = String::new();
-    let told = mock.0.stdout.take().expect("piped");
-    BufReader::new(told).read_line(&mut address).expect("the mock says where it is");
-    (address.trim().to_owned(), Some(mock))
-}
-
 fn publish(home: &Folder, tracker: &Caudal, [name, about, language]: [&str; 3], card: [&str; 2]) -> Caudal {
     let card = ["--input", "test", "--card-size", card[0], "--card-rate", card[1], "--listed"];
     let card = [&card[..], &["--description", about, "--language", language]].concat();
@@ -63,7 +47,10 @@ fn publish(home: &Folder, tracker: &Caudal, [name, about, language]: [&str; 3], 
 #[test]
 fn the_page_shows_the_channel_within_a_second_and_keeps_its_promises() {
     let home = Folder::new();
-    let tracker = tracker(&home);
+    let deny = home.join("taken-down.txt");
+    std::fs::write(&deny, "").expect("the operator's list can be written");
+    let deny = deny.to_str().expect("a plain path");
+    let tracker = Caudal::start(&home, &["tracker", "--listen", "127.0.0.1:0", "--deny", deny]);
     let source = publish(
         &home,
         &tracker,
@@ -85,6 +72,10 @@ fn the_page_shows_the_channel_within_a_second_and_keeps_its_promises() {
         ["640x360", "300k"],
     );
     let node = Caudal::start(&home, &["watch", &link(&other)]);
+    let to_tracker = ["--tracker", tracker.told("http")];
+    let house = Caudal::start(&home, &[&["watch", "--listen", "0.0.0.0:0"], &to_tracker[..]].concat());
+    let studio = ["publish", "--name", "Estudio", "--input", "rtmp://127.0.0.1:0/live"];
+    let studio = Caudal::start(&home, &[&studio[..], &to_tracker[..]].concat());
     let caudal = env!("CARGO_BIN_EXE_caudal");
     let newcomer = json!([
         caudal,
@@ -103,12 +94,12 @@ fn the_page_shows_the_channel_within_a_second_and_keeps_its_promises() {
         "--json"
     ]);
 
-    let (address, _mock) = page(&home, &node, &["--caudal", caudal, "--tracker", tracker.told("http")]);
-    let (desk, _desk_mock) = page(&home, &source, &["--role", "source", "--source", source.told("http")]);
-
     let mut run = Command::new("node");
     run.arg(web().join("test/page.mjs"))
-        .args(["--page", &address, "--desk", &desk, "--name", "Canal Río"])
+        .args(["--page", node.told("page"), "--desk", source.told("page"), "--name", "Canal Río"])
+        .args(["--house", house.told("page"), "--studio", studio.told("page")])
+        .args(["--deny", deny])
+        .args(to_tracker)
         .args(["--peers", &json!(peers).to_string(), "--publish", &newcomer.to_string()])
         .args([
             "--tries",
@@ -124,4 +115,7 @@ fn the_page_shows_the_channel_within_a_second_and_keeps_its_promises() {
     let mut run = Ended(run.spawn().expect("Node.js is needed: `cargo xtask test` installs it"));
     let status = wait_for(&mut run.0, ROUND);
     assert!(status.success(), "the page broke a promise: the lines that begin with FAIL say which");
+    // The last press was on the desk: stop.
+    let (status, _, said) = source.ended();
+    assert!(status.success(), "a broadcast that the desk stopped ends in order: {status}: {said}");
 }

@@ -65,8 +65,9 @@ pub struct PeerReport {
 /// What a page's gauge needs, beside a report.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Gauge {
-    /// How far the end of the newest part that players can have is behind the source's clock; absent before the first.
-    pub edge_behind_ms: Option<u64>,
+    /// How far the end of the newest part that players can have is behind the source's clock; absent before the first, and
+    /// negative where a clock is wrong.
+    pub edge_behind_ms: Option<i64>,
     /// Media ready beyond what a player 1.5 s behind would have played.
     pub buffer_ms: i64,
     /// Measured stream rate.

@@ -5,7 +5,8 @@ import { descriptorOf, linkOf } from './link';
 import { line, paragraph } from './text';
 import type { Entry } from './types';
 
-export type Health = 'smooth' | 'strained' | 'starting' | 'live' | 'silent';
+/** How a channel goes, as far as anybody can tell: `null` is nothing to be said. */
+export type Health = 'smooth' | 'strained' | 'starting' | 'silent' | null;
 
 export interface Row {
   channel: string;
@@ -15,26 +16,42 @@ export interface Row {
   viewers: number;
   sinceMs: number | null;
   health: Health;
+  /** What the health word is made of. */
+  facts: Facts;
   link: string | null;
   /** It left while the viewer's finger was on the list: it goes when the finger does. */
   gone: boolean;
+}
+
+interface Facts {
+  isSilent: boolean;
+  /** When the broadcast began, ms since the Unix epoch. */
+  begunMs: number | null;
+  /** Mean share of chunks in time, as viewers report it. */
+  continuity: number | null;
 }
 
 /** Rows that are kept: the directory's first page is 100, events may add more. */
 const ROWS_MAX = 500;
 /** How often the order may change, ms. */
 const ORDER_MS = 4000;
-/** A channel younger than this is starting, ms. */
-const YOUNG_MS = 30_000;
-const SMOOTH_FROM = 0.985;
+/** A broadcast younger than this is starting, ms. */
+const YOUNG_MS = 60_000;
+/** Continuity from which on a channel is smooth. */
+const SMOOTH_FROM = 0.99;
 /** A channel id: anything else in a list is not shown. */
 const CHANNEL = /^[a-z2-7]{52}$/;
 
-export function health(entry: Entry, sinceMs: number | null, now: number): Health {
-  if (entry.state === 'silent' || entry.state === 'waiting') return 'silent';
-  const continuity = entry.quality?.continuity;
-  if (typeof continuity === 'number') return continuity >= SMOOTH_FROM ? 'smooth' : 'strained';
-  return sinceMs !== null && now - sinceMs < YOUNG_MS ? 'starting' : 'live';
+export function health({ isSilent, begunMs, continuity }: Facts, now: number): Health {
+  if (isSilent) return 'silent';
+  if (continuity !== null) return continuity >= SMOOTH_FROM ? 'smooth' : 'strained';
+  return begunMs !== null && now - begunMs < YOUNG_MS ? 'starting' : null;
+}
+
+/** Share of chunks in time that an entry or a `viewers` event tells, if it does. */
+export function continuityOf(told: Pick<Entry, 'quality'>): number | null {
+  const continuity = told.quality?.continuity;
+  return typeof continuity === 'number' && continuity >= 0 && continuity <= 1 ? continuity : null;
 }
 
 function count(value: unknown): number {
@@ -52,7 +69,10 @@ export class Directory {
 
   constructor(path: string, trackers: string[]) {
     this.#trackers = trackers;
-    this.#timer = setInterval(() => this.#order(), ORDER_MS);
+    this.#timer = setInterval(() => {
+      this.#age();
+      this.#order();
+    }, ORDER_MS);
     this.#stop = listen(
       path,
       {
@@ -96,6 +116,9 @@ export class Directory {
     const descriptor = descriptorOf(entry);
     const told = entry.since_unix_ms ?? descriptor.issued_unix_ms;
     const sinceMs = typeof told === 'number' && Number.isFinite(told) && told > 0 && told < 8.64e15 ? told : null;
+    // A descriptor is issued anew when the picture changes: that is no beginning.
+    const begunMs = entry.since_unix_ms == null ? null : sinceMs;
+    const facts = { isSilent: entry.state !== 'live', begunMs, continuity: continuityOf(entry) };
     return {
       channel: entry.channel,
       name: line(descriptor.name ?? entry.name),
@@ -103,8 +126,8 @@ export class Directory {
       language: /^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$/.test(descriptor.language ?? '') ? descriptor.language!.slice(0, 16) : '',
       viewers: count(entry.viewers),
       sinceMs,
-      // A descriptor is issued anew when the picture changes: that is no beginning.
-      health: health(entry, entry.since_unix_ms ?? null, Date.now()),
+      health: health(facts, Date.now()),
+      facts,
       link: linkOf(entry, this.#trackers),
       gone: false,
     };
@@ -119,7 +142,17 @@ export class Directory {
 
   #viewers(entry: Entry): void {
     const row = this.rows.find((other) => other.channel === entry?.channel);
-    if (row) row.viewers = count(entry.viewers);
+    if (!row) return;
+    row.viewers = count(entry.viewers);
+    // Where nothing is said of quality, too few viewers report it.
+    row.facts.continuity = continuityOf(entry);
+    row.health = health(row.facts, Date.now());
+  }
+
+  /** What is new grows old without anybody saying so. */
+  #age(): void {
+    const now = Date.now();
+    for (const row of this.rows) if (row.health === 'starting') row.health = health(row.facts, now);
   }
 
   /** The busiest first, when nobody is about to press. */

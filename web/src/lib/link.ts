@@ -26,6 +26,11 @@ export function channelOf(link: string): string | null {
   return /^caudal:(?:\/\/)?([a-z2-7]{52})/.exec(link)?.[1] ?? null;
 }
 
+/** What to type to watch a link. What a stranger put into it cannot leave the quotes of a shell. */
+export function commandFor(link: string): string {
+  return `caudal watch '${link.replaceAll("'", '%27')}'`;
+}
+
 /** The name that a link carries, unchecked. */
 export function nameIn(link: string): string {
   const query = link.split('?')[1] ?? '';

@@ -36,9 +36,10 @@ export interface Entry {
   name?: string;
   descriptor?: { descriptor: string; signature: string };
   viewers?: number;
-  since_unix_ms?: number;
+  since_unix_ms?: number | null;
   link?: string;
-  quality?: { reports?: number; continuity?: number; stalls?: number };
+  /** Means over the viewers that reported; absent while there are fewer than two of them. */
+  quality?: { reports?: number; continuity?: number } | null;
   takedown?: { reason: string };
 }
 

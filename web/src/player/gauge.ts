@@ -62,8 +62,12 @@ export function rate(buffered: number, wanted: number): number {
 /** How far the picture is behind the source, s: what the newest part is behind, and what lies between it and the picture. */
 export function delay(edgeBehindMs: number | null | undefined, lastMediaMs: number | null | undefined, mediaAt: number): number | null {
   if (edgeBehindMs == null || lastMediaMs == null || !Number.isFinite(mediaAt)) return null;
-  const seconds = (edgeBehindMs + lastMediaMs) / 1000 - mediaAt;
-  return seconds > -1 && seconds < 3600 ? Math.max(0, seconds) : null;
+  return (edgeBehindMs + lastMediaMs) / 1000 - mediaAt;
+}
+
+/** A delay that a person can be told; pictures do not come from the future, and nothing is kept for an hour: there a clock is wrong. */
+export function credible(seconds: number | null): number | null {
+  return seconds !== null && seconds > -1 && seconds < 3600 ? Math.max(0, seconds) : null;
 }
 
 /** What is wanted: more after every stall, a little less after a calm minute. */

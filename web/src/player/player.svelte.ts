@@ -3,7 +3,7 @@
 import { settings } from '../lib/settings';
 import type { NodeGauge } from '../lib/types';
 import { playHls, type Fallback } from './fallback';
-import { ahead, beyondHole, delay, HighWater, JUMP_AFTER, LowWater, percent, rate, Wanted } from './gauge';
+import { ahead, beyondHole, credible, delay, HighWater, JUMP_AFTER, LowWater, percent, rate, Wanted } from './gauge';
 import { Broken, MseStream, Unsupported } from './mse';
 
 /** `opening`: nothing has come; `filling`: it comes, but not enough; `gone`: the node does not answer; `failed`: no way to play. */
@@ -22,6 +22,8 @@ const LIVE_WITHIN = 2.5;
 const RETRY_MS = [300, 600, 1200, 2500, 5000];
 /** A stall is taken back when the source turns out to have stopped within this, ms. */
 const BLAME_MS = 8000;
+/** A source that starts anew makes the figures wrong for a moment; what lasts longer is a clock, ms. */
+const CLOCK_PATIENCE_MS = 4000;
 /** Seconds kept for going back. */
 const KEEP_S = 60;
 
@@ -30,6 +32,8 @@ export class Player {
   buffered = $state(0);
   wanted = $state(0);
   behind = $state<number | null>(null);
+  /** The delay that the clocks tell cannot be. */
+  clockIsWrong = $state(false);
   paused = $state(false);
   following = $state(true);
   /** The browser wanted silence before a gesture. */
@@ -73,6 +77,7 @@ export class Player {
   #off = new AbortController();
   #wantedAt: number | null = null;
   #seeks = 0;
+  #credibleAt = performance.now();
 
   /** Begins; `startedAt` is when the viewer asked for it (performance.now()). */
   async start(video: HTMLVideoElement, live: string, hls: string, keepMs: number, startedAt: number): Promise<void> {
@@ -254,7 +259,10 @@ export class Player {
     const filled = this.#ahead();
     this.buffered = this.#high.add(now, filled);
     if (this.#stream) this.#steer(video, now, filled);
-    this.behind = this.#delay(video, now);
+    const told = this.#delay(video, now);
+    this.behind = credible(told);
+    if (told === null || this.behind !== null) this.#credibleAt = now;
+    this.clockIsWrong = now - this.#credibleAt > CLOCK_PATIENCE_MS;
     if (this.phase === 'filling' && !video.paused && filled > 0.3 && video.readyState >= 3) this.phase = 'playing';
   }
 
@@ -302,7 +310,7 @@ export class Player {
     }
     const shown = this.#fallback?.shownUnixMs();
     if (shown == null || gauge.last_part_unix_ms == null || gauge.edge_behind_ms == null) return null;
-    return Math.max(0, (gauge.edge_behind_ms + age + gauge.last_part_unix_ms - shown) / 1000);
+    return (gauge.edge_behind_ms + age + gauge.last_part_unix_ms - shown) / 1000;
   }
 
   /** What the node says about its newest part. */
@@ -329,6 +337,8 @@ export class Player {
     if (!video) return;
     if (this.paused || this.blocked) {
       this.paused = false;
+      // The press is the gesture that sound waited for, too.
+      if (this.blocked && this.hushed) video.muted = false;
       if (video.currentTime < this.from) video.currentTime = this.from + 0.1;
       if (this.#holding) this.#maybeBegin();
       else void this.#play();
@@ -394,7 +404,7 @@ export class Player {
   }
 
   get isLive(): boolean {
-    return this.following && !this.paused && this.to - this.at < LIVE_WITHIN + this.wanted;
+    return this.to > 0 && this.phase !== 'ended' && this.phase !== 'gone' && this.following && !this.paused && this.to - this.at < LIVE_WITHIN + this.wanted;
   }
 
   setVolume(value: number): void {

@@ -1,7 +1,7 @@
 // What strangers write stays in its box: no direction tricks, no invisible characters, no ten kilobytes.
 import { describe, expect, it } from 'vitest';
 import { advise } from '../../src/lib/advice';
-import { channelOf, descriptorOf, linkIn, linkOf, looksLikeLink, nameIn } from '../../src/lib/link';
+import { channelOf, commandFor, descriptorOf, linkIn, linkOf, looksLikeLink, nameIn } from '../../src/lib/link';
 import { line, NAME_MAX, paragraph, shortId, TEXT_MAX } from '../../src/lib/text';
 import { mediaPlaylist, segments } from '../../src/player/history';
 import { en } from '../../src/strings/en';
@@ -41,6 +41,9 @@ describe('links', () => {
     expect(looksLikeLink('caudal:short')).toBe(true);
     expect(channelOf(`caudal:${ID}?name=x`)).toBe(ID);
     expect(nameIn(`caudal:${ID}?name=Canal%201`)).toBe('Canal 1');
+  });
+  it('cannot leave the quotes of the command that opens them', () => {
+    expect(commandFor(`caudal:${ID}?name='$(id)'`)).toBe(`caudal watch 'caudal:${ID}?name=%27$(id)%27'`);
   });
   it('are made from a descriptor, with web trackers only', () => {
     const told = { name: 'Ñandú', trackers: ['https://t.example', 'javascript:alert(1)', 5] };

@@ -561,7 +561,8 @@ pub(crate) fn gauge(live: &Live, buffer_ms: i64, stats: &SwarmStats, rates: &Rat
     let newest = live.newest();
     let (rate_in_bps, rate_out_bps) = rates.all();
     Gauge {
-        edge_behind_ms: newest.map(|newest| unix_us().saturating_sub(newest.unix_us) / 1000),
+        edge_behind_ms: newest
+            .map(|newest| unix_us().cast_signed().saturating_sub_unsigned(newest.unix_us) / 1000),
         buffer_ms,
         rate_bps: stats.rate_bps,
         rate_in_bps,
