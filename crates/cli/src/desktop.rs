@@ -112,13 +112,11 @@ pub(crate) fn unset_default(text: &str) -> String {
     // A group ends where the next begins.
     for line in text.lines().chain(["["]) {
         if line.starts_with('[') {
-            if std::mem::take(&mut is_emptied) {
-                while lines.last().is_some_and(|line| line.trim().is_empty()) {
-                    lines.pop();
-                }
-                if lines.last().is_some_and(|line| line.starts_with('[')) {
-                    lines.pop();
-                }
+            let filled = lines.iter().rposition(|line| !line.trim().is_empty());
+            if std::mem::take(&mut is_emptied)
+                && let Some(header) = filled.filter(|at| lines[*at].starts_with('['))
+            {
+                lines.truncate(header);
             }
         }
         match named(line).filter(|ids| ids.contains(&ENTRY_ID)) {

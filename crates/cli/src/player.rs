@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use caudal_media::hls::MULTIVARIANT_URI;
 use caudal_node::viewer::Shared;
-use tokio::io::AsyncReadExt as _;
-use tokio::process::{ChildStderr, Command};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::Command;
 
 use crate::run::tell;
 use crate::tui::log;
@@ -37,16 +37,15 @@ pub(crate) async fn play(player: String, url: String, shared: Arc<Shared>, is_vi
     let mut command = Command::new(program);
     command.args(words).args(quick).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
     if is_viewed {
-        command.args(quiet).stderr(Stdio::piped()).process_group(0);
+        command.args(quiet).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     }
     let spawned = command.arg(source).spawn().with_context(|| {
         format!("cannot start the player {program}; is it installed? Or open {url}/live.mp4 in another")
     });
     match spawned {
         Ok(mut child) => {
-            if let Some(said) = child.stderr.take() {
-                tell_what_it_says(said).await;
-            }
+            let (out, errors) = (child.stdout.take(), child.stderr.take());
+            tokio::join!(tell_what_it_says(out), tell_what_it_says(errors));
             let _ = child.wait().await;
             tell!("The player was closed; still watching. Ctrl-C ends it.");
         }
@@ -55,8 +54,10 @@ pub(crate) async fn play(player: String, url: String, shared: Arc<Shared>, is_vi
 }
 
 /// Until it says no more.
-async fn tell_what_it_says(mut said: ChildStderr) {
-    let (mut splitter, mut bytes) = (log::Splitter::default(), [0; 1024]);
+async fn tell_what_it_says(said: Option<impl AsyncRead + Unpin>) {
+    let (Some(mut said), mut splitter, mut bytes) = (said, log::Splitter::default(), [0; 1024]) else {
+        return;
+    };
     while let Ok(len @ 1..) = said.read(&mut bytes).await {
         splitter.take(&bytes[..len]);
     }

@@ -158,10 +158,14 @@ fn the_view_follows_the_broadcast_and_gives_the_terminal_back() {
 
     window.resize(40, 10);
     let rows = window.wait_until("drawn anew in 40 by 10", |rows| {
-        rows.len() == 10 && rows[0].starts_with("Card") && rows[9].starts_with("▓")
+        rows.len() == 10
+            && rows[0].starts_with("Card")
+            && rows[1].trim_end() == "● Live"
+            && rows.iter().any(|row| row.starts_with("source "))
+            && rows[9].starts_with("▓")
+            && rows[9].ends_with("? help")
     });
     println!("{}", rows.join("\n"));
-    assert!(rows[1].starts_with("● Live") && rows.iter().any(|row| row.starts_with("source")));
     window.press(b"?");
     window.wait_for("Ctrl-C  quit");
     window.resize(20, 5);
