@@ -156,8 +156,8 @@ pub(crate) struct PublishArgs {
                         caudal watch LINK --output recording.mp4 --duration 1h\n  \
                         caudal watch LINK --output - | ffplay -\n  \
                         caudal watch LINK --tui     a view that fills the terminal: q leaves, ? explains\n\n\
-                        --tui draws on the terminal, whatever standard output is: with --json or --output - send that to a file or a\n\
-                        pipe. Without a terminal it is refused.")]
+                        --tui draws on the terminal, whatever standard output is: with --json or --output - send\n\
+                        that to a file or a pipe. Without a terminal it is refused.")]
 pub(crate) struct WatchArgs {
     /// The channel link; without it the page lists the channels of --tracker.
     #[arg(value_name = "LINK", required_unless_present = "tracker")]
@@ -287,8 +287,9 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  caudal register-links\n  caudal register-links --remove\n\n\
-                        For your user alone, by the desktop's own files (freedesktop.org). A link that was clicked is a stranger's word:\n\
-                        it is opened as `caudal watch --foreign-link --open -- LINK`, in a terminal, which shows that it runs and ends it.")]
+                        For your user alone, by the desktop's own files (freedesktop.org). A link that was clicked is a\n\
+                        stranger's word: it is opened as `caudal watch --foreign-link --open -- LINK`, in a terminal,\n\
+                        which shows that it runs and ends it.")]
 pub(crate) struct RegisterLinksArgs {
     /// Take it back.
     #[arg(long)]

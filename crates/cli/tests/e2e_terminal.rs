@@ -181,21 +181,23 @@ fn the_view_follows_the_broadcast_and_gives_the_terminal_back() {
     window.is_given_back();
     window.close();
 
-    // A program reads standard output while a person looks at the view; SIGTERM ends both.
-    let file = home.join("said.jsonl");
-    let out = File::create(&file).expect("a folder of the test's own");
-    let window = Window::open(&home, &["watch", &link, "--tui", "--json"], Some(out));
-    window.wait_for("● Live");
-    signal(window.caudal(), "TERM");
-    let said = || std::fs::read_to_string(&file).expect("made");
-    window.wait_until("left", |_| said().contains("ended with 0"));
-    window.is_given_back();
-    let said = said();
-    let lines: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    assert_eq!(lines[0]["ready"], true);
-    assert_eq!(lines.last().expect("a report")["role"], "viewer");
-    assert_eq!(said.lines().count(), lines.len() + 1, "JSON, and the shell's word: {said}");
-    window.close();
+    // A program reads standard output while a person looks at the view; SIGTERM ends both, and so does a closed window.
+    for name in ["TERM", "HUP"] {
+        let file = home.join("said.jsonl");
+        let out = File::create(&file).expect("a folder of the test's own");
+        let window = Window::open(&home, &["watch", &link, "--tui", "--json"], Some(out));
+        window.wait_for("● Live");
+        signal(window.caudal(), name);
+        let said = || std::fs::read_to_string(&file).expect("made");
+        window.wait_until("left", |_| said().contains("ended with 0"));
+        window.is_given_back();
+        let said = said();
+        let lines: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        assert_eq!(lines[0]["ready"], true);
+        assert_eq!(lines.last().expect("a report")["role"], "viewer");
+        assert_eq!(said.lines().count(), lines.len() + 1, "JSON, and the shell's word: {said}");
+        window.close();
+    }
 
     // The broadcast ends, and the view with it.
     let window = Window::open(&home, &["watch", &link, "--tui"], None);

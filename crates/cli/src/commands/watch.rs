@@ -283,24 +283,24 @@ fn conclude(
             }
         };
         if recorded.parts > 0 {
-            eprintln!("{name}: {:.1} MB, {} parts", recorded.bytes as f64 / 1e6, recorded.parts);
+            tell!("{name}: {:.1} MB, {} parts", recorded.bytes as f64 / 1e6, recorded.parts);
         }
         if recorded.skipped > 0 {
             is_whole = false;
-            eprintln!("{name}: {} parts are missing, because writing was too slow", recorded.skipped);
+            tell!("{name}: {} parts are missing, because writing was too slow", recorded.skipped);
         }
         is_left = recorded.reader_left;
         failed = error;
     }
     if shared.glance().state == State::Ended {
-        eprintln!("The broadcaster ended the broadcast.");
+        tell!("The broadcaster ended the broadcast.");
     }
     if json {
         print_json(&report)?;
     } else if !args.json {
-        eprintln!("\n{}", summary(&report));
+        tell!("\n{}", summary(&report));
     } else {
-        eprintln!("{}", serde_json::to_string(&report)?);
+        tell!("{}", serde_json::to_string(&report)?);
     }
     result?;
     if let Some(error) = failed {
@@ -311,7 +311,7 @@ fn conclude(
         return Ok(());
     }
     if !args.json && report.parts == 0 {
-        eprintln!("Nothing arrived. Is the channel on the air, and does your network let UDP through?");
+        tell!("Nothing arrived. Is the channel on the air, and does your network let UDP through?");
     }
     Err(Failure::NotOk)
 }

@@ -28,6 +28,7 @@ const KEYS_WAIT: Duration = Duration::from_millis(50);
 const KEYS_MAX: usize = 32;
 /// The thread has this long to end; a terminal that takes nothing holds it up.
 const END_MAX: Duration = Duration::from_secs(1);
+const END_POLL: Duration = Duration::from_millis(10);
 
 /// What a view is opened with.
 #[derive(Debug)]
@@ -87,17 +88,17 @@ impl View {
     /// What ended the view before its time.
     pub(crate) async fn close(self) -> io::Result<()> {
         self.closing.store(true, Ordering::Relaxed);
-        let thread = self.thread;
-        let joined = tokio::task::spawn_blocking(move || thread.join());
-        let joined = tokio::time::timeout(END_MAX, joined).await;
+        let asked = Instant::now();
+        while !self.thread.is_finished() && asked.elapsed() < END_MAX {
+            tokio::time::sleep(END_POLL).await;
+        }
         terminal::give_back();
         log::release();
-        match joined {
-            Ok(Ok(Ok(result))) => result,
-            Ok(_) => Err(io::Error::other("it broke off")),
-            // The terminal hangs; what was watched is none the worse.
-            Err(_) => Ok(()),
+        if !self.thread.is_finished() {
+            // It hangs at a terminal that takes nothing, or that is gone; what was watched is none the worse.
+            return Ok(());
         }
+        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("it broke off")))
     }
 }
 
