@@ -178,13 +178,11 @@ pub(crate) fn words(scene: &Scene) -> (&'static str, String) {
         State::TakenDown => ("Taken down by the tracker's operator", reason),
         State::Unreachable => (
             "Nobody can be reached",
-            [
-                reason.as_str(),
-                "Try another network, turn a VPN off or on, or allow UDP for Caudal in the firewall; on a LAN, start with --lan.",
-            ]
-            .join(" ")
-            .trim()
-            .to_owned(),
+            format!(
+                "Try another network, turn a VPN off or on, or allow UDP for Caudal in the firewall; on a LAN, start with \
+                 --lan. The reason: {}",
+                if reason.is_empty() { "no answer" } else { &reason }
+            ),
         ),
     }
 }
