@@ -35,6 +35,9 @@ pub(crate) const TO_TEST: &[Need] = &[
     need("nft", "nftables", "tests count and drop packets"),
     need("tcpdump", "tcpdump", "tests look at what is on the wire"),
     need("chromium", "chromium", "tests use the page as people do"),
+    need("setsid", "util-linux", "tests open terminals"),
+    need("xdg-mime", "xdg-utils", "tests ask the desktop what opens a link"),
+    need("desktop-file-validate", "desktop-file-utils", "tests have it judge the entry for links"),
 ];
 
 /// `bench relay`: namespaces, shaping, and a guard on packet sizes.
@@ -140,7 +143,10 @@ mod tests {
     #[test]
     fn each_missing_package_is_named_once_and_nothing_else() {
         let present = |program: &str| matches!(program, "g++" | "ip" | "nft");
-        assert_eq!(missing(TO_TEST, present), ["ffmpeg", "tcpdump", "chromium"]);
+        assert_eq!(
+            missing(TO_TEST, present),
+            ["ffmpeg", "tcpdump", "chromium", "util-linux", "xdg-utils", "desktop-file-utils"]
+        );
         assert_eq!(missing(TO_TEST, |_| true), [""; 0]);
         assert_eq!(missing(TO_BUILD, |_| false), ["g++"]);
     }

@@ -45,6 +45,8 @@ pub(crate) enum Command {
                             caudal sim --peers 200 --attack polluter=20% --json\n  \
                             caudal sim --peers 100 --trace 100            (one chunk's path, hop by hop)")]
     Sim(Box<caudal_sim::args::SimArgs>),
+    /// Open caudal: links with this program when they are clicked.
+    RegisterLinks(RegisterLinksArgs),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -152,22 +154,32 @@ pub(crate) struct PublishArgs {
                         caudal watch LINK --listen 127.0.0.1:8080     then open http://127.0.0.1:8080/hls/index.m3u8 in any player\n  \
                         caudal watch --tracker https://tracker.example --open     a page with all its channels\n  \
                         caudal watch LINK --output recording.mp4 --duration 1h\n  \
-                        caudal watch LINK --output - | ffplay -")]
+                        caudal watch LINK --output - | ffplay -\n  \
+                        caudal watch LINK --tui     a view that fills the terminal: q leaves, ? explains\n\n\
+                        --tui draws on the terminal, whatever standard output is: with --json or --output - send\n\
+                        that to a file or a pipe. Without a terminal it is refused.")]
 pub(crate) struct WatchArgs {
     /// The channel link; without it the page lists the channels of --tracker.
     #[arg(value_name = "LINK", required_unless_present = "tracker")]
     pub(crate) link: Option<String>,
-    /// Tracker whose channels the page lists (up to 4 times).
+    /// Tracker whose channels the page lists, and which is asked about a link that names none (up to 4 times).
     #[arg(long, value_name = "URL")]
     pub(crate) tracker: Vec<String>,
     /// Open the page in the browser.
     #[arg(long)]
     pub(crate) open: bool,
+    /// Fill the terminal with a view of how it goes: state, buffer, neighbours, messages.
+    #[arg(long, requires = "link")]
+    pub(crate) tui: bool,
+    /// The link is a stranger's word, as from a click on some page: trackers on this computer and its networks are not asked
+    /// (unless --lan).
+    #[arg(long, requires = "link")]
+    pub(crate) foreign_link: bool,
     /// TCP address for the page, players, stats and metrics. Where others can connect, every address has a token in it.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR", value_parser = parse_listen)]
     pub(crate) listen: SocketAddr,
-    /// UDP address to listen on (once for IPv4, once for IPv6).
-    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
+    /// UDP address to listen on (once for IPv4, once for IPv6), for the channel of LINK.
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen, requires = "link")]
     pub(crate) bind: Vec<SocketAddr>,
     /// Open this player (mpv, vlc, ffplay, or a command that takes a URL).
     #[arg(long, value_name = "COMMAND", requires = "link")]
@@ -273,6 +285,20 @@ pub(crate) struct DemoArgs {
     pub(crate) json: bool,
 }
 
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:\n  caudal register-links\n  caudal register-links --remove\n\n\
+                        For your user alone, by the desktop's own files (freedesktop.org). A link that was clicked is a\n\
+                        stranger's word: it is opened as `caudal watch --foreign-link --open -- LINK`, in a terminal,\n\
+                        which shows that it runs and ends it.")]
+pub(crate) struct RegisterLinksArgs {
+    /// Take it back.
+    #[arg(long)]
+    pub(crate) remove: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// A stream key that fits a URL as it is: what follows `?` is not part of it, and an empty one would let everybody publish.
 fn parse_stream_key(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.~".contains(c);
@@ -290,6 +316,19 @@ fn parse_copies(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_for_a_channel_needs_its_link() {
+        let parse = |more: &[&str]| {
+            Args::try_parse_from([&["caudal", "watch", "--tracker", "http://127.0.0.1:7777"], more].concat())
+        };
+        assert!(parse(&[]).is_ok());
+        for more in [&["--bind", "127.0.0.1:0"][..], &["--tui"], &["--foreign-link"], &["--player", "mpv"]] {
+            let refused = parse(more).unwrap_err().to_string();
+            assert!(refused.contains("LINK"), "{refused}");
+            assert!(parse(&[more, &["caudal:x"]].concat()).is_ok());
+        }
+    }
 
     #[test]
     fn a_stream_key_is_one_that_an_encoder_can_send() {

@@ -5,8 +5,11 @@
 
 mod args;
 mod commands;
+mod desktop;
+mod player;
 mod run;
 mod state;
+mod tui;
 mod units;
 
 use std::io::IsTerminal as _;
@@ -21,7 +24,10 @@ use run::Failure;
 fn main() -> ExitCode {
     let started = Instant::now();
     let args = Args::parse();
-    init_log(args.verbose);
+    // Colours are for a terminal, not for the pane of a view.
+    let is_viewed = matches!(&args.command, Command::Watch(watch) if watch.tui);
+    let is_clicked = matches!(&args.command, Command::Watch(watch) if watch.foreign_link);
+    init_log(args.verbose, std::io::stderr().is_terminal() && !is_viewed);
     let context = run::Context { started, typed: run::shown(std::env::args().skip(1)) };
     let result = match args.command {
         Command::Tracker(args) => run::on_threads(commands::tracker::run(args)),
@@ -31,9 +37,14 @@ fn main() -> ExitCode {
         Command::Key(args) => commands::key::run(args),
         Command::Demo(args) => run::on_one_thread(commands::demo::run(args)),
         Command::Sim(args) => commands::sim::run(&args, &context),
+        Command::RegisterLinks(args) => commands::register_links::run(&args),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    // What was kept for a view that did not come to be.
+    for line in tui::log::release() {
+        eprintln!("{}", line.text);
+    }
+    let code = match result {
+        Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::NotOk) => ExitCode::from(1),
         Err(Failure::Usage(error)) => {
             eprintln!("caudal: {}", explain(&error));
@@ -43,7 +54,11 @@ fn main() -> ExitCode {
             eprintln!("caudal: {}", explain(&error));
             ExitCode::from(3)
         }
+    };
+    if is_clicked {
+        run::until_read();
     }
+    code
 }
 
 /// The error and its causes, each said once: messages that name their cause hold its words already.
@@ -57,7 +72,7 @@ fn explain(error: &anyhow::Error) -> String {
     text
 }
 
-fn init_log(verbose: u8) {
+fn init_log(verbose: u8, colours: bool) {
     let level = match verbose {
         // An endpoint whose peers do not answer is left to the system after a second; iroh calls that an error.
         0 => "warn,iroh=error,iroh::socket=off,noq=error,noq_proto=error,iroh_relay=error,netwatch=error",
@@ -68,8 +83,8 @@ fn init_log(verbose: u8) {
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(|| tui::log::Writer)
+        .with_ansi(colours)
         .with_target(false);
     // Who did not ask for a log reads warnings as sentences.
     if verbose == 0 { log.without_time().init() } else { log.init() }

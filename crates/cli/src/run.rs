@@ -131,6 +131,7 @@ pub(crate) fn until_stopped(duration: Option<Duration>) -> Result<watch::Receive
         }
         stop.send_replace(true);
         interrupts.recv().await;
+        crate::tui::terminal::give_back();
         std::process::exit(130);
     });
     Ok(stopped)
@@ -176,10 +177,18 @@ macro_rules! say {
 }
 pub(crate) use say;
 
+/// A message to people: on standard error, or in the view that fills the terminal.
+macro_rules! tell {
+    ($($text:tt)*) => {
+        $crate::tui::log::tell(&format!($($text)*))
+    };
+}
+pub(crate) use tell;
+
 /// Says so when everybody on the network reaches what this node serves.
 pub(crate) fn warn_of_strangers(listen: SocketAddr) {
     if !listen.ip().is_loopback() {
-        eprintln!(
+        tell!(
             "--listen {listen}: others on the network can connect. Who has an address with the token in it can watch, and \
              change what this node does: give it only to whom you trust. 127.0.0.1 keeps everybody else out."
         );
@@ -196,8 +205,17 @@ pub(crate) fn open_browser(url: &str) {
         // It hands the address on and ends; nobody has to wait for it.
         Ok(mut child) => drop(std::thread::spawn(move || child.wait())),
         Err(error) => {
-            eprintln!("caudal: --open: cannot start {program} ({error}); open the address above yourself");
+            tell!("caudal: --open: cannot start {program} ({error}); open the address above yourself");
         }
+    }
+}
+
+/// The window that a desktop opened for a link closes with the program: what went wrong is read first.
+pub(crate) fn until_read() {
+    use std::io::IsTerminal as _;
+    if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
+        eprintln!("Enter closes this window.");
+        let _ = std::io::stdin().read_line(&mut String::new());
     }
 }
 

@@ -20,21 +20,33 @@ const LOCK_TRIES_MAX: usize = 8;
 
 /// `$XDG_DATA_HOME/caudal`, or `~/.local/share/caudal`.
 pub(crate) fn data_dir() -> Result<PathBuf> {
-    dir("XDG_DATA_HOME", ".local/share")
+    Ok(data_home()?.join("caudal"))
 }
 
 /// `$XDG_STATE_HOME/caudal`, or `~/.local/state/caudal`; none for the processes of a demo, which leave nothing behind and
 /// use up nothing that is said once.
 pub(crate) fn state_dir() -> Result<Option<PathBuf>> {
-    if is_of_demo() { Ok(None) } else { dir("XDG_STATE_HOME", ".local/state").map(Some) }
+    if is_of_demo() {
+        return Ok(None);
+    }
+    Ok(Some(home_of("XDG_STATE_HOME", ".local/state")?.join("caudal")))
 }
 
-fn dir(variable: &str, fallback: &str) -> Result<PathBuf> {
+/// `$XDG_DATA_HOME`, or `~/.local/share`.
+pub(crate) fn data_home() -> Result<PathBuf> {
+    home_of("XDG_DATA_HOME", ".local/share")
+}
+
+/// `$XDG_CONFIG_HOME`, or `~/.config`.
+pub(crate) fn config_home() -> Result<PathBuf> {
+    home_of("XDG_CONFIG_HOME", ".config")
+}
+
+fn home_of(variable: &str, fallback: &str) -> Result<PathBuf> {
     let absolute = |path: PathBuf| path.is_absolute().then_some(path);
     let base = std::env::var_os(variable).map(PathBuf::from).and_then(absolute);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(fallback));
-    let base = base.or_else(home).with_context(|| format!("neither {variable} nor HOME is set"))?;
-    Ok(base.join("caudal"))
+    base.or_else(home).with_context(|| format!("neither {variable} nor HOME is set"))
 }
 
 /// Files and folders that were made for what may still fail. They go again, last first, unless it succeeds; a folder that

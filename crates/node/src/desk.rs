@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::clock::unix_ms;
-use crate::source::Shared;
+use crate::source::{InputKind, Shared};
 
 /// A point of the history is taken this often.
 const HISTORY_PERIOD: Duration = Duration::from_secs(5);
@@ -42,8 +42,8 @@ pub struct DeskConfig {
     pub link: Link,
     /// What to type into an encoder: URL and stream key.
     pub rtmp: Option<(String, String)>,
-    /// `rtmp`, `file` or `card`.
-    pub input: &'static str,
+    /// Where the stream comes from.
+    pub input: InputKind,
     /// Most upload, bit/s.
     pub upload_limit_bps: Option<u64>,
 }

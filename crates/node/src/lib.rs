@@ -11,6 +11,7 @@
 //! | [`live`] | the window of parts that players and recorders read |
 //! | [`http`] | what a player, a page and Prometheus see: HLS, the streaming response, sessions, events, stats, metrics |
 //! | [`sessions`], [`desk`] | the channels that a page watches on this node, and a broadcaster's side of it |
+//! | [`link_trackers`] | which trackers are asked about a link |
 //! | [`directory`] | the lists of several trackers, as one |
 //! | [`record`] | parts into a file or a pipe |
 //! | [`tracking`] | telling trackers of this node and hearing of others |
@@ -23,6 +24,7 @@ pub mod desk;
 pub mod directory;
 pub mod error;
 pub mod http;
+pub mod link_trackers;
 pub mod live;
 pub mod meter;
 pub mod metrics;

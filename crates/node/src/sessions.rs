@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use caudal_proto::id::ChannelId;
 use caudal_tracker::link::Link;
-use caudal_tracker::url::{AllowedUrl, UrlOrigin};
+use caudal_tracker::url::AllowedUrl;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::NodeError;
+use crate::link_trackers::{LinkSource, link_trackers};
 use crate::live::Live;
 use crate::network::{NetworkConfig, random};
 use crate::report::Gauge;
@@ -233,7 +234,8 @@ impl Sessions {
             return Err(OpenError::Bad("this node only publishes; to watch, start: caudal watch".to_owned()));
         };
         let link: Link = link.parse().map_err(|error| bad(&error))?;
-        let trackers = trackers(&link, settings).map_err(|error| bad(&error))?;
+        let asked = link_trackers(&link, LinkSource::Page, &settings.trackers, settings.lan);
+        let trackers = asked.map_err(|error| bad(&error))?.allowed;
         let _opening = self.opening.lock().await;
         let there = self.lock().iter().find(|s| s.channel == link.channel && !s.is_over()).cloned();
         if let Some(session) = there {
@@ -289,66 +291,5 @@ impl Sessions {
             .iter()
             .filter_map(|session| session.task.lock().unwrap_or_else(PoisonError::into_inner).take());
         let _not_in_time = tokio::time::timeout(LEAVE_MAX, futures_util::future::join_all(tasks)).await;
-    }
-}
-
-/// Whom to ask about `link`. Trackers that the person named may be anywhere; with none of them in the link it was pasted, so
-/// this machine is meant too; next to one of them it is out of a list, where strangers write.
-fn trackers(link: &Link, settings: &SessionSettings) -> Result<Vec<AllowedUrl>, String> {
-    let own = |url| settings.trackers.iter().find(|tracker| tracker.url() == url);
-    let origin = if link.trackers.iter().any(|url| own(url).is_some()) {
-        UrlOrigin::Foreign
-    } else {
-        UrlOrigin::TypedLink
-    };
-    let mut refused = None;
-    let mut allowed: Vec<AllowedUrl> = Vec::new();
-    for url in &link.trackers {
-        match own(url).map_or_else(|| url.check(origin, settings.lan), |own| Ok(own.clone())) {
-            Ok(url) => allowed.push(url),
-            Err(error) => refused = Some(error.to_string()),
-        }
-    }
-    if link.trackers.is_empty() {
-        allowed.clone_from(&settings.trackers);
-    }
-    if allowed.is_empty() {
-        return Err(refused.unwrap_or_else(|| {
-            "this link names no tracker; a link looks like caudal:CHANNEL?tracker=https://…".to_owned()
-        }));
-    }
-    Ok(allowed)
-}
-
-#[cfg(test)]
-mod tests {
-    use caudal_tracker::url::TrackerUrl;
-
-    use super::*;
-
-    const ID: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-
-    #[test]
-    fn a_list_entry_cannot_lead_a_node_into_its_own_network() {
-        let typed = |url: &str| url.parse::<TrackerUrl>().unwrap().check(UrlOrigin::Typed, false).unwrap();
-        let settings = SessionSettings {
-            trackers: vec![typed("http://127.0.0.1:7777")],
-            upload: true,
-            network: NetworkConfig::default(),
-            lan: false,
-            command: String::new(),
-            commit: "",
-        };
-        let ask = |query: &str| {
-            let link: Link = format!("caudal:{ID}{query}").parse().unwrap();
-            trackers(&link, &settings).map(|urls| urls.len())
-        };
-        let (own, other, router) =
-            ("tracker=http://127.0.0.1:7777", "tracker=http://127.0.0.1:1", "tracker=http://192.168.1.1");
-        assert_eq!(ask(""), Ok(1), "a link without trackers is asked about at one's own");
-        assert_eq!(ask(&format!("?{own}&{other}")), Ok(1), "what a list adds is a stranger's word");
-        assert_eq!(ask(&format!("?{other}")), Ok(1), "a link that was pasted may mean this machine");
-        assert!(ask(&format!("?{router}")).is_err_and(|why| why.contains("192.168.1.1")));
-        assert_eq!(ask(&format!("?{own}&tracker=https://tracker.example")), Ok(2));
     }
 }

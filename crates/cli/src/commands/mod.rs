@@ -4,6 +4,7 @@ pub(crate) mod channels;
 pub(crate) mod demo;
 pub(crate) mod key;
 pub(crate) mod publish;
+pub(crate) mod register_links;
 pub(crate) mod sim;
 pub(crate) mod tracker;
 pub(crate) mod watch;

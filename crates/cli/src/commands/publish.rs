@@ -11,7 +11,9 @@ use caudal_node::http::{HttpServer, Shown};
 use caudal_node::network::{NetworkConfig, random, random_key};
 use caudal_node::report::SourceReport;
 use caudal_node::sessions::Sessions;
-use caudal_node::source::{CardSettings, InputConfig, RtmpServer, RtmpSettings, Source, SourceConfig};
+use caudal_node::source::{
+    CardSettings, InputConfig, InputKind, RtmpServer, RtmpSettings, Source, SourceConfig,
+};
 use caudal_tracker::descriptor::{Descriptor, DescriptorError, NAME_CHARS_MAX};
 use caudal_tracker::link::Link;
 use caudal_tracker::url::AllowedUrl;
@@ -53,12 +55,11 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
     let mut on_air = go_on_air(&channel)?;
     let trackers_of_link = trackers.iter().map(|url: &AllowedUrl| url.url().clone()).collect();
     let link = Link { channel, trackers: trackers_of_link, name: Some(args.name.clone()) };
-    let kind = match input {
-        InputConfig::Rtmp(_) => "rtmp",
-        InputConfig::File(_) => "file",
-        InputConfig::Card(_) => "card",
+    let kind = input.kind();
+    let rate_bps = match kind {
+        InputKind::Card => u32::try_from(args.card_rate).unwrap_or(u32::MAX),
+        InputKind::Rtmp | InputKind::File => RATE_UNKNOWN_BPS,
     };
-    let card = kind == "card";
     let mut source = Source::start(SourceConfig {
         last_epoch: last_epoch(&channel),
         channel_key: kept.key.clone(),
@@ -74,7 +75,7 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
             relay: args.relay.clone(),
         },
         copies: args.source_copies,
-        rate_bps: if card { u32::try_from(args.card_rate).unwrap_or(u32::MAX) } else { RATE_UNKNOWN_BPS },
+        rate_bps,
         started: context.started,
         command: context.typed,
         commit: COMMIT,

@@ -2,7 +2,6 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,40 +9,44 @@ use anyhow::Context as _;
 use caudal_media::hls::MULTIVARIANT_URI;
 use caudal_node::directory::Directory;
 use caudal_node::http::{HttpServer, Shown};
+use caudal_node::link_trackers::{LinkSource, link_trackers};
 use caudal_node::live::Reader;
 use caudal_node::network::{NetworkConfig, random_key};
 use caudal_node::record::{Output, Recorded, Recording};
 use caudal_node::sessions::{SessionSettings, Sessions};
 use caudal_node::viewer::{Shared, State, Viewer, ViewerConfig};
 use caudal_tracker::link::Link;
-use caudal_tracker::url::{AllowedUrl, UrlOrigin};
+use caudal_tracker::url::AllowedUrl;
 use serde_json::json;
 use tokio::sync::watch;
 
 use crate::args::WatchArgs;
+use crate::player::play;
 use crate::run::{
-    COMMIT, Context, Failure, PAGE, open_browser, print_json, typed_trackers, until_ended, until_stopped,
-    warn_of_strangers,
+    COMMIT, Context, Failure, PAGE, open_browser, print_json, tell, typed_trackers, until_ended,
+    until_stopped, warn_of_strangers,
 };
 use crate::state;
+use crate::tui::view::{Addresses, GAUGE_CELLS, gauge_text};
+use crate::tui::{app as view, log, terminal};
 
 /// The status line is renewed this often.
 const STATUS_PERIOD: Duration = Duration::from_millis(500);
 /// Without anything new for so long, who watches is told: longer than a missing part is waited for.
 const SILENT_AFTER: Duration = Duration::from_secs(8);
-/// Cells of the buffer gauge.
-const GAUGE_CELLS: usize = 10;
-/// A full gauge, ms.
-const GAUGE_MS: i64 = 1500;
 /// What was played last may take this long to be written.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure> {
+    if args.tui {
+        check_view(&args)?;
+        log::keep();
+    }
     let stop = until_stopped(args.duration)?;
     let listed = typed_trackers(&args.tracker, args.lan)?;
     let Some(typed) = &args.link else { return browse(&args, listed, context, stop).await };
     let link: Link = typed.parse().map_err(Failure::usage)?;
-    let trackers = trackers(&link, args.lan)?;
+    let trackers = trackers(&link, &args, &listed)?;
     let http = HttpServer::bind(args.listen).await?;
     let output = args.output.as_deref().map(|path| match path {
         path if path == Path::new("-") => Output::Stdout,
@@ -62,18 +65,21 @@ pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure
         }
     }
     let sessions = sessions(&args, known.clone(), &context);
+    let started = context.started;
     let viewer = Viewer::start(config(&args, &link, trackers, context)).await?;
     let shared = viewer.shared();
     sessions.add_viewer(&link, Arc::clone(&shared))?;
     let (url, players, page) = (http.url(), http.players_url(), http.page_url());
     let title = link.title();
-    serve(http, title, &known, &sessions)?;
+    serve(http, title.clone(), &known, &sessions)?;
     // With --output - standard output belongs to the stream.
     let json = args.json && output != Some(Output::Stdout);
     let greeted = if json {
         print_json(&json!({
             "ready": true, "role": "viewer", "channel": link.channel.to_string(), "link": args.link, "http": url, "page": page,
         }))
+    } else if args.tui {
+        Ok(())
     } else {
         eprintln!(
             "Watch it on its page: {page}\n\
@@ -83,6 +89,18 @@ pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure
     };
     // A viewer that nobody was told of takes its leave all the same.
     let (end, ended) = until_ended(stop, greeted.is_err());
+    let view = if args.tui {
+        let addresses = Addresses {
+            page: page.clone(),
+            live: format!("{players}/live.mp4"),
+            playlist: format!("{players}/hls/{MULTIVARIANT_URI}"),
+        };
+        let (shared, ended, end) = (Arc::clone(&shared), ended.clone(), end.clone());
+        let config = view::Config { title, addresses, shared, started, ended, end };
+        Some(view::View::open(config).context("--tui: the terminal cannot be used")?)
+    } else {
+        None
+    };
     let (finish, finished) = watch::channel(false);
     let recorder = recording.map(|recording| {
         let reader = shared.live.reader_from_start();
@@ -93,13 +111,17 @@ pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure
         open_browser(&page);
     }
     if let Some(player) = &args.player {
-        tokio::spawn(play(player.clone(), players, Arc::clone(&shared)));
+        tokio::spawn(play(player.clone(), players, Arc::clone(&shared), args.tui));
     }
-    if !args.json && std::io::stderr().is_terminal() {
+    if !args.json && !args.tui && std::io::stderr().is_terminal() {
         tokio::spawn(status(Arc::clone(&shared)));
     }
     tokio::spawn(tell_of_silence(Arc::clone(&shared), json));
     let result = viewer.run(ended).await;
+    let viewed = match view {
+        Some(view) => view.close().await.context("the view of the terminal failed, which ends watching"),
+        None => Ok(()),
+    };
     sessions.leave().await;
     // The window has ended: the recorder drains it and stops by itself.
     let recorded = match recorder {
@@ -111,7 +133,26 @@ pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure
         None => None,
     };
     greeted?;
-    conclude(&args, &shared, json, recorded, result)
+    conclude(&args, &shared, json, recorded, result)?;
+    Ok(viewed?)
+}
+
+/// What a view cannot be combined with.
+fn check_view(args: &WatchArgs) -> Result<(), Failure> {
+    let refuse = |why: &str| Err(Failure::usage(anyhow::anyhow!("--tui {why}")));
+    if !terminal::is_there() {
+        return refuse(
+            "fills a terminal, and there is none that can show it: leave it away; --json tells programs how it goes",
+        );
+    }
+    let is_stream = args.output.as_deref() == Some(Path::new("-"));
+    if std::io::stdout().is_terminal() && (args.json || is_stream) {
+        let other = if is_stream { "--output -" } else { "--json" };
+        return refuse(&format!(
+            "fills the terminal, and {other} would write across it: send standard output to a file or a pipe"
+        ));
+    }
+    Ok(())
 }
 
 fn config(args: &WatchArgs, link: &Link, trackers: Vec<AllowedUrl>, context: Context) -> ViewerConfig {
@@ -210,8 +251,8 @@ async fn record(
         end.send_replace(true);
     }
     if let Err((error, recorded)) = &written {
-        eprintln!(
-            "\ncaudal: {error} Recording has stopped; its {} whole parts can be played. Watching goes on.",
+        tell!(
+            "caudal: {error} Recording has stopped; its {} whole parts can be played. Watching goes on.",
             recorded.parts
         );
     }
@@ -242,24 +283,24 @@ fn conclude(
             }
         };
         if recorded.parts > 0 {
-            eprintln!("{name}: {:.1} MB, {} parts", recorded.bytes as f64 / 1e6, recorded.parts);
+            tell!("{name}: {:.1} MB, {} parts", recorded.bytes as f64 / 1e6, recorded.parts);
         }
         if recorded.skipped > 0 {
             is_whole = false;
-            eprintln!("{name}: {} parts are missing, because writing was too slow", recorded.skipped);
+            tell!("{name}: {} parts are missing, because writing was too slow", recorded.skipped);
         }
         is_left = recorded.reader_left;
         failed = error;
     }
     if shared.glance().state == State::Ended {
-        eprintln!("The broadcaster ended the broadcast.");
+        tell!("The broadcaster ended the broadcast.");
     }
     if json {
         print_json(&report)?;
     } else if !args.json {
-        eprintln!("\n{}", summary(&report));
+        tell!("\n{}", summary(&report));
     } else {
-        eprintln!("{}", serde_json::to_string(&report)?);
+        tell!("{}", serde_json::to_string(&report)?);
     }
     result?;
     if let Some(error) = failed {
@@ -270,7 +311,7 @@ fn conclude(
         return Ok(());
     }
     if !args.json && report.parts == 0 {
-        eprintln!("Nothing arrived. Is the channel on the air, and does your network let UDP through?");
+        tell!("Nothing arrived. Is the channel on the air, and does your network let UDP through?");
     }
     Err(Failure::NotOk)
 }
@@ -293,21 +334,14 @@ fn summary(report: &caudal_node::report::ViewerReport) -> String {
     )
 }
 
-/// The link was typed, so loopback is meant; what else points inwards needs --lan.
-fn trackers(link: &Link, lan: bool) -> Result<Vec<AllowedUrl>, Failure> {
-    if link.trackers.is_empty() {
-        return Err(Failure::usage(anyhow::anyhow!(
-            "this link names no tracker; a link looks like caudal:CHANNEL?tracker=https://…"
-        )));
+/// Whom to ask about the link; says whom not.
+fn trackers(link: &Link, args: &WatchArgs, own: &[AllowedUrl]) -> Result<Vec<AllowedUrl>, Failure> {
+    let source = if args.foreign_link { LinkSource::Desktop } else { LinkSource::Typed };
+    let asked = link_trackers(link, source, own, args.lan).map_err(Failure::usage)?;
+    for error in &asked.refused {
+        tell!("caudal: {error}; going on with the link's other trackers");
     }
-    let checked: Vec<_> = link.trackers.iter().map(|url| url.check(UrlOrigin::TypedLink, lan)).collect();
-    if let Some(Err(error)) = checked.iter().find(|_| checked.iter().all(Result::is_err)) {
-        return Err(Failure::usage(anyhow::anyhow!("{error}")));
-    }
-    for error in checked.iter().filter_map(|url| url.as_ref().err()) {
-        eprintln!("caudal: {error}; going on with the link's other trackers");
-    }
-    Ok(checked.into_iter().filter_map(Result::ok).collect())
+    Ok(asked.allowed)
 }
 
 /// The first time, plainly: peers see one another. Who was told of the addresses alone is told of the upload when there is
@@ -320,13 +354,13 @@ fn say_once_about_addresses(upload: bool) {
         return;
     }
     let mark = if upload {
-        eprintln!(
+        tell!(
             "Other viewers will see your network address, as you see theirs, and you upload to them what you watch.\n\
              --no-upload watches without sending. (This is said once.)"
         );
         told_all
     } else {
-        eprintln!(
+        tell!(
             "Other viewers will see your network address, as you see theirs. You upload nothing to them. (This is said \
              once.)"
         );
@@ -353,50 +387,11 @@ async fn tell_of_silence(shared: Arc<Shared>, json: bool) {
             _ => continue,
         };
         told = !told;
-        // The status line gives way.
-        let clear = if std::io::stderr().is_terminal() { "\r\x1b[K" } else { "" };
-        eprintln!("{clear}{words}");
+        tell!("{words}");
         if json {
             let state = look.state.as_str();
             let _ = print_json(&json!({ "state": state, "silent_ms": silent.as_millis() as u64 }));
         }
-    }
-}
-
-async fn play(player: String, url: String, shared: Arc<Shared>) {
-    let mut changes = shared.live.changes();
-    // A player that finds nothing gives up.
-    let _ = changes.wait_for(|version| *version > 0).await;
-    let mut words = player.split_whitespace();
-    let Some(program) = words.next() else { return };
-    let name = Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or(program);
-    let quick: &[&str] = match name {
-        "mpv" => &["--profile=low-latency", "--cache=no", "--untimed=no"],
-        "ffplay" => &["-fflags", "nobuffer", "-loglevel", "warning"],
-        _ => &[],
-    };
-    let source = if name == "vlc" || name == "cvlc" {
-        format!("{url}/hls/{MULTIVARIANT_URI}")
-    } else {
-        format!("{url}/live.mp4")
-    };
-    let spawned = tokio::process::Command::new(program)
-        .args(words)
-        .args(quick)
-        .arg(source)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| {
-            format!("cannot start the player {program}; is it installed? Or open {url}/live.mp4 in another")
-        });
-    match spawned {
-        Ok(mut child) => {
-            let _ = child.wait().await;
-            eprintln!("\nThe player was closed; still watching. Ctrl-C ends it.");
-        }
-        Err(error) => eprintln!("caudal: {error:#}"),
     }
 }
 
@@ -405,8 +400,7 @@ async fn status(shared: Arc<Shared>) {
     loop {
         ticks.tick().await;
         let look = shared.glance();
-        let filled = (look.buffer_ms.clamp(0, GAUGE_MS) * GAUGE_CELLS as i64 / GAUGE_MS) as usize;
-        let gauge: String = (0..GAUGE_CELLS).map(|cell| if cell < filled { '▓' } else { '░' }).collect();
+        let gauge = gauge_text(look.buffer_ms, GAUGE_CELLS);
         let words = match look.state {
             State::Joining => "looking for viewers who have it",
             State::Live => "live",
@@ -415,11 +409,10 @@ async fn status(shared: Arc<Shared>) {
             State::TakenDown => "taken down",
             State::Unreachable => "nobody can be reached; does this network let UDP through?",
         };
-        let seconds = look.buffer_ms.max(0) as f64 / 1000.0;
         let (from, to) = (look.senders, look.receivers);
         let (percent, delay) = ((look.offload_ratio * 100.0).round(), look.delay_ms);
         eprint!(
-            "\r\x1b[K{gauge} {seconds:.1} s  {words}  you ← {from}  you → {to}  {percent} % from viewers  {delay:.0} ms"
+            "\r\x1b[K{gauge}  {words}  you ← {from}  you → {to}  {percent} % from viewers  {delay:.0} ms"
         );
         let _ = std::io::stderr().flush();
     }

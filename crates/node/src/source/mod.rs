@@ -23,6 +23,7 @@ use caudal_proto::swarm::{Role, SwarmConfig, SwarmStats};
 use caudal_tracker::descriptor::{Descriptor, Rendition, SignedDescriptor, Tracker};
 use caudal_tracker::message::Qos;
 use caudal_tracker::url::AllowedUrl;
+use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
 use crate::NodeError;
@@ -62,6 +63,29 @@ pub enum InputConfig {
     File(PathBuf),
     /// The built-in test card.
     Card(CardSettings),
+}
+
+impl InputConfig {
+    /// Which of them.
+    pub fn kind(&self) -> InputKind {
+        match self {
+            Self::Rtmp(_) => InputKind::Rtmp,
+            Self::File(_) => InputKind::File,
+            Self::Card(_) => InputKind::Card,
+        }
+    }
+}
+
+/// Which input a source has; as JSON in lower case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InputKind {
+    /// An encoder.
+    Rtmp,
+    /// A file.
+    File,
+    /// The test card.
+    Card,
 }
 
 /// What a source is told.
