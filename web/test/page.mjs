@@ -205,12 +205,14 @@ await checks.part('the other way', async () => {
   await page.context().close();
 });
 
-await checks.part('states', () => states(browser, args.page, checks));
+await Promise.all([
+  checks.part('video', () => video(browser, args, checks)),
+  checks.part('states', () => states(browser, args.page, checks)),
+]);
 await checks.part('the tracker’s page', () => trackersPage(browser, args, checks));
 await checks.part('list', () => listChanges(browser, args, checks));
 await Promise.all([
   waiting,
-  checks.part('video', () => video(browser, args, checks)),
   checks.part('unpressed', () => unpressed(args, checks)),
   (async () => {
     await checks.part('the studio', () => studio(browser, args, checks));

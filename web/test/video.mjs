@@ -58,9 +58,10 @@ export async function video(browser, args, checks) {
   const before = await now();
   await page.evaluate(() => { window.full = 2; });
   await page.waitForFunction(() => window.removed > 0, null, { timeout: 3000, polling: 50 }).catch(() => {});
-  await page.waitForTimeout(1200);
+  // Other pages are busy beside this one: a moment of filling is theirs, not the quota's.
+  const goesOn = await page.waitForFunction((at) => document.querySelector('.stage').dataset.state === 'live' && document.querySelector('.stage video').currentTime > at, before.at + 1, { timeout: 5000, polling: 50 }).then(() => true, () => false);
   const after = await now();
-  checks.check('a full buffer loses what is old, and playing goes on', after.refused === 2 && after.removed > 0 && after.how === 'stream' && after.state === 'live' && after.at > before.at + 0.8, JSON.stringify({ before, after }));
+  checks.check('a full buffer loses what is old, and playing goes on', after.refused === 2 && after.removed > 0 && after.how === 'stream' && goesOn, JSON.stringify({ before, after }));
   checks.check('video: nothing was complained about', page.complaints.length === 0, page.complaints.slice(0, 3).join(' | '));
   await page.context().close();
 }
