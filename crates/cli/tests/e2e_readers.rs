@@ -9,7 +9,7 @@ mod common;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use common::{
@@ -56,7 +56,7 @@ impl Progress {
                 let Some(us) = line.strip_prefix("out_time_us=").and_then(|us| us.parse().ok()) else {
                     continue;
                 };
-                let mut seen = told.lock().unwrap();
+                let mut seen = look(&told);
                 if us > seen.media_us {
                     (seen.media_us, seen.moved) = (us, Instant::now());
                 }
@@ -68,7 +68,7 @@ impl Progress {
     }
 
     fn media_us(&self) -> u64 {
-        self.seen.lock().unwrap().media_us
+        look(&self.seen).media_us
     }
 
     fn begun(&self) {
@@ -77,13 +77,13 @@ impl Progress {
             assert!(Instant::now() < deadline, "{}: nothing was decoded", self.name);
             std::thread::sleep(Duration::from_millis(20));
         }
-        self.seen.lock().unwrap().longest = Duration::ZERO;
+        look(&self.seen).longest = Duration::ZERO;
     }
 
     /// It read as fast as time went by, without standing still, and complained of nothing.
     fn judge(mut self, before_us: u64, wall: Duration) {
         let (media, longest) = {
-            let seen = self.seen.lock().unwrap();
+            let seen = look(&self.seen);
             (Duration::from_micros(seen.media_us - before_us), seen.longest.max(seen.moved.elapsed()))
         };
         let _ = self.child.kill();
@@ -99,6 +99,11 @@ impl Progress {
         assert!(media + STALL > wall, "{}: {media:?} of media in {wall:?}", self.name);
         assert_eq!(said, "", "{}", self.name);
     }
+}
+
+/// Nobody panics while it holds the lock.
+fn look(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().expect("no panic")
 }
 
 /// The node under test: its standard output is the stream, so it tells its addresses on stderr.
