@@ -179,11 +179,14 @@ async function losesAPeer(page) {
 
 await checks.part('sizes', async () => {
   const weight = await weigh(browser, args.page);
+  const paints = [weight.paintMs];
+  while (paints.length < 5) paints.push((await weigh(browser, args.page)).paintMs);
   checks.figures.gzip_bytes = weight.gzip;
-  checks.figures.first_paint_ms = Math.round(weight.paintMs ?? -1);
+  checks.figures.first_paint_ms = { p50: Math.round(percentile(paints, 0.5)), most: Math.round(Math.max(...paints)) };
   checks.check('what loads before playing is under 120 kB compressed', weight.gzip > 10_000 && weight.gzip < 120_000, `${weight.gzip} bytes`);
   checks.check('hls.js is not among it', !weight.files.some((file) => file.path.includes('hls')));
-  checks.check('first paint under 0.5 s', weight.paintMs !== null && weight.paintMs < 500, `${checks.figures.first_paint_ms} ms`);
+  // One of five may meet a busy machine; a page that is slow is slow each time.
+  checks.check('first paint under 0.5 s', !paints.includes(null) && percentile(paints, 0.5) < 500, JSON.stringify(checks.figures.first_paint_ms));
 });
 
 // Nothing from here on is measured to the tenth of a second: side by side it takes half the time. The house waits for ten
