@@ -17,7 +17,7 @@ pub(super) fn run() -> Result<bool> {
     for dir in ["crates", "xtask"] {
         rust_files(&root.join(dir), &mut files)?;
     }
-    for dir in ["dev", "src", "test"] {
+    for dir in ["src", "test"] {
         files_with(&["css", "mjs", "svelte", "ts"], &root.join("web").join(dir), &mut files)?;
     }
     files.sort();
