@@ -248,7 +248,7 @@ async fn without_updates(server: std::net::SocketAddr) -> std::net::SocketAddr {
                 let mut answer = Vec::new();
                 upstream.read_to_end(&mut answer).await.unwrap();
                 let answer =
-                    String::from_utf8(answer).unwrap().replace("text/event-stream", "text/other-streams");
+                    String::from_utf8(answer).unwrap().replace("text/event-stream", "text/other-stream");
                 let _gone = client.write_all(answer.as_bytes()).await;
             });
         }

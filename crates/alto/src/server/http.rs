@@ -230,15 +230,17 @@ fn client_ip(shared: &Shared, connected: IpAddr, headers: &HeaderMap) -> IpAddr 
 
 /// Whether `Accept` allows `media_type`; it does where it is not there (RFC 9110, section 12.5.1).
 fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let own_kind = media_type.split('/').next().unwrap_or_default();
     let mut is_there = false;
     for value in headers.get_all(header::ACCEPT) {
         is_there = true;
         for range in value.to_str().unwrap_or_default().split(',') {
             let mut parts = range.split(';').map(str::trim);
             let name = parts.next().unwrap_or_default();
+            let kind = name.strip_suffix("/*");
             let is_match = name == "*/*"
                 || name.eq_ignore_ascii_case(media_type)
-                || name.strip_suffix("/*").is_some_and(|kind| media_type.split('/').next() == Some(kind));
+                || kind.is_some_and(|kind| own_kind.eq_ignore_ascii_case(kind));
             let quality = parts.find_map(|part| part.strip_prefix("q=")).and_then(|q| q.parse::<f32>().ok());
             if is_match && quality.is_none_or(|quality| quality > 0.0) {
                 return true;
