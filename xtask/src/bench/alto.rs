@@ -87,7 +87,12 @@ pub(super) fn run(args: &Args) -> Result<bool> {
             target,
         });
         let (value, unit) = (pairs / elapsed_s, Unit::Count);
-        figures.push(Figure { label: format!("{name}: pairs per second"), value, unit, target: Target::None });
+        figures.push(Figure {
+            label: format!("{name}: pairs per second"),
+            value,
+            unit,
+            target: Target::None,
+        });
     }
     figures.extend(edits(&server, &map, args)?);
     let memory = server.memory_mib()?;
@@ -135,7 +140,8 @@ fn table(figures: &[Figure]) -> String {
 
 /// The map's file; `cost` is the one between different PIDs.
 fn text(prefixes: u32, cost: u32) -> String {
-    let mut text = format!("[costs]\nsame = 1\ntransit = {cost}\n[pids]\ndefault = [\"0.0.0.0/0\", \"::/0\"]\n");
+    let mut text =
+        format!("[costs]\nsame = 1\ntransit = {cost}\n[pids]\ndefault = [\"0.0.0.0/0\", \"::/0\"]\n");
     for pid in 0..PIDS {
         // Writing to a string cannot fail.
         let _written = write!(text, "p{pid} = [");
@@ -170,7 +176,8 @@ fn edits(server: &Server, map: &Path, args: &Args) -> Result<[Figure; 2]> {
         took_ms.push(begun.elapsed().as_secs_f64() * 1000.0);
     }
     took_ms.sort_by(f64::total_cmp);
-    let figure = |label: &str, value, target| Figure { label: label.to_owned(), value, unit: Unit::Ms, target };
+    let figure =
+        |label: &str, value, target| Figure { label: label.to_owned(), value, unit: Unit::Ms, target };
     let (median, longest) = (took_ms[took_ms.len() / 2], took_ms.last().copied().unwrap_or_default());
     Ok([
         figure("edit to subscriber, median", median, Target::None),
@@ -253,7 +260,8 @@ impl Server {
         server.address = url.context("the server told no address")?.parse()?;
         let summary = ready["maps"][0].as_str().unwrap_or_default();
         let count = summary.split(", ").find_map(|part| part.strip_suffix(" prefixes"));
-        server.prefixes = count.and_then(|count| count.parse().ok()).context("the server told no prefixes")?;
+        server.prefixes =
+            count.and_then(|count| count.parse().ok()).context("the server told no prefixes")?;
         Ok(server)
     }
 

@@ -351,3 +351,74 @@ fn documents<'a>(
     let costs = costs.iter().map(|(resource, _)| (*resource, media::COST_MAP));
     std::iter::once((network, media::NETWORK_MAP)).chain(costs)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENTS: &str = concat!(
+        "event: application/alto-networkmap+json,network\n",
+        r#"data: {"meta":{"vtag":{"resource-id":"n","tag":"1"}},"network-map":{"a":{"ipv4":["0.0.0.0/0"]},"b":{"ipv4":["10.0.0.0/8"]}}}"#,
+        "\n\nevent: application/alto-costmap+json,0\n",
+        r#"data: {"meta":{"dependent-vtags":[{"resource-id":"n","tag":"1"}],"cost-type":{"cost-mode":"numerical","cost-metric":"routingcost"}},"#,
+        r#""cost-map":{"a":{"a":1,"b":2},"b":{"a":3,"b":1}}}"#,
+        "\n\nevent: application/merge-patch+json,0\n",
+        r#"data: {"cost-map":{"a":{"b":null},"b":{"a":7}}}"#,
+        "\n\nevent: application/merge-patch+json,network\n",
+        r#"data: {"meta":{"vtag":{"tag":"2"}},"network-map":{"b":null,"c":{"ipv4":["10.0.0.0/9"],"ipv6":["::/0"]}}}"#,
+        "\n\nevent: application/merge-patch+json,0\n",
+        r#"data: {"meta":{"dependent-vtags":[{"resource-id":"n","tag":"2"}]},"cost-map":{"b":null,"a":{"c":4}}}"#,
+        "\n\n",
+    );
+
+    /// Takes all events of a stream; true for each after which the maps fit.
+    fn take(bytes: &[u8]) -> (Arriving, Vec<bool>) {
+        let url = "http://192.0.2.1/updates".parse().unwrap();
+        let mut arriving = Arriving { network: None, costs: vec![None] };
+        let (mut parser, mut fits) = (Parser::default(), Vec::new());
+        parser.push(bytes).unwrap();
+        while let Some(event) = parser.next() {
+            if arriving.take(&url, &event).is_err() {
+                break;
+            }
+            fits.push(arriving.snapshot().is_some());
+        }
+        (arriving, fits)
+    }
+
+    #[test]
+    fn maps_are_held_back_until_they_fit() {
+        let (arriving, fits) = take(EVENTS.as_bytes());
+        assert_eq!(fits, [false, true, true, false, true]);
+        let snapshot = arriving.snapshot().unwrap();
+        let cost = |src: &str, dst: &str| snapshot.cost(src.parse().unwrap(), dst.parse().unwrap());
+        assert_eq!(snapshot.network().vtag().tag, "2");
+        assert_eq!((cost("8.8.8.8", "8.8.4.4"), cost("8.8.8.8", "10.1.1.1")), (Some(1.0), Some(4.0)));
+        assert_eq!((cost("10.1.1.1", "8.8.8.8"), cost("8.8.8.8", "2001:db8::1")), (None, Some(4.0)));
+    }
+
+    /// The fuzz target of update streams.
+    #[test]
+    fn damaged_streams_never_panic() {
+        let mut rng = fastrand::Rng::with_seed(8);
+        let mut whole = 0;
+        for _ in 0..4_000 {
+            let mut bytes = EVENTS.as_bytes().to_vec();
+            for _ in 0..rng.usize(1..5) {
+                let at = rng.usize(..bytes.len());
+                let end = (at + rng.usize(..30)).min(bytes.len());
+                match rng.u8(..4) {
+                    0 => bytes[at] = rng.u8(..),
+                    1 => _ = bytes.drain(at..end.min(bytes.len() - 1)),
+                    2 => bytes[at] = b"{}[],:\"n01\n"[rng.usize(..11)],
+                    _ => {
+                        let piece = bytes[at..end].to_vec();
+                        bytes.splice(at..at, piece);
+                    }
+                }
+            }
+            whole += usize::from(take(&bytes).1.len() == 5);
+        }
+        assert!(whole > 10, "some damage does no harm: {whole}");
+    }
+}

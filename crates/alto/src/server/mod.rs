@@ -32,8 +32,8 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::{Config, LoadError, ServerConfig};
 use site::Site;
 
-/// How often the file is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often the file is looked at. It is read once two looks in a row see the same: not while it is being written.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long open requests may take to end when the server stops.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 /// Longest request body, bytes.
@@ -224,16 +224,17 @@ fn look(path: &std::path::Path) -> Option<Seen> {
 
 /// Looks at the file for as long as the server runs.
 async fn reload(shared: &Arc<Shared>, path: PathBuf, mut seen: Option<Seen>) {
+    let mut last = seen;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let (file, before, current) = (path.clone(), seen, shared.site());
+        let (file, before, settled, current) = (path.clone(), seen, last, shared.site());
         let has_subscribers = shared.counts.subscribers.load(Ordering::Relaxed) > 0;
         // Reading and rendering take long for large maps, so they are done off the runtime's threads.
         let looked = tokio::task::spawn_blocking(move || {
             let now = look(&file);
             // While it is being replaced it may be gone for a moment.
-            if now == before || now.is_none() {
-                return (before, None);
+            if now == before || now.is_none() || now != settled {
+                return (now, None);
             }
             let base = has_subscribers.then_some(&*current);
             (now, Some(Config::load(&file).map(|config| Site::new(config, base))))
@@ -242,7 +243,10 @@ async fn reload(shared: &Arc<Shared>, path: PathBuf, mut seen: Option<Seen>) {
             tracing::error!("reading the maps failed; the old ones stay");
             continue;
         };
-        seen = now;
+        last = now;
+        if loaded.is_some() {
+            seen = now;
+        }
         match loaded {
             None => {}
             Some(Ok(site)) => {

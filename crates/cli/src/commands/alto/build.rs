@@ -15,7 +15,8 @@ pub(super) fn run(args: &BuildArgs) -> Result<(), Failure> {
     if bytes.starts_with(&GZIP) {
         return Err(anyhow!("{shown} is compressed: unpack it first, with gunzip {shown}").into());
     }
-    let table = String::from_utf8(bytes).map_err(|_| anyhow!("{shown} is not text in UTF-8; is it a table?"))?;
+    let table =
+        String::from_utf8(bytes).map_err(|_| anyhow!("{shown} is not text in UTF-8; is it a table?"))?;
     let options = BuildOptions {
         pids: args.pids,
         same: args.same,

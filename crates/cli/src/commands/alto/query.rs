@@ -19,7 +19,8 @@ pub(super) async fn run(args: QueryArgs) -> Result<(), Failure> {
     }
     let metric = Metric::read(&args.metric).map_err(Failure::usage)?;
     let client = AltoClient::new(&args.url, &options).map_err(Failure::usage)?;
-    let query = Query { directory: client.directory().await?, client, map: args.map, metric, json: args.json };
+    let query =
+        Query { directory: client.directory().await?, client, map: args.map, metric, json: args.json };
     match args.what.unwrap_or(What::Directory) {
         What::Directory => query.directory(),
         What::NetworkMap => query.network_map().await,
@@ -109,7 +110,10 @@ impl Query {
             .iter()
             .map(|ip| {
                 let found = network.longest_match(*ip);
-                (ip.to_string(), found.map(|(pid, prefix)| (network.name(pid).to_string(), prefix.to_string())))
+                (
+                    ip.to_string(),
+                    found.map(|(pid, prefix)| (network.name(pid).to_string(), prefix.to_string())),
+                )
             })
             .collect();
         if !self.json {
@@ -131,7 +135,8 @@ impl Query {
             let entry = |(ip, pid): &(String, Option<String>)| (ip.clone(), json!({ "pid": pid }));
             return print_json(&found.iter().map(entry).collect::<Map<_, _>>());
         }
-        let rows: Vec<_> = found.into_iter().map(|(ip, pid)| (ip, pid.map(|pid| (pid, String::new())))).collect();
+        let rows: Vec<_> =
+            found.into_iter().map(|(ip, pid)| (ip, pid.map(|pid| (pid, String::new())))).collect();
         show::pids(&rows);
         Ok(())
     }
@@ -140,7 +145,8 @@ impl Query {
         let maps = self.maps(std::slice::from_ref(&self.metric)).await?;
         let pid = |ip: IpAddr| maps.pid(ip).map(ToString::to_string);
         let rows = dsts.iter().map(|dst| (*dst, pid(*dst), maps.cost(src, *dst))).collect::<Vec<_>>();
-        let cost_type = maps.costs().first().map_or_else(CostType::routingcost, |costs| costs.cost_type().clone());
+        let cost_type =
+            maps.costs().first().map_or_else(CostType::routingcost, |costs| costs.cost_type().clone());
         self.show_costs(src, pid(src), &rows, &cost_type)
     }
 

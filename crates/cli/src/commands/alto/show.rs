@@ -80,7 +80,13 @@ fn details(resource: &Resource) -> String {
 
 pub(super) fn network_map(network: &NetworkMap) {
     let (vtag, pids) = (network.vtag(), network.pids());
-    say!("{}: {} PIDs, {} prefixes, version {}\n", vtag.resource_id, pids.len(), network.prefix_count(), vtag.tag);
+    say!(
+        "{}: {} PIDs, {} prefixes, version {}\n",
+        vtag.resource_id,
+        pids.len(),
+        network.prefix_count(),
+        vtag.tag
+    );
     let width = pids.iter().map(|pid| pid.name.as_str().len()).max().unwrap_or(0);
     for pid in pids {
         say!("  {:width$}  {}", pid.name, prefixes(pid));
@@ -105,7 +111,11 @@ pub(super) fn cost_map(costs: &CostMap) {
     } else {
         format!(" in {unit}")
     };
-    say!("{}: {}{unit}, from the PID on the left\n", network.vtag().resource_id, cost_type(costs.cost_type()));
+    say!(
+        "{}: {}{unit}, from the PID on the left to the one above\n",
+        network.vtag().resource_id,
+        cost_type(costs.cost_type())
+    );
     if network.pids().len() > TABLE_PIDS_MAX {
         return cost_summary(costs);
     }
@@ -114,7 +124,14 @@ pub(super) fn cost_map(costs: &CostMap) {
     let left = network.indices().map(|index| name(index).len()).max().unwrap_or(0);
     let widths: Vec<usize> = network
         .indices()
-        .map(|dst| network.indices().map(|src| cell(src, dst).chars().count()).max().unwrap_or(0).max(name(dst).len()))
+        .map(|dst| {
+            network
+                .indices()
+                .map(|src| cell(src, dst).chars().count())
+                .max()
+                .unwrap_or(0)
+                .max(name(dst).len())
+        })
         .collect();
     let line = |head: &str, cells: Vec<String>| {
         let cells: Vec<String> =
@@ -147,18 +164,23 @@ fn cost_summary(costs: &CostMap) {
     if pairs.len() > SHOWN {
         say!("  … and {} more costs", pairs.len() - SHOWN);
     }
-    say!("\n{} PIDs are too many for a table: `cost SRC DST` tells one cost, --json all.", network.pids().len());
+    say!(
+        "\n{} PIDs are too many for a table: `cost SRC DST` tells one cost, --json all.",
+        network.pids().len()
+    );
 }
 
 pub(super) fn pids(found: &[(String, Option<(String, String)>)]) {
     let width = found.iter().map(|(ip, _)| ip.len()).max().unwrap_or(0);
-    let pid_width = found.iter().filter_map(|(_, found)| found.as_ref()).map(|(pid, _)| pid.len()).max().unwrap_or(0);
+    let pid_width =
+        found.iter().filter_map(|(_, found)| found.as_ref()).map(|(pid, _)| pid.len()).max().unwrap_or(0);
     for (ip, found) in found {
-        match found {
-            Some((pid, prefix)) if prefix.is_empty() => say!("{ip:width$}  {}", plain(pid)),
-            Some((pid, prefix)) => say!("{ip:width$}  {pid:pid_width$}  by {prefix}"),
-            None => say!("{ip:width$}  in no PID of this map"),
-        }
+        let found = match found {
+            Some((pid, prefix)) if prefix.is_empty() => plain(pid),
+            Some((pid, prefix)) => format!("{pid:pid_width$}  by {prefix}"),
+            None => "in no PID of this map".to_owned(),
+        };
+        say!("{ip:width$}  {found}");
     }
 }
 
@@ -169,7 +191,8 @@ pub(super) fn costs(src: IpAddr, src_pid: Option<&str>, rows: &[CostRow], cost_t
     };
     let pid = |pid: Option<&str>| pid.map_or_else(String::new, |pid| format!(" ({pid})"));
     say!("From {src}{}, {}:", pid(src_pid), self::cost_type(cost_type));
-    let names: Vec<String> = rows.iter().map(|(dst, name, _)| format!("{dst}{}", pid(name.as_deref()))).collect();
+    let names: Vec<String> =
+        rows.iter().map(|(dst, name, _)| format!("{dst}{}", pid(name.as_deref()))).collect();
     let width = names.iter().map(String::len).max().unwrap_or(0);
     for (name, (.., cost)) in names.iter().zip(rows) {
         let cost = cost.map_or_else(|| "no cost is told".to_owned(), |cost| format!("{cost}{unit}"));
