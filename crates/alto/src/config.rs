@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::map::{CostMap, MapError, NetworkMap, PIDS_MAX, PREFIXES_MAX};
+use crate::map::{CostMap, MAP_LEN_MAX, MapError, NetworkMap, PIDS_MAX, PREFIXES_MAX};
 use crate::types::PidName;
 use read::{At, Lines};
 
@@ -217,6 +217,13 @@ fn network(pids: &At<'_>, name: &str) -> Result<NetworkMap, ConfigError> {
     }
     if owners.is_empty() {
         return Err(lines.error(pids.start, "there is no prefix in any PID".to_owned()));
+    }
+    // Each name comes once in each row, with quotes, colon, comma and a cost of two digits at least.
+    let row: usize = groups.keys().map(|name| name.as_str().len() + 6).sum();
+    if row.saturating_mul(groups.len()) > MAP_LEN_MAX {
+        let what =
+            format!("a cost map of so many PIDs with so long names is longer than {} MiB", MAP_LEN_MAX >> 20);
+        return Err(lines.error(pids.start, format!("{what}: take fewer, or shorter names")));
     }
     let map = NetworkMap::new(name, groups).and_then(|map| map.check_complete().map(|()| map));
     map.map_err(|error| match error {

@@ -15,6 +15,9 @@ const PATHS: [(&str, &str); 5] = [
     ("/updates", "application/alto-updatestreamparams+json"),
 ];
 
+/// Path, body, and the code, field and value that must come.
+type Case<'a> = (&'a str, String, &'a str, Option<&'a str>, Option<&'a str>);
+
 fn type_of(path: &str) -> &'static str {
     PATHS.iter().find(|(other, _)| *other == path).unwrap().1
 }
@@ -24,7 +27,7 @@ async fn every_code_comes_with_its_field_and_value() {
     let server = Running::start(RFC).await;
     let num = r#""cost-type":{"cost-mode":"numerical","cost-metric":"routingcost"}"#;
     let long = "p".repeat(65);
-    let cases: Vec<(&str, String, &str, Option<&str>, Option<&str>)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         // Filtered network map.
         (MAP, "{}".into(), "E_MISSING_FIELD", Some("pids"), None),
         (MAP, r#"{"pids":"PID1"}"#.into(), "E_INVALID_FIELD_TYPE", Some("pids"), None),

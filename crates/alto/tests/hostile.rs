@@ -12,7 +12,7 @@ use caudal_alto::server::{ENDPOINT_PAIRS_MAX, Limits};
 use common::{RFC, Running, ask};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 const COST_PARAMS: &str = "application/alto-endpointcostparams+json";
 
@@ -116,6 +116,41 @@ async fn more_work_than_the_server_has_room_for_is_told_to_come_again() {
     let answer =
         ask(server.address, "POST", "/networkmap/my-default-network-map", &headers, b"{\"pids\":[]}").await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("2")));
+    server.stop().await;
+}
+
+/// What is answered and not read takes room, of which there is so much.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_reads_are_bounded() {
+    let limits = Limits { answers_len: 8 * 1024 * 1024, ..Limits::default() };
+    let server = Running::start_on("127.0.0.1:0".parse().unwrap(), &large(), limits).await;
+    let media_type = "application/alto-networkmapfilter+json";
+    let request = format!(
+        "POST /networkmap/network HTTP/1.1\r\nHost: x\r\nContent-Type: {media_type}\r\nContent-Length: 11\r\n\r\n{{\"pids\":[]}}"
+    );
+    let mut silent = Vec::new();
+    let begun = Instant::now();
+    // Each of these takes 2 MB, little of which fits in the system's buffers.
+    let answer = loop {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(server.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        silent.push(stream);
+        let answer = server.post("/networkmap/network", media_type, "{\"pids\":[]}").await;
+        if answer.status != 200 {
+            break answer;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{} answers wait", silent.len());
+    };
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("2")));
+    // Who is not served gets out of the way of those who are.
+    drop(silent);
+    let begun = Instant::now();
+    while server.post("/networkmap/network", media_type, "{\"pids\":[]}").await.status != 200 {
+        assert!(begun.elapsed() < Duration::from_secs(5), "room comes back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     server.stop().await;
 }
 

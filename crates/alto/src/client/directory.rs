@@ -46,7 +46,7 @@ impl Directory {
     /// # Errors
     /// [`ClientError::BadAnswer`].
     pub fn read(url: &Url, json: &[u8]) -> Result<Self, ClientError> {
-        let wrong = |why: String| ClientError::BadAnswer { url: url.clone(), why };
+        let wrong = |why: String| ClientError::BadAnswer { url: Box::new(url.clone()), why };
         let value: Value = serde_json::from_slice(json).map_err(|error| wrong(error.to_string()))?;
         let meta = value.get("meta");
         let types = meta.and_then(|meta| meta.get("cost-types")).and_then(Value::as_object);
@@ -152,7 +152,7 @@ impl Directory {
     }
 
     fn not_offered(&self, what: &str) -> ClientError {
-        ClientError::NotOffered { url: self.url.clone(), what: what.to_owned() }
+        ClientError::NotOffered { url: Box::new(self.url.clone()), what: what.to_owned() }
     }
 }
 

@@ -70,7 +70,7 @@ impl Parser {
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match &line[..colon] {
             b"event" => {
-                self.name = String::from_utf8_lossy(&value[..value.len().min(NAME_LEN_MAX)]).into_owned()
+                self.name = String::from_utf8_lossy(&value[..value.len().min(NAME_LEN_MAX)]).into_owned();
             }
             b"data" => {
                 if !self.data.is_empty() {

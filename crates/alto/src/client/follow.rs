@@ -21,6 +21,8 @@ use crate::types::{CostType, Metric, media};
 pub const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// Cost maps that do not fit their network map for so long will not fit any more.
 const UNFIT_MAX: Duration = Duration::from_secs(60);
+/// The longest that a server may ask to be left alone.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// The substream of the network map; cost maps are numbered.
 const NETWORK: &str = "network";
 
@@ -107,7 +109,7 @@ impl Follower {
         self.known.borrow().snapshot.clone()
     }
 
-    /// How long ago the server last showed that these are its newest maps.
+    /// How long ago the server last showed that these are its newest maps: up to some ten seconds while all is well.
     pub fn age(&self) -> Option<Duration> {
         self.known.borrow().confirmed.map(|at| at.elapsed())
     }
@@ -130,11 +132,8 @@ async fn follow(client: AltoClient, options: FollowOptions, publish: watch::Send
     let mut failures: u32 = 0;
     loop {
         let begun = Instant::now();
-        let error = match one_round(&client, &options, &publish).await {
-            Err(error) => Some(error),
-            // The server ended the stream, as when it is restarted.
-            Ok(()) => None,
-        };
+        // Without an error the server ended the stream, as when it is restarted.
+        let error = one_round(&client, &options, &publish).await.err();
         let was_fine = publish.borrow().confirmed.is_some_and(|at| at >= begun);
         failures = if was_fine { 0 } else { failures.saturating_add(1) };
         if let Some(error) = &error {
@@ -145,7 +144,8 @@ async fn follow(client: AltoClient, options: FollowOptions, publish: watch::Send
         let backoff = options.retry_min.saturating_mul(1 << failures.min(16)).min(options.retry_max);
         // Not everybody at once, when a server comes back.
         let backoff = backoff.mul_f64(0.5 + fastrand::f64() / 2.0);
-        let asked = error.as_ref().and_then(ClientError::retry_after).unwrap_or_default();
+        let asked =
+            error.as_ref().and_then(ClientError::retry_after).unwrap_or_default().min(RETRY_AFTER_MAX);
         tokio::time::sleep(backoff.max(asked)).await;
     }
 }
@@ -214,7 +214,7 @@ impl Arriving {
 
     fn take(&mut self, url: &url::Url, event: &Event) -> Result<(), ClientError> {
         let (media_type, substream) = event.parts();
-        let wrong = |why: String| ClientError::BadAnswer { url: url.clone(), why };
+        let wrong = |why: String| ClientError::BadAnswer { url: Box::new(url.clone()), why };
         let map_error = |error| bad_map(url, &error);
         if media_type == media::UPDATE_STREAM_CONTROL || event.name == media::UPDATE_STREAM_CONTROL {
             return match stopped(&event.data) {
@@ -279,9 +279,9 @@ async fn subscribe(
     let mut unfit_since = Some(Instant::now());
     loop {
         let chunk = tokio::time::timeout(SILENCE_MAX, response.chunk()).await;
-        let chunk = chunk.map_err(|_| ClientError::Timeout { url: url.clone() })?;
+        let chunk = chunk.map_err(|_| ClientError::Timeout { url: Box::new(url.clone()) })?;
         let Some(bytes) = chunk.map_err(|error| transport::unreachable(url, &error))? else { return Ok(()) };
-        parser.push(&bytes).map_err(|why| ClientError::BadAnswer { url: url.clone(), why })?;
+        parser.push(&bytes).map_err(|why| ClientError::BadAnswer { url: Box::new(url.clone()), why })?;
         while let Some(event) = parser.next() {
             // Large maps are read off the runtime's threads.
             let own = url.clone();
@@ -290,7 +290,7 @@ async fn subscribe(
                 Ok(taken) => taken?,
                 Err(_) => {
                     return Err(ClientError::BadAnswer {
-                        url: url.clone(),
+                        url: Box::new(url.clone()),
                         why: "reading it failed".to_owned(),
                     });
                 }
@@ -306,7 +306,7 @@ async fn subscribe(
         match unfit_since {
             None => confirm(publish),
             Some(since) if since.elapsed() > UNFIT_MAX => {
-                return Err(ClientError::Mismatch { url: url.clone() });
+                return Err(ClientError::Mismatch { url: Box::new(url.clone()) });
             }
             Some(_) => {}
         }

@@ -56,7 +56,7 @@ pub enum ClientError {
     #[error("{url} cannot be reached ({why}); check the address and this computer's network")]
     Unreachable {
         /// What was asked for.
-        url: Url,
+        url: Box<Url>,
         /// The cause.
         why: String,
     },
@@ -64,13 +64,13 @@ pub enum ClientError {
     #[error("{url} did not answer in time")]
     Timeout {
         /// What was asked for.
-        url: Url,
+        url: Box<Url>,
     },
     /// An ALTO error (RFC 7285, section 8.5).
     #[error("{url} refused: {code}{}{}", in_field(field), with_value(value))]
     Alto {
         /// What was asked for.
-        url: Url,
+        url: Box<Url>,
         /// The code, such as `E_INVALID_FIELD_VALUE`.
         code: String,
         /// The field that is wrong.
@@ -82,7 +82,7 @@ pub enum ClientError {
     #[error("{url} answered with status {status}{}", said(message))]
     Status {
         /// What was asked for.
-        url: Url,
+        url: Box<Url>,
         /// The HTTP status.
         status: u16,
         /// The server's words.
@@ -94,7 +94,7 @@ pub enum ClientError {
     #[error("{url} gave {got:?} where {expected} is expected; is it the address of an ALTO server?")]
     MediaType {
         /// What was asked for.
-        url: Url,
+        url: Box<Url>,
         /// The type that was asked for.
         expected: &'static str,
         /// What came.
@@ -104,7 +104,7 @@ pub enum ClientError {
     #[error("{url} answered with what is not ALTO: {why}")]
     BadAnswer {
         /// What was asked for.
-        url: Url,
+        url: Box<Url>,
         /// What is wrong.
         why: String,
     },
@@ -112,7 +112,7 @@ pub enum ClientError {
     #[error("{url} does not offer {what}")]
     NotOffered {
         /// The directory.
-        url: Url,
+        url: Box<Url>,
         /// What is not there.
         what: String,
     },
@@ -120,7 +120,7 @@ pub enum ClientError {
     #[error("{url} gives a cost map for another version of its network map, also when asked again")]
     Mismatch {
         /// The cost map.
-        url: Url,
+        url: Box<Url>,
     },
     /// This machine cannot do TLS.
     #[error("TLS cannot be set up: {why}")]
@@ -325,7 +325,7 @@ impl AltoClient {
                 if read.depends_on != *map.vtag() {
                     round += 1;
                     if round > REFETCHES_MAX {
-                        return Err(ClientError::Mismatch { url: resource.url.clone() });
+                        return Err(ClientError::Mismatch { url: Box::new(resource.url.clone()) });
                     }
                     continue 'again;
                 }
@@ -371,7 +371,8 @@ impl AltoClient {
         });
         let bytes =
             self.post(&resource.url, media::ENDPOINT_COST_PARAMS, media::ENDPOINT_COST, &body).await?;
-        read_endpoint_costs(&bytes).map_err(|why| ClientError::BadAnswer { url: resource.url.clone(), why })
+        read_endpoint_costs(&bytes)
+            .map_err(|why| ClientError::BadAnswer { url: Box::new(resource.url.clone()), why })
     }
 
     /// The PID of each endpoint, as the server sees it.
@@ -393,7 +394,7 @@ impl AltoClient {
         let bytes =
             self.post(&resource.url, media::ENDPOINT_PROP_PARAMS, media::ENDPOINT_PROP, &body).await?;
         read_properties(&bytes, &property)
-            .map_err(|why| ClientError::BadAnswer { url: resource.url.clone(), why })
+            .map_err(|why| ClientError::BadAnswer { url: Box::new(resource.url.clone()), why })
     }
 
     async fn get(&self, url: &Url, media_type: &'static str) -> Result<Vec<u8>, ClientError> {
@@ -437,7 +438,7 @@ fn whole(url: &Url, fetched: Fetched) -> Result<(Vec<u8>, Option<String>), Clien
     match fetched {
         Fetched::Whole { bytes, etag } => Ok((bytes, etag)),
         Fetched::Same => {
-            Err(ClientError::BadAnswer { url: url.clone(), why: "status 304 unasked".to_owned() })
+            Err(ClientError::BadAnswer { url: Box::new(url.clone()), why: "status 304 unasked".to_owned() })
         }
     }
 }
@@ -455,7 +456,7 @@ impl CostType {
 }
 
 fn bad_map(url: &Url, error: &MapError) -> ClientError {
-    ClientError::BadAnswer { url: url.clone(), why: error.to_string() }
+    ClientError::BadAnswer { url: Box::new(url.clone()), why: error.to_string() }
 }
 
 /// Reads an answer with endpoint costs (section 11.5.1.6).

@@ -15,14 +15,15 @@ use serde_json::Value;
 use url::Url;
 
 use super::{ClientError, ClientOptions};
+use crate::map::MAP_LEN_MAX;
 use crate::types::media;
 
 /// How long a server may take to begin its answer.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take to send all of it.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest answer, bytes: a map with more PIDs and prefixes than are taken is longer.
-pub const ANSWER_LEN_MAX: usize = 64 * 1024 * 1024;
+/// Longest answer, bytes.
+pub const ANSWER_LEN_MAX: usize = MAP_LEN_MAX;
 /// Longest directory or error, bytes.
 pub(super) const SMALL_LEN_MAX: usize = 1024 * 1024;
 /// Longest message of a server that is shown, characters.
@@ -130,7 +131,7 @@ pub(super) async fn send(
     let response = match tokio::time::timeout(TIMEOUT, request.send()).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => return Err(unreachable(url, &error)),
-        Err(_) => return Err(ClientError::Timeout { url: url.clone() }),
+        Err(_) => return Err(ClientError::Timeout { url: Box::new(url.clone()) }),
     };
     if response.status() == StatusCode::NOT_MODIFIED {
         return Ok(response);
@@ -144,7 +145,7 @@ pub(super) async fn send(
     }
     if response.status() == StatusCode::OK {
         let got = got.unwrap_or_else(|| "no type".to_owned());
-        return Err(ClientError::MediaType { url: url.clone(), expected: media_type, got });
+        return Err(ClientError::MediaType { url: Box::new(url.clone()), expected: media_type, got });
     }
     let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
     let is_text = got.as_deref() == Some("text/plain");
@@ -153,7 +154,7 @@ pub(super) async fn send(
     let text = String::from_utf8_lossy(&text);
     let printable = text.trim().chars().filter(|c| !c.is_control());
     let message = printable.take(MESSAGE_CHARS_MAX).collect();
-    Err(ClientError::Status { url: url.clone(), status, message, retry_after })
+    Err(ClientError::Status { url: Box::new(url.clone()), status, message, retry_after })
 }
 
 /// The media type without its parameters.
@@ -171,12 +172,14 @@ pub(super) fn alto_error(url: &Url, json: &[u8]) -> ClientError {
     };
     match text("code") {
         Some(code) => ClientError::Alto {
-            url: url.clone(),
+            url: Box::new(url.clone()),
             code,
             field: text("field"),
             value: text("value").or_else(|| text("syntax-error")),
         },
-        None => ClientError::BadAnswer { url: url.clone(), why: "an error without a code".to_owned() },
+        None => {
+            ClientError::BadAnswer { url: Box::new(url.clone()), why: "an error without a code".to_owned() }
+        }
     }
 }
 
@@ -187,14 +190,14 @@ async fn body(url: &Url, mut response: Response, len_max: usize) -> Result<Vec<u
         while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(url, &error))? {
             if body.len() + chunk.len() > len_max {
                 let why = format!("longer than {} MiB", len_max >> 20);
-                return Err(ClientError::BadAnswer { url: url.clone(), why });
+                return Err(ClientError::BadAnswer { url: Box::new(url.clone()), why });
             }
             body.extend_from_slice(&chunk);
         }
         Ok(body)
     };
     let read = tokio::time::timeout(BODY_TIMEOUT, read).await;
-    read.unwrap_or_else(|_| Err(ClientError::Timeout { url: url.clone() }))
+    read.unwrap_or_else(|_| Err(ClientError::Timeout { url: Box::new(url.clone()) }))
 }
 
 /// `Retry-After` in seconds (RFC 9110, section 10.2.3); a date is not worth a parser here.
@@ -206,7 +209,7 @@ fn retry_after(response: &Response) -> Option<Duration> {
 /// What went wrong, with the innermost cause, which is the one that says something.
 pub(super) fn unreachable(url: &Url, error: &reqwest::Error) -> ClientError {
     if error.is_timeout() {
-        return ClientError::Timeout { url: url.clone() };
+        return ClientError::Timeout { url: Box::new(url.clone()) };
     }
     let mut why = String::from("the connection failed");
     let mut source = error.source();
@@ -214,5 +217,5 @@ pub(super) fn unreachable(url: &Url, error: &reqwest::Error) -> ClientError {
         why = cause.to_string();
         source = cause.source();
     }
-    ClientError::Unreachable { url: url.clone(), why }
+    ClientError::Unreachable { url: Box::new(url.clone()), why }
 }

@@ -126,3 +126,14 @@ fn deep_nesting_is_an_error() {
     let text = format!("[{}a]", "a.".repeat(100_000));
     assert!(parse(&text).is_err());
 }
+
+#[test]
+fn a_cost_map_that_nobody_could_read_is_refused() {
+    let file = |length: usize| {
+        let pids: String = (0..1500).map(|n| format!("{}{n:04} = []\n", "p".repeat(length))).collect();
+        format!("[costs]\nsame = 1\n[pids]\ndefault = [\"0.0.0.0/0\"]\n{pids}")
+    };
+    assert!(parse(&file(4)).is_ok());
+    let error = parse(&file(50)).unwrap_err();
+    assert!(error.line == 3 && error.what.contains("64 MiB"), "{error}");
+}

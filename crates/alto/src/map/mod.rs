@@ -19,7 +19,9 @@ pub(crate) use read::ReadCosts;
 /// Most PIDs of a map: a cost for each pair is 8 bytes, 32 MiB in all.
 pub const PIDS_MAX: usize = 2048;
 /// Most prefixes of a map: as many as the Internet's routing tables have, and some room.
-pub const PREFIXES_MAX: usize = 1_500_000;
+pub const PREFIXES_MAX: usize = 1_000_000;
+/// Longest map as a message, bytes.
+pub const MAP_LEN_MAX: usize = 64 * 1024 * 1024;
 
 /// Why a map is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -44,8 +44,8 @@ pub(crate) struct Problem {
 const VALUE_CHARS_MAX: usize = 200;
 
 impl Problem {
-    pub(crate) fn syntax(why: impl ToString) -> Self {
-        Self { code: Code::Syntax, field: None, value: None, syntax_error: Some(why.to_string()) }
+    pub(crate) fn syntax(why: &str) -> Self {
+        Self { code: Code::Syntax, field: None, value: None, syntax_error: Some(why.to_owned()) }
     }
 
     pub(crate) fn missing(field: String) -> Self {

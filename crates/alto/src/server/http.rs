@@ -185,6 +185,7 @@ async fn post(shared: &Arc<Shared>, site: Arc<Site>, service: Service, request: 
     match done {
         Ok((body, pairs)) => {
             shared.counts.endpoint_pairs.fetch_add(pairs, Ordering::Relaxed);
+            let Some(body) = shared.answer(body) else { return busy() };
             (StatusCode::OK, [(header::CONTENT_TYPE, service.gives())], body).into_response()
         }
         Err(problem) => problem.response(),

@@ -26,8 +26,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::{Config, LoadError, ServerConfig};
 use site::Site;
@@ -54,6 +55,8 @@ pub struct Limits {
     pub subscribers: usize,
     /// Most requests that wait for a processor; more are told to come again.
     pub waiting: usize,
+    /// Most bytes of answers to POST that wait for clients to read them; who asks for more is told to come again.
+    pub answers_len: usize,
     /// How long a client may take to send a request's head, and how long a connection may idle.
     pub header_timeout: Duration,
     /// How long a client may take to send a request's body.
@@ -69,6 +72,7 @@ impl Default for Limits {
             connections_per_address: 128,
             subscribers: 1536,
             waiting: 256,
+            answers_len: 256 * 1024 * 1024,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
@@ -123,6 +127,8 @@ pub(crate) struct Shared {
     limits: Limits,
     site: watch::Sender<Arc<Site>>,
     workers: Semaphore,
+    /// Room for answers, KiB.
+    answers: Arc<Semaphore>,
     counts: Counts,
     started: Instant,
     stop: watch::Sender<bool>,
@@ -191,6 +197,7 @@ impl AltoServer {
             limits,
             site: watch::Sender::new(Arc::new(site)),
             workers: Semaphore::new(workers),
+            answers: Arc::new(Semaphore::new(limits.answers_len >> 10)),
             counts: Counts::default(),
             started: Instant::now(),
             stop: watch::Sender::new(false),
@@ -279,6 +286,13 @@ impl Shared {
         let _stopping = stop.wait_for(|stop| *stop).await.is_ok();
     }
 
+    /// An answer that is counted until it has been read; `None` when too much waits for that.
+    fn answer(&self, bytes: Vec<u8>) -> Option<Bytes> {
+        let room = u32::try_from((bytes.len() >> 10) + 1).ok()?;
+        let room = Arc::clone(&self.answers).try_acquire_many_owned(room).ok()?;
+        Some(Bytes::from_owner(Answer { bytes, _room: room }))
+    }
+
     /// Runs `work` on a thread of its own, as many at a time as there are processors; `None` when too many wait.
     async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let waiting = Waiting::enter(&self.counts, self.limits.waiting)?;
@@ -287,6 +301,18 @@ impl Shared {
         let done = tokio::task::spawn_blocking(work).await.ok();
         drop(permit);
         done
+    }
+}
+
+/// An answer that takes room until it has been read.
+struct Answer {
+    bytes: Vec<u8>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Answer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

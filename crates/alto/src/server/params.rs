@@ -15,7 +15,7 @@ pub(crate) struct Object<'a> {
 
 /// Parses a body. How deep it may be nested is bounded by the parser.
 pub(crate) fn parse(body: &[u8]) -> Result<Value, Problem> {
-    let value: Value = serde_json::from_slice(body).map_err(Problem::syntax)?;
+    let value: Value = serde_json::from_slice(body).map_err(|error| Problem::syntax(&error.to_string()))?;
     if value.is_object() { Ok(value) } else { Err(Problem::syntax("a JSON object is expected")) }
 }
 

@@ -147,7 +147,7 @@ impl Query {
         let rows = dsts.iter().map(|dst| (*dst, pid(*dst), maps.cost(src, *dst))).collect::<Vec<_>>();
         let cost_type =
             maps.costs().first().map_or_else(CostType::routingcost, |costs| costs.cost_type().clone());
-        self.show_costs(src, pid(src), &rows, &cost_type)
+        self.show_costs(src, pid(src).as_deref(), &rows, &cost_type)
     }
 
     async fn costs_by_server(&self, src: IpAddr, dsts: &[IpAddr]) -> Result<(), Failure> {
@@ -162,12 +162,12 @@ impl Query {
     fn show_costs(
         &self,
         src: IpAddr,
-        src_pid: Option<String>,
+        src_pid: Option<&str>,
         rows: &[show::CostRow],
         cost_type: &CostType,
     ) -> Result<(), Failure> {
         if !self.json {
-            show::costs(src, src_pid.as_deref(), rows, cost_type);
+            show::costs(src, src_pid, rows, cost_type);
             return Ok(());
         }
         let to: Vec<Value> = rows
