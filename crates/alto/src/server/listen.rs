@@ -113,6 +113,8 @@ where
         .header_read_timeout(shared.limits.header_timeout)
         .max_buf_size(HEAD_LEN_MAX)
         .max_headers(HEADERS_MAX)
+        // Otherwise each connection gets a copy of a map instead of sharing its bytes.
+        .writev(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

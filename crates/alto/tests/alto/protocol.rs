@@ -1,9 +1,6 @@
 //! The server against RFC 7285: what it offers, and what it answers, with the RFC's examples where it can be set up for them.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
-use common::{RFC, Running, ask};
+use crate::common::{RFC, Running, ask};
 use serde_json::{Value, json};
 
 const NETWORK_FILTER: &str = "application/alto-networkmapfilter+json";

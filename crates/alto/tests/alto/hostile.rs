@@ -1,15 +1,12 @@
 //! What is huge, deep, slow or malformed costs bounded memory and time, and ends in a clear error.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod common;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::common::{RFC, Running, ask};
 use caudal_alto::map::{CostMap, NetworkMap, PIDS_MAX};
 use caudal_alto::server::{ENDPOINT_PAIRS_MAX, Limits};
-use common::{RFC, Running, ask};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};

@@ -1,6 +1,5 @@
 //! The examples of RFC 7285, sections 9 to 11, as the client reads them. (The server's side of those that it can be set up for
 //! is in `protocol.rs`.)
-#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Arc;
 

@@ -1,6 +1,4 @@
 //! A server on loopback with a file of its own, and HTTP by hand.
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-#![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

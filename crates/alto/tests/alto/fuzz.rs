@@ -3,19 +3,16 @@
 //! Decoders: network map and cost map, directory, endpoint costs and properties, `alto.toml`, IP-to-ASN tables, and, through
 //! the running server, the bodies of all five POST resources and HTTP itself. (Changes and events of update streams have their
 //! own tests beside them, where they can be reached.)
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod common;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::{RFC, Running};
 use caudal_alto::build::{BuildOptions, build};
 use caudal_alto::client::{Directory, read_endpoint_costs, read_properties};
 use caudal_alto::config::Config;
 use caudal_alto::map::{CostMap, NetworkMap};
-use common::{RFC, Running};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -190,7 +187,7 @@ async fn damaged_requests_are_answered() {
 async fn read_answer(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     loop {
-        let mut piece = [0; 16 * 1024];
+        let mut piece = vec![0; 16 * 1024];
         let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut piece));
         let length = read.await.expect("an answer comes").unwrap();
         assert!(length > 0, "the connection was closed after {:?}", String::from_utf8_lossy(&bytes));

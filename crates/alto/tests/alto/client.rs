@@ -1,15 +1,12 @@
 //! The client against the server, and against servers that do what they should not.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod common;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::common::{RFC, Running, data};
 use caudal_alto::client::{AltoClient, ClientError, ClientOptions};
 use caudal_alto::types::{CostMode, CostType, Metric};
-use common::{RFC, Running, data};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 

@@ -1,9 +1,6 @@
 //! What is wrong with a request: every ALTO error code with field and value (RFC 7285, section 8.5.2), and HTTP's own.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
-use common::{RFC, Running, ask};
+use crate::common::{RFC, Running, ask};
 
 const MAP: &str = "/networkmap/my-default-network-map";
 const COSTS: &str = "/costmap/my-default-network-map";

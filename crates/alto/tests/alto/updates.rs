@@ -1,14 +1,11 @@
 //! Update streams (RFC 8895), and maps that are followed: through edits, wrong edits and outages.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod common;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::common::{RFC, Running};
 use caudal_alto::client::{AltoClient, ClientOptions, FollowOptions, Follower};
 use caudal_alto::server::Limits;
-use common::{RFC, Running};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
