@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Channels(ChannelsArgs),
     /// Make, show and back up channel keys.
     Key(KeyArgs),
+    /// Serve and ask for ALTO maps: what a network says about which addresses are near to each other.
+    Alto(crate::commands::alto::AltoArgs),
     /// Tracker, source and viewers on this machine, as separate processes.
     Demo(DemoArgs),
     /// Simulate a swarm of any size, and compare it with what physics allows.

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Watch(args) => run::on_one_thread(commands::watch::run(args, context)),
         Command::Channels(args) => run::on_one_thread(commands::channels::run(args)),
         Command::Key(args) => commands::key::run(args),
+        Command::Alto(args) => commands::alto::run(args),
         Command::Demo(args) => run::on_one_thread(commands::demo::run(args)),
         Command::Sim(args) => commands::sim::run(&args, &context),
         Command::RegisterLinks(args) => commands::register_links::run(&args),

@@ -5,6 +5,7 @@
 //! | [`relay`] | what relaying costs: 20 viewers on the kernel's bridge |
 //! | [`swarm`] | case by case over the link emulator, beside PeerStreamer |
 //! | [`sim`] | populations in virtual time, beside the prototype |
+//! | [`alto`] | the ALTO server with a large map |
 //! | [`simulated`] | what the simulator says of a case that was run for real |
 //! | [`congestion`] | connections that meet loss, queues, TCP and each other, over the link emulator |
 //! | [`trial`] | one run: a source, viewers, a measured window; what all benchmarks are told and do with runs |
@@ -16,6 +17,7 @@
 //! | [`stream`] | the same with parts that come as several chunks at once |
 //! | [`report`] | targets, tables, JSON, and the table in `docs/benchmarks.md` |
 
+mod alto;
 mod congestion;
 mod emulator;
 mod figures;
@@ -44,6 +46,8 @@ pub(crate) enum Bench {
     Sim(sim::Args),
     /// Real connections over the link emulator: loss, full queues, beside TCP, sixteen on one line.
     Congestion(congestion::Args),
+    /// The ALTO server with a large map: endpoint costs per second of a core, and how soon an edit arrives.
+    Alto(alto::Args),
 }
 
 /// Runs a benchmark; true when every target was met.
@@ -53,5 +57,6 @@ pub(crate) fn run(bench: &Bench) -> Result<bool> {
         Bench::Swarm(args) => swarm::run(args),
         Bench::Sim(args) => sim::run(args),
         Bench::Congestion(args) => congestion::run(args),
+        Bench::Alto(args) => alto::run(args),
     }
 }

@@ -214,7 +214,7 @@ fn get(address: SocketAddr, path: &str) -> Result<String> {
     Ok(body.to_owned())
 }
 
-fn cost_of(pid: u32) -> Result<Cost> {
+pub(super) fn cost_of(pid: u32) -> Result<Cost> {
     let proc = Path::new("/proc").join(pid.to_string());
     let cpu_seconds = cpu_seconds(&std::fs::read_to_string(proc.join("stat"))?)?;
     let mut switches = 0;

@@ -270,9 +270,9 @@ pub(super) fn table(shaped: &Shaped) -> String {
 }
 
 /// A Markdown table whose columns stand below each other; the first line is its head.
-pub(super) fn aligned(lines: &[[String; 6]]) -> String {
+pub(super) fn aligned<const N: usize>(lines: &[[String; N]]) -> String {
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..6).map(width).collect();
+    let widths: Vec<usize> = (0..N).map(width).collect();
     let mut text = String::new();
     for (number, line) in lines.iter().enumerate() {
         for (cell, width) in line.iter().zip(&widths) {

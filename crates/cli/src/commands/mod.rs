@@ -1,5 +1,6 @@
 //! One module for each command.
 
+pub(crate) mod alto;
 pub(crate) mod channels;
 pub(crate) mod demo;
 pub(crate) mod key;
