@@ -122,9 +122,9 @@ pub(crate) struct PublishArgs {
     /// UDP address to listen on (once for IPv4, once for IPv6).
     #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     pub(crate) bind: Vec<SocketAddr>,
-    /// TCP address for the desk, preview, stats and metrics.
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR", value_parser = parse_listen)]
-    pub(crate) listen: SocketAddr,
+    /// TCP address for the desk, preview, stats and metrics [default: 127.0.0.1:7779, or a free port where that is taken]
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
+    pub(crate) listen: Option<SocketAddr>,
     /// Open the desk in the browser.
     #[arg(long)]
     pub(crate) open: bool,
@@ -177,9 +177,10 @@ pub(crate) struct WatchArgs {
     /// (unless --lan).
     #[arg(long, requires = "link")]
     pub(crate) foreign_link: bool,
-    /// TCP address for the page, players, stats and metrics. Where others can connect, every address has a token in it.
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR", value_parser = parse_listen)]
-    pub(crate) listen: SocketAddr,
+    /// TCP address for the page, players, stats and metrics [default: 127.0.0.1:7778, or a free port where that is taken].
+    /// Where others can connect, every address has a token in it.
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
+    pub(crate) listen: Option<SocketAddr>,
     /// UDP address to listen on (once for IPv4, once for IPv6), for the channel of LINK.
     #[arg(long, value_name = "IP:PORT", value_parser = parse_listen, requires = "link")]
     pub(crate) bind: Vec<SocketAddr>,

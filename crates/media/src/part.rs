@@ -8,6 +8,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 /// Most bytes a part's payload may have: half a second at 100 Mbit/s and some.
 pub const PART_LEN_MAX: usize = 8 << 20;
 
+/// Most bytes of init data: `ftyp` and `moov` without samples are a kilobyte or two.
+pub const INIT_LEN_MAX: usize = 256 << 10;
+
 /// One CMAF part (a `moof` + `mdat`, preceded by `prft`), ~200 ms of interleaved picture and sound.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
@@ -25,6 +28,13 @@ pub struct Part {
     pub init: Option<Bytes>,
     /// `prft` + `moof` + `mdat`.
     pub media: Bytes,
+}
+
+impl Part {
+    /// What keeping it takes, bytes.
+    pub fn kept_len(&self) -> usize {
+        self.media.len() + self.init.as_ref().map_or(0, Bytes::len)
+    }
 }
 
 /// Why a payload is not a part.
@@ -73,6 +83,9 @@ impl Part {
         if init_len > payload.len() - 10 || (init_len > 0) != has_init {
             return Err(PartError("init length does not fit"));
         }
+        if init_len > INIT_LEN_MAX {
+            return Err(PartError("init data is too long"));
+        }
         Ok(Self {
             number,
             segment_start,
@@ -82,5 +95,27 @@ impl Part {
             init: has_init.then(|| payload.slice(10..10 + init_len)),
             media: payload.slice(10 + init_len..),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn init_data_has_a_limit() {
+        let part = |len: usize| Part {
+            number: 0,
+            segment_start: true,
+            discontinuity: false,
+            capture_unix_us: 0,
+            duration_us: 200_000,
+            init: Some(vec![1; len].into()),
+            media: Bytes::from_static(b"media"),
+        };
+        let read = |len| Part::from_payload(0, true, false, 0, &part(len).to_payload());
+        assert_eq!(read(INIT_LEN_MAX), Ok(part(INIT_LEN_MAX)));
+        assert_eq!(part(INIT_LEN_MAX).kept_len(), INIT_LEN_MAX + 5);
+        assert!(read(INIT_LEN_MAX + 1).is_err());
     }
 }

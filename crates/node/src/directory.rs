@@ -11,7 +11,7 @@ use caudal_proto::id::{ChannelId, SecretKey};
 use caudal_tracker::client::{ChannelView, ClientError, DirectoryEvent, TrackerClient};
 use caudal_tracker::link::{Link, TRACKERS_MAX};
 use caudal_tracker::message::ChannelState;
-use caudal_tracker::url::{AllowedUrl, TrackerUrl};
+use caudal_tracker::url::{AllowedUrl, TrackerUrl, UrlOrigin};
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -135,6 +135,8 @@ impl Directory {
         let name = view.descriptor.as_ref().map(|descriptor| descriptor.name.clone());
         let told =
             view.descriptor.iter().flat_map(|descriptor| &descriptor.trackers).map(|tracker| &tracker.0);
+        // What a stranger wrote leads nobody to this computer or its networks, today or when the link is used again.
+        let told = told.filter(|url| url.check(UrlOrigin::Foreign, false).is_ok());
         let mut trackers: Vec<TrackerUrl> = Vec::new();
         for url in views.iter().map(|(_, url)| *url).chain(told) {
             if trackers.len() < TRACKERS_MAX && !trackers.contains(url) {

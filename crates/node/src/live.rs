@@ -99,7 +99,7 @@ impl Live {
             unix_us: part.capture_unix_us + duration_us,
             media_us: begins.map(|begins| begins + duration_us),
         });
-        window.bytes += part.media.len();
+        window.bytes += part.kept_len();
         window.duration_us += u64::from(part.duration_us);
         window.parts.push_back(Arc::new(part));
         while window.parts.len() > PARTS_MAX
@@ -107,7 +107,7 @@ impl Live {
             || window.duration_us > window.retention_us.max(1)
         {
             let Some(old) = window.parts.pop_front() else { break };
-            window.bytes -= old.media.len();
+            window.bytes -= old.kept_len();
             window.duration_us -= u64::from(old.duration_us);
             window.first += 1;
         }

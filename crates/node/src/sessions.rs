@@ -62,6 +62,8 @@ pub struct SessionView {
     live: String,
     hls: String,
     retention_ms: u64,
+    upload: bool,
+    stays: bool,
 }
 
 impl Session {
@@ -77,7 +79,7 @@ impl Session {
     pub fn state(&self) -> (&'static str, Option<String>) {
         match &self.side {
             Side::Viewer(shared) => shared.state(),
-            Side::Source(shared) => (shared.state(), None),
+            Side::Source(shared) => shared.state(),
         }
     }
 
@@ -99,6 +101,11 @@ impl Session {
             live: format!("/s/{}/live.mp4", self.id),
             hls: format!("/s/{}/hls/index.m3u8", self.id),
             retention_ms: RETENTION.as_millis() as u64,
+            upload: match &self.side {
+                Side::Viewer(shared) => shared.uploads(),
+                Side::Source(_) => true,
+            },
+            stays: self.stop.is_none(),
         }
     }
 
@@ -174,6 +181,11 @@ impl Sessions {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether those that a page starts may send to others.
+    pub fn may_upload(&self) -> bool {
+        self.settings.as_ref().is_none_or(|settings| settings.upload)
+    }
+
     /// Whether a page can start some.
     pub fn can_open(&self) -> bool {
         self.settings.is_some()
@@ -236,6 +248,8 @@ impl Sessions {
         let link: Link = link.parse().map_err(|error| bad(&error))?;
         let asked = link_trackers(&link, LinkSource::Page, &settings.trackers, settings.lan);
         let trackers = asked.map_err(|error| bad(&error))?.allowed;
+        // Those that may not be asked stay out of what the page remembers: pasted again, the link would name them.
+        let link = Link { trackers: trackers.iter().map(|url| url.url().clone()).collect(), ..link };
         let _opening = self.opening.lock().await;
         let there = self.lock().iter().find(|s| s.channel == link.channel && !s.is_over()).cloned();
         if let Some(session) = there {

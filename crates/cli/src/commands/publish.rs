@@ -29,6 +29,8 @@ use crate::state::{ChannelKey, go_on_air, last_epoch, store_epoch};
 
 /// The rate that a stream is taken to have until it was measured, bit/s.
 const RATE_UNKNOWN_BPS: u32 = 3_000_000;
+/// Where the desk is unless `--listen` says so: a browser remembers by the port what was chosen there.
+const PORT: u16 = 7779;
 
 pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failure> {
     let stop = until_stopped(args.duration)?;
@@ -40,8 +42,8 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
         )));
     }
     let (input, rtmp) = open_input(&args).await?;
-    let http = HttpServer::bind(args.listen).await?;
-    warn_of_strangers(args.listen);
+    let http = HttpServer::bind_or(args.listen, PORT).await?;
+    warn_of_strangers(http.addr());
     let kept = ChannelKey::open(args.key.as_deref(), &args.name)?;
     let channel = kept.key.channel();
     let words = Descriptor {

@@ -30,6 +30,8 @@ use crate::state;
 use crate::tui::view::{Addresses, GAUGE_CELLS, gauge_text};
 use crate::tui::{app as view, log, terminal};
 
+/// Where the page is unless `--listen` says so: a browser remembers by the port what was chosen there.
+const PORT: u16 = 7778;
 /// The status line is renewed this often.
 const STATUS_PERIOD: Duration = Duration::from_millis(500);
 /// Without anything new for so long, who watches is told: longer than a missing part is waited for.
@@ -47,7 +49,7 @@ pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure
     let Some(typed) = &args.link else { return browse(&args, listed, context, stop).await };
     let link: Link = typed.parse().map_err(Failure::usage)?;
     let trackers = trackers(&link, &args, &listed)?;
-    let http = HttpServer::bind(args.listen).await?;
+    let http = HttpServer::bind_or(args.listen, PORT).await?;
     let output = args.output.as_deref().map(|path| match path {
         path if path == Path::new("-") => Output::Stdout,
         path => Output::File(path.to_owned()),
@@ -57,7 +59,7 @@ pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure
         None => None,
     };
     say_once_about_addresses(!args.no_upload);
-    warn_of_strangers(args.listen);
+    warn_of_strangers(http.addr());
     let mut known = listed;
     for url in &trackers {
         if known.iter().all(|other| other.url() != url.url()) {
@@ -205,9 +207,9 @@ async fn browse(
     context: Context,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
-    let http = HttpServer::bind(args.listen).await?;
+    let http = HttpServer::bind_or(args.listen, PORT).await?;
     say_once_about_addresses(!args.no_upload);
-    warn_of_strangers(args.listen);
+    warn_of_strangers(http.addr());
     let sessions = sessions(args, trackers.clone(), &context);
     let (url, page) = (http.url(), http.page_url());
     serve(http, "Channels".to_owned(), &trackers, &sessions)?;

@@ -242,3 +242,22 @@ fn a_stream_without_key_frames_stays_within_the_window() {
     }
     assert!(playlist.duration_us() <= 200_000 * (WINDOW_PARTS_MAX as u64 + 1));
 }
+
+#[test]
+fn init_data_that_changes_with_every_part_counts_as_what_is_kept() {
+    let bytes_max = 1 << 20;
+    let mut playlist = Playlist::new(PlaylistConfig { bytes_max, ..PlaylistConfig::default() });
+    for number in 0..100_u32 {
+        let mut part = part(u64::from(number), true);
+        // A hostile source: other padding each time, and no time that passes.
+        let mut padded = init(1280).to_vec();
+        padded.extend_from_slice(&(200_000_u32).to_be_bytes());
+        padded.extend_from_slice(b"free");
+        padded.extend_from_slice(&number.to_be_bytes());
+        padded.resize(padded.len() + 200_000 - 12, 0);
+        (part.init, part.duration_us) = (Some(padded.into()), 0);
+        playlist.push(part).unwrap();
+    }
+    let kept = (0..100).filter_map(|id| playlist.init(id)).map(|init| init.len()).sum::<usize>();
+    assert!((1..=bytes_max + 400_000).contains(&kept), "{kept} bytes of init data are kept");
+}

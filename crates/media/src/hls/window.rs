@@ -45,6 +45,8 @@ pub(super) struct Segment {
     pub(super) parts: Vec<WindowPart>,
     pub(super) duration_us: u64,
     pub(super) bytes: usize,
+    /// Init data that came with it.
+    init_bytes: usize,
     pub(super) complete: bool,
 }
 
@@ -99,9 +101,14 @@ impl Window {
         let Some(data) = &part.init else { return Err(bad("it carries none".into())) };
         let known = self.inits.back().filter(|init| init.data == *data);
         let changed = known.is_none() && !self.inits.is_empty();
+        // Init data counts with the first segment that needs it.
+        let mut new_init = 0;
         if known.is_none() {
             let tracks = fmp4::read_init(data).map_err(|e| bad(e.to_string()))?;
-            self.inits.push_back(Init { id: self.next_init, data: data.clone(), tracks });
+            // A copy: a slice would keep the whole part it came in.
+            let data = Bytes::copy_from_slice(data);
+            new_init = data.len();
+            self.inits.push_back(Init { id: self.next_init, data, tracks });
             self.next_init += 1;
         }
         let mut date_unix_us = part.capture_unix_us;
@@ -122,8 +129,10 @@ impl Window {
             parts: Vec::new(),
             duration_us: 0,
             bytes: 0,
+            init_bytes: new_init,
             complete: false,
         });
+        self.bytes += new_init;
         self.next_msn += 1;
         Ok(())
     }
@@ -144,6 +153,7 @@ impl Window {
             parts: Vec::new(),
             duration_us: 0,
             bytes: 0,
+            init_bytes: 0,
             complete: false,
         };
         self.segments.push_back(next);
@@ -167,7 +177,7 @@ impl Window {
                 break;
             }
             let Some(gone) = self.segments.pop_front() else { break };
-            self.bytes -= gone.bytes;
+            self.bytes -= gone.bytes + gone.init_bytes;
             self.parts -= gone.parts.len();
             self.discontinuities_gone += u64::from(gone.discontinuity);
         }

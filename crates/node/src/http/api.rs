@@ -63,7 +63,10 @@ pub(super) async fn node(State(served): State<Served>) -> Response {
         StatusCode::OK,
         &json!({
             "schema": SCHEMA, "role": shown.role, "version": shown.page.version, "commit": shown.page.commit,
-            "can": { "watch": served.sessions.can_open(), "desk": shown.desk.is_some() },
+            "can": {
+                "watch": served.sessions.can_open(), "desk": shown.desk.is_some(),
+                "upload": served.sessions.may_upload(),
+            },
             "channels": shown.directory.is_some().then_some("/api/v1/channels/events"),
             "sessions": views(&served),
         }),

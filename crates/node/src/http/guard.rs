@@ -44,7 +44,11 @@ pub(super) fn take_token<B>(token: &Token, request: &mut hyper::Request<B>) {
 
 pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let mut response = match refusal(&guard, &request) {
-        Some(refusal) => refusal,
+        Some(mut refusal) => {
+            // Connections are few: who is refused holds none.
+            refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            refusal
+        }
         None => next.run(request).await,
     };
     let headers = response.headers_mut();

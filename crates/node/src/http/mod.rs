@@ -105,6 +105,26 @@ impl HttpServer {
         Ok(Self { listener, addr, token: Token::new()? })
     }
 
+    /// Binds to `addr`; without one, to `port` of this computer, or to a free port where that is taken. What a browser remembers
+    /// of a page hangs on the port.
+    ///
+    /// # Errors
+    /// When the address is taken.
+    pub async fn bind_or(addr: Option<SocketAddr>, port: u16) -> Result<Self, NodeError> {
+        if let Some(addr) = addr {
+            return Self::bind(addr).await;
+        }
+        match Self::bind(SocketAddr::from(([127, 0, 0, 1], port))).await {
+            Ok(server) => Ok(server),
+            Err(_) => Self::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await,
+        }
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// Its address, such as `http://127.0.0.1:8080`.
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)

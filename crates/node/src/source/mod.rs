@@ -141,6 +141,8 @@ pub struct Shared {
 #[derive(Debug, Default)]
 struct Inner {
     state: &'static str,
+    /// Why it was taken down.
+    reason: Option<String>,
     bytes: u64,
     chunks: u64,
     viewers: u32,
@@ -360,7 +362,11 @@ impl Source {
                     }
                 }
                 _ = notes.tick() => self.sign_note(false).await,
-                Ok(()) = listed.changed() => self.label.list(*listed.borrow_and_update()),
+                Ok(()) = listed.changed() => {
+                    let listed = *listed.borrow_and_update();
+                    // Nothing to see yet: it is listed with the first part.
+                    self.label.list(listed && self.cutter.next_number() > 0);
+                }
                 _ = seconds.tick() => {
                     self.shared.refresh().await;
                     let clear = self.shared.lock().stats.uplinks_clear;
@@ -377,9 +383,16 @@ impl Source {
         self.sign_note(true).await;
         self.tracking.set_qos(Qos::default());
         self.shared.live.end();
+        {
+            // Said before the grace: pages that listen hear it while the process is still there.
+            let mut inner = self.shared.lock();
+            inner.state = "ended";
+            if let Err(NodeError::TakenDown(reason)) = &result {
+                (inner.state, inner.reason) = ("taken down", Some(reason.clone()));
+            }
+        }
         tokio::time::sleep(END_GRACE).await;
         self.shared.refresh().await;
-        self.shared.lock().state = if result.is_ok() { "ended" } else { "taken down" };
         self.tracking.leave().await;
         self.network.handle.shutdown().await;
         result
@@ -408,6 +421,7 @@ impl Source {
         let _ = self.network.handle.input(Input::Publish(self.shared.channel, signed)).await;
         if first {
             self.sign_note(false).await;
+            self.label.list(self.shared.is_listed());
         }
     }
 
@@ -464,7 +478,8 @@ fn descriptor(config: &SourceConfig, channel: ChannelId) -> Descriptor {
     Descriptor {
         description: config.description.clone(),
         language: config.language.clone(),
-        listed: config.listed,
+        // With the first part it is.
+        listed: false,
         trackers: config.trackers.iter().map(|url| Tracker(url.url().clone())).collect(),
         ..Descriptor::new(channel, &config.name, unix_ms())
     }
@@ -480,9 +495,10 @@ impl Shared {
         self.epoch
     }
 
-    /// How it stands.
-    pub fn state(&self) -> &'static str {
-        self.lock().state
+    /// How it stands, and why when it was taken down.
+    pub fn state(&self) -> (&'static str, Option<String>) {
+        let inner = self.lock();
+        (inner.state, inner.reason.clone())
     }
 
     /// Whether directories list the channel.

@@ -96,6 +96,7 @@ pub struct Shared {
     handle: Handle,
     command: String,
     commit: &'static str,
+    upload: bool,
     inner: Mutex<Inner>,
     /// Parts for players.
     pub live: Arc<Live>,
@@ -202,6 +203,7 @@ impl Viewer {
             handle: network.handle.clone(),
             command: config.command,
             commit: config.commit,
+            upload: config.upload,
             inner: Mutex::new(Inner {
                 meter: Meter::new(config.started),
                 state: State::Joining,
@@ -387,6 +389,11 @@ impl Viewer {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this viewer sends to others.
+    pub fn uploads(&self) -> bool {
+        self.upload
     }
 
     fn part(&self, part: Part) {
