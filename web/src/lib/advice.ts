@@ -1,8 +1,8 @@
 // What a broadcaster should change, from what arrives. Thresholds stand here; the words stand in the language files.
 import type { InputReport } from './types';
 
-/** Longer between key frames, and viewers wait noticeably for their first picture, ms. */
-export const KEY_INTERVAL_MAX_MS = 4_000;
+/** The rule is 1 or 2 s between key frames; from here on viewers wait noticeably for their first picture, ms. */
+export const KEY_INTERVAL_MAX_MS = 2_500;
 /** Data more uneven than this eats into everybody's buffer, ms. */
 export const JITTER_MAX_MS = 150;
 /** A clock this far away, ms. */

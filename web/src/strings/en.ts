@@ -34,7 +34,7 @@ export const en = {
   howTo: {
     title: (name: string) => `How to watch ${name}`,
     text: 'Caudal, the program on your own computer, receives the channel and plays it.',
-    type: 'Type into a terminal:', command: 'command', then: 'It prints the address of a page: open that one. Or paste the link there, into the search box.',
+    type: 'Type into a terminal:', command: 'command', then: 'It prints the address of a page: open that one. Or paste the link into the search box of a page that `caudal watch` has opened already.',
   },
   consent: {
     title: 'Before you watch',
@@ -104,7 +104,7 @@ export const en = {
     health: {
       waiting: 'Waiting for the encoder: nothing has arrived yet.', waitingAgain: 'The encoder is silent. Viewers wait with you.',
       good: 'The encoder is doing well.', ended: 'The broadcast has ended.', takenDown: 'Taken down by the tracker’s operator.',
-      keyframes: (s: string) => `Key frames every ${s}: set 2 s or less in OBS → Output → Keyframe interval. Viewers wait for the next one before they see anything.`,
+      keyframes: (s: string) => `Key frames every ${s}: set 1 or 2 s in OBS → Output → Keyframe interval. Viewers wait for the next one before they see anything.`,
       jitter: (ms: string) => `The encoder’s data arrives unevenly (${ms}). A cable instead of Wi-Fi helps, or a lower bit rate.`,
       drift: (ms: string) => `The encoder’s clock has run ${ms} away from this machine’s.`,
       breaks: (n: string) => `The encoder’s timeline broke ${n} times. Each break is a jump for viewers.`,

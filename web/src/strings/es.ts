@@ -36,7 +36,7 @@ export const es: Strings = {
   howTo: {
     title: (name) => `Cómo ver ${name}`,
     text: 'Caudal, el programa de tu propio ordenador, recibe el canal y lo reproduce.',
-    type: 'Escribe en un terminal:', command: 'orden', then: 'Muestra la dirección de una página: abre esa. O pega allí el enlace, en la búsqueda.',
+    type: 'Escribe en un terminal:', command: 'orden', then: 'Muestra la dirección de una página: abre esa. O pega el enlace en la búsqueda de una página que `caudal watch` ya haya abierto.',
   },
   consent: {
     title: 'Antes de ver',
@@ -106,7 +106,7 @@ export const es: Strings = {
     health: {
       waiting: 'Esperando al codificador: todavía no ha llegado nada.', waitingAgain: 'El codificador está en silencio. Los espectadores esperan contigo.',
       good: 'El codificador va bien.', ended: 'La emisión ha terminado.', takenDown: 'Retirado por el operador del rastreador.',
-      keyframes: (s) => `Fotogramas clave cada ${s}: pon 2 s o menos en OBS → Salida → Intervalo de fotogramas clave. Los espectadores esperan al siguiente para ver algo.`,
+      keyframes: (s) => `Fotogramas clave cada ${s}: pon 1 o 2 s en OBS → Salida → Intervalo de fotogramas clave. Los espectadores esperan al siguiente para ver algo.`,
       jitter: (ms) => `Los datos del codificador llegan a saltos (${ms}). Ayuda un cable en lugar de Wi-Fi, o menos tasa de bits.`,
       drift: (ms) => `El reloj del codificador se ha desviado ${ms} del de esta máquina.`,
       breaks: (n) => `La línea de tiempo del codificador se ha roto ${n} veces. Cada rotura es un salto para quien mira.`,
