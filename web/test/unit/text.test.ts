@@ -84,6 +84,8 @@ describe('links', () => {
     const entry = { channel: ID, state: 'live', descriptor: { descriptor, signature: '' } };
     expect(descriptorOf(entry).name).toBe('Ñandú');
     expect(linkOf(entry)).toBe(`caudal:${ID}?tracker=https%3A%2F%2Ft.example&name=%C3%91and%C3%BA`);
+    expect(linkOf({ channel: ID, state: 'live', name: `${'x'.repeat(63)}😀` })).toBe(`caudal:${ID}?name=${'x'.repeat(63)}`);
+    expect(linkOf({ channel: ID, state: 'live', name: "O'Río" })).toBe(`caudal:${ID}?name=O%27R%C3%ADo`);
     expect(linkOf({ ...entry, channel: '../evil' })).toBeNull();
     expect(linkOf({ ...entry, link: 'javascript:alert(1)' })).toBeNull();
     expect(descriptorOf({ ...entry, descriptor: { descriptor: '%%%', signature: '' } })).toEqual({});
