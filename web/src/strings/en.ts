@@ -50,7 +50,7 @@ export const en = {
     exitFullscreen: 'Leave full screen', pip: 'Picture in picture', back: (s: string) => `Back ${s}`,
     live: 'Live', toLive: 'Back to live', behind: (s: string) => `${s} behind`, paused: 'Paused', seek: 'Place in the last minutes', soundOn: 'Sound on', playHere: 'Press to play',
     buffer: 'Buffer', bufferOf: (have: string, want: string, percent: string) => `${have} of ${want} (${percent})`,
-    ago: (s: string) => `${s} ago`,
+    fetching: 'Fetching what was…', ago: (s: string) => `${s} ago`,
     keys: 'Keys: space play/pause · ← → 10 s · L live · F full screen · M mute',
     uploading: 'You upload to other viewers.', notUploading: 'You upload nothing.', change: 'Change',
     inTerminal: 'It was opened in a terminal, where `--no-upload` decides.', noneHere: 'This node was started with `--no-upload`.', goesOn: 'The channel goes on until Ctrl-C in the terminal.',

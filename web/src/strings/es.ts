@@ -52,7 +52,7 @@ export const es: Strings = {
     exitFullscreen: 'Salir de pantalla completa', pip: 'Imagen flotante', back: (s) => `Atrás ${s}`,
     live: 'En directo', toLive: 'Volver al directo', behind: (s) => `${s} de retraso`, paused: 'En pausa', seek: 'Posición en los últimos minutos', soundOn: 'Activar el sonido', playHere: 'Pulsa para ver',
     buffer: 'Reserva', bufferOf: (have, want, percent) => `${have} de ${want} (${percent})`,
-    ago: (s) => `hace ${s}`,
+    fetching: 'Buscando lo anterior…', ago: (s) => `hace ${s}`,
     keys: 'Teclas: espacio reproducir/pausa · ← → 10 s · L directo · F pantalla completa · M silencio',
     uploading: 'Envías a otros espectadores.', notUploading: 'No envías nada.', change: 'Cambiar',
     inTerminal: 'Se abrió en un terminal, donde decide `--no-upload`.', noneHere: 'Este nodo se inició con `--no-upload`.', goesOn: 'El canal sigue hasta que se pulse Ctrl-C en el terminal.',
