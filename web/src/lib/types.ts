@@ -123,6 +123,7 @@ export interface InputReport {
   jitter_ms: number;
   drift_ms: number;
   samples: number;
+  /** A counter: it only grows, or begins anew. */
   discontinuities: number;
 }
 

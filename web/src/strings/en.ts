@@ -107,7 +107,7 @@ export const en = {
       keyframes: (s: string) => `Key frames every ${s}: set 1 or 2 s in OBS → Output → Keyframe interval. Viewers wait for the next one before they see anything.`,
       jitter: (ms: string) => `The encoder’s data arrives unevenly (${ms}). A cable instead of Wi-Fi helps, or a lower bit rate.`,
       drift: (ms: string) => `The encoder’s clock has run ${ms} away from this machine’s.`,
-      breaks: (n: string) => `The encoder’s timeline broke ${n} times. Each break is a jump for viewers.`,
+      breaks: (n: number, text: string) => `The encoder’s timeline broke ${plural(n, 'once', `${text} times`)} in the last minute. Each break is a jump for viewers.`,
       fps: (n: string) => `Only ${n} pictures a second arrive. The encoder may be overloaded.`,
       noSound: 'No sound arrives.',
     },

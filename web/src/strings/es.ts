@@ -109,7 +109,7 @@ export const es: Strings = {
       keyframes: (s) => `Fotogramas clave cada ${s}: pon 1 o 2 s en OBS → Salida → Intervalo de fotogramas clave. Los espectadores esperan al siguiente para ver algo.`,
       jitter: (ms) => `Los datos del codificador llegan a saltos (${ms}). Ayuda un cable en lugar de Wi-Fi, o menos tasa de bits.`,
       drift: (ms) => `El reloj del codificador se ha desviado ${ms} del de esta máquina.`,
-      breaks: (n) => `La línea de tiempo del codificador se ha roto ${n} veces. Cada rotura es un salto para quien mira.`,
+      breaks: (n, text) => `La línea de tiempo del codificador se ha roto ${text} ${plural(n, 'vez', 'veces')} en el último minuto. Cada rotura es un salto para quien mira.`,
       fps: (n) => `Solo llegan ${n} imágenes por segundo. Quizá el codificador no dé abasto.`,
       noSound: 'No llega sonido.',
     },

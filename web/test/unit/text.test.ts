@@ -1,6 +1,6 @@
 // What strangers write stays in its box: no direction tricks, no invisible characters, no ten kilobytes.
 import { describe, expect, it } from 'vitest';
-import { advise } from '../../src/lib/advice';
+import { advise, Breaks, BREAKS_WINDOW_MS } from '../../src/lib/advice';
 import { isInward } from '../../src/lib/inward';
 import { channelOf, commandFor, descriptorOf, linkIn, linkOf, looksLikeLink, nameIn } from '../../src/lib/link';
 import { line, NAME_MAX, paragraph, shortId, TEXT_MAX } from '../../src/lib/text';
@@ -106,9 +106,22 @@ describe('advice', () => {
   it('is silent about a good encoder and names what is wrong with a bad one', () => {
     expect(advise(good)).toEqual([]);
     const bad = { ...good, key_interval_ms: 8300, jitter_ms: 400, fps: 9, codecs: 'avc1.64001f', discontinuities: 2, drift_ms: -5000 };
-    expect(advise(bad).map((a) => a.kind)).toEqual(['keyframes', 'jitter', 'breaks', 'fps', 'drift', 'noSound']);
-    expect(advise({ ...bad, samples: 3 })).toEqual([]);
+    expect(advise(bad, 2).map((a) => a.kind)).toEqual(['keyframes', 'jitter', 'breaks', 'fps', 'drift', 'noSound']);
+    expect(advise({ ...good, discontinuities: 9 })).toEqual([]);
+    expect(advise({ ...bad, samples: 3 }, 2)).toEqual([]);
     expect([2000, 2500, 2501].map((ms) => advise({ ...good, key_interval_ms: ms }).length)).toEqual([0, 0, 1]);
+  });
+});
+
+describe('breaks', () => {
+  it('are news for a minute, and only those that were seen to happen', () => {
+    const breaks = new Breaks();
+    const at = [[7, 0], [7, 1000], [8, 2000], [8, 3000], [10, 30_000], [10, 2000 + BREAKS_WINDOW_MS], [10, 30_000 + BREAKS_WINDOW_MS], [0, 200_000], [1, 201_000]];
+    expect(at.map(([count, now]) => breaks.take(count!, now!))).toEqual([0, 0, 1, 1, 3, 2, 0, 0, 1]);
+  });
+  it('are counted in words', () => {
+    expect([en.desk.health.breaks(1, '1'), es.desk.health.breaks(1, '1')]).toEqual([expect.stringContaining('broke once in'), expect.stringContaining('roto 1 vez en')]);
+    expect([en.desk.health.breaks(2, '2'), es.desk.health.breaks(2, '2')]).toEqual([expect.stringContaining('broke 2 times in'), expect.stringContaining('roto 2 veces en')]);
   });
 });
 
