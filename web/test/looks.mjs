@@ -36,6 +36,11 @@ async function round(browser, args, checks, size, colorScheme) {
   checks.check(`watch-${colorScheme}-${size.name}: the gauge stands at the bottom left of the picture`, gauge && gauge.width > 40 && gauge.x >= 0 && gauge.x + gauge.width < size.width / 2 && gauge.y + gauge.height <= size.height, JSON.stringify(gauge));
   await page.getByRole('button', { name: locale === 'en-GB' ? 'Engineer’s table' : 'Tabla técnica' }).click();
   await look(page, 'engineer');
+  for (const width of size.name === 'wide' ? [1360, 1100] : []) {
+    await page.setViewportSize({ width, height: size.height });
+    const hidden = await page.locator('#engineer .scroll').evaluate((table) => table.scrollWidth - table.clientWidth);
+    checks.check(`engineer-${colorScheme}-${width}: the whole table is seen`, hidden <= 0, hidden);
+  }
   await page.context().close();
   const desk = await open(browser, options, new URL(args.desk).origin);
   await desk.goto(args.desk);

@@ -28,6 +28,7 @@ class App {
   /** Waits for the answer to the question about uploading. */
   asking = $state<{ link: string; name: string; again?: boolean } | null>(null);
   upload = $state(settings.upload());
+  #told = settings.told();
 
   async begin(): Promise<void> {
     window.addEventListener('hashchange', () => this.#follow());
@@ -71,6 +72,15 @@ class App {
     }
   }
 
+  /** Whether this node sends to others at all: not when it was started with --no-upload. */
+  get canUpload(): boolean {
+    return this.node?.can.upload !== false;
+  }
+
+  get #wish(): boolean {
+    return this.canUpload && (this.upload ?? true);
+  }
+
   /** A session that exists already: the address was typed, or the page loaded anew. */
   async #join(id: string): Promise<void> {
     this.opening = { link: '', name: '', startedAt: performance.now(), problem: 'none', detail: '' };
@@ -86,15 +96,23 @@ class App {
 
   /** The viewer pressed a channel. */
   open(link: string, name: string): void {
-    if (this.upload === null && hasToken()) this.asking = { link, name };
-    else void this.#watch(link, name, this.upload ?? true);
+    const answered = this.upload !== null || (!this.canUpload && this.#told);
+    if (!answered && hasToken()) this.asking = { link, name };
+    else void this.#watch(link, name, this.#wish);
   }
 
   answer(upload: boolean | null): void {
     const asked = this.asking;
     this.asking = null;
     if (upload === null) return;
-    const changed = upload !== this.upload;
+    // Where nothing is uploaded the answer says nothing about another node that does.
+    if (!this.canUpload) {
+      this.#told = true;
+      settings.setTold();
+      if (asked) void this.#watch(asked.link, asked.name, false);
+      return;
+    }
+    const changed = upload !== this.uploads;
     this.upload = upload;
     settings.setUpload(upload);
     if (asked?.again) {
@@ -102,37 +120,62 @@ class App {
     } else if (asked) void this.#watch(asked.link, asked.name, upload);
   }
 
+  /** Whether what is watched goes on to others: as the node says it; what this browser asked for, where the node is silent. */
+  get uploads(): boolean | null {
+    return this.session?.upload ?? this.upload;
+  }
+
   /** Asks again, while a channel is being watched. */
   reconsider(): void {
-    if (this.session) this.asking = { link: this.session.link, name: this.session.name, again: true };
+    if (this.session && !this.session.stays) this.asking = { link: this.session.link, name: this.session.name, again: true };
   }
 
   /** A session keeps what it began with: it is left, and joined anew. */
   async #rejoin(link: string, name: string, upload: boolean): Promise<void> {
     const old = this.session;
     this.session = null;
-    if (old) await api.leave(old.id).catch(() => {});
-    await this.#watch(link, name, upload);
+    this.#forget(old);
+    await this.#watch(link, name, upload, old);
   }
 
-  async #watch(link: string, name: string, upload: boolean): Promise<void> {
+  #forget(session: Session | null): void {
+    if (this.node && session) this.node.sessions = this.node.sessions.filter((other) => other.id !== session.id);
+  }
+
+  /** Opens a channel, after leaving `before`. */
+  async #watch(link: string, name: string, upload: boolean, before: Session | null = null): Promise<void> {
     const channel = channelOf(link);
     if (this.session?.channel !== channel) this.session = null;
     this.opening = { link, name, startedAt: performance.now(), problem: 'none', detail: '' };
     this.place = 'watch';
-    if (location.hash !== '#/watch') history.pushState(null, '', '#/watch');
+    if (before) history.replaceState(null, '', '#/watch');
+    else if (location.hash !== '#/watch') history.pushState(null, '', '#/watch');
     if (!hasToken()) {
       this.opening.problem = 'noToken';
       return;
     }
     const mine = this.opening;
     try {
+      // The session that stays although it was to be left is given again as it is.
+      const stays = before !== null && (await this.#stays(before));
+      if (this.opening !== mine) return;
       const session = await api.watch(link, upload);
       if (this.opening !== mine) return;
+      if (stays) session.stays = true;
       history.replaceState(null, '', `#/watch/${session.id}`);
       this.#opened(session);
     } catch (error) {
       if (this.opening === mine) this.#failed(error);
+    }
+  }
+
+  /** Leaves a session; true when the node does not let it go. */
+  async #stays(session: Session): Promise<boolean> {
+    try {
+      await api.leave(session.id);
+      return false;
+    } catch (error) {
+      return error instanceof ApiError && error.status === 409;
     }
   }
 
@@ -151,18 +194,19 @@ class App {
   }
 
   retry(): void {
-    if (this.opening?.link) void this.#watch(this.opening.link, this.opening.name, this.upload ?? true);
+    if (this.opening?.link) void this.#watch(this.opening.link, this.opening.name, this.#wish);
     else if (this.session) void this.#join(this.session.id);
   }
 
-  /** Leaves the channel: the node need not receive it any longer. */
+  /** Leaves the channel: the node need not receive it any longer. One that stays goes on, and can be returned to. */
   leave(): void {
     const session = this.session;
+    if (session?.stays) return this.go('#/');
     this.session = null;
     this.opening = null;
     if (session?.role === 'viewer' && hasToken()) {
       api.leave(session.id).catch(() => {});
-      if (this.node) this.node.sessions = this.node.sessions.filter((other) => other.id !== session.id);
+      this.#forget(session);
     }
     this.go('#/');
   }

@@ -1,19 +1,24 @@
 // `caudal:` links: recognised, made, and the descriptor of a list entry read (docs/tracker.md, "Links" and "Descriptors").
 // Never checks signatures: the node does, before anything is received.
+import { isInward } from './inward';
 import type { Descriptor, Entry } from './types';
 
 /** Longest link and descriptor. */
-export const LINK_LEN_MAX = 2048;
+export const LINK_LEN_MAX = 2000;
 const DESCRIPTOR_LEN_MAX = 8192 * 4;
 const TRACKERS_MAX = 4;
 const CHANNEL = /^[a-z2-7]{52}$/;
 
-/** The link in what somebody pasted, or nothing. */
+/**
+ * The link in what somebody pasted, or nothing. Printable ASCII only, as every link that Caudal makes: control characters act
+ * when they are pasted into a terminal, and direction marks hide what they stand beside. What a shell would read is escaped.
+ */
 export function linkIn(text: string): string | null {
   const trimmed = text.trim().replace(/^['"“‘<]+|['"”’>]+$/g, '');
-  if (trimmed.length > LINK_LEN_MAX || /\s/.test(trimmed)) return null;
+  if (trimmed.length > LINK_LEN_MAX || !/^[\x21-\x7e]*$/.test(trimmed)) return null;
   const found = /^caudal:(?:\/\/)?([a-z2-7]{52})\/?(\?.*)?$/.exec(trimmed);
-  return found ? `caudal:${found[1]}${found[2] ?? ''}` : null;
+  const link = found && plain(`caudal:${found[1]}${found[2] ?? ''}`);
+  return link && link.length <= LINK_LEN_MAX ? link : null;
 }
 
 /** Whether somebody means a link, though perhaps a broken one. */
@@ -26,9 +31,18 @@ export function channelOf(link: string): string | null {
   return /^caudal:(?:\/\/)?([a-z2-7]{52})/.exec(link)?.[1] ?? null;
 }
 
-/** What to type to watch a link. What a stranger put into it cannot leave the quotes of a shell. */
+/** What to type to watch a link. What a stranger put into it means nothing to any shell: only letters of links are left as they are. */
 export function commandFor(link: string): string {
-  return `caudal watch '${link.replaceAll("'", '%27')}'`;
+  return `caudal watch '${plain(link)}'`;
+}
+
+/** A link in letters that mean nothing within quotes; it means the same. */
+function plain(link: string): string {
+  return link.replace(/[^A-Za-z0-9:/?=&%._~+-]/gu, percent);
+}
+
+function percent(text: string): string {
+  return Array.from(new TextEncoder().encode(text), (byte) => `%${byte.toString(16).toUpperCase().padStart(2, '0')}`).join('');
 }
 
 /** The name that a link carries, unchecked. */
@@ -50,16 +64,20 @@ export function descriptorOf(entry: Entry): Descriptor {
   }
 }
 
-/** The link of a listed channel: as the server gives it, else made from its descriptor and the trackers that are known. */
+/**
+ * The link of a listed channel: as the server gives it, else made from its descriptor and `trackers`, those that are known here.
+ * The descriptor's are a stranger's: those that point inwards are left out.
+ */
 export function linkOf(entry: Entry, trackers: string[] = []): string | null {
   if (typeof entry.link === 'string') return linkIn(entry.link);
   if (!CHANNEL.test(entry.channel)) return null;
   const descriptor = descriptorOf(entry);
   const told = Array.isArray(descriptor.trackers) ? descriptor.trackers : [];
-  const all = [...new Set([...trackers, ...told])].filter((t) => typeof t === 'string' && /^https?:\/\//.test(t));
+  const usable = told.filter((t) => typeof t === 'string' && /^https?:\/\/[\x21-\x7e]+$/.test(t) && !isInward(t));
+  const all = [...new Set([...trackers, ...usable])];
   const parts = all.slice(0, TRACKERS_MAX).map((tracker) => `tracker=${encodeURIComponent(tracker)}`);
   const name = descriptor.name ?? entry.name;
-  if (typeof name === 'string' && name) parts.push(`name=${encodeURIComponent(name.slice(0, 64))}`);
-  const link = `caudal:${entry.channel}${parts.length ? `?${parts.join('&')}` : ''}`;
+  if (typeof name === 'string' && name) parts.push(`name=${encodeURIComponent(name.slice(0, 64).replace(/\p{Cs}/gu, ''))}`);
+  const link = plain(`caudal:${entry.channel}${parts.length ? `?${parts.join('&')}` : ''}`);
   return link.length <= LINK_LEN_MAX ? link : null;
 }

@@ -45,6 +45,9 @@ export const settings = {
   /** Whether to upload to others; `null` while nobody has answered. */
   upload: (): boolean | null => read('upload', null),
   setUpload: (value: boolean) => write('upload', value),
+  /** Whether the viewer knows that others see the address: asked where there is nothing to say about uploading. */
+  told: (): boolean => read<unknown>('told', false) === true,
+  setTold: () => write('told', true),
   recent: (): Recent[] => {
     const list = read<unknown>('recent', []);
     if (!Array.isArray(list)) return [];

@@ -5,9 +5,9 @@
 export const NAME_MAX = 80;
 export const TEXT_MAX = 600;
 
-/** Controls, direction marks and overrides, invisible and tag characters, byte-order marks, noncharacters, lone surrogates. */
+/** Controls, direction marks and overrides, invisible, empty and tag characters, byte-order marks, noncharacters, lone surrogates. */
 const HOSTILE =
-  /[\p{Cc}\p{Co}\p{Cs}\u00AD\u034F\u061C\u115F\u1160\u17B4\u17B5\u180B-\u180F\u200B-\u200F\u2028-\u202E\u2060-\u206F\u3164\uFE00-\uFE0E\uFEFF\uFFA0\uFFF0-\uFFFB\uFFFE\uFFFF]|[\u{E0000}-\u{E0FFF}]/gu;
+  /[\p{Cc}\p{Co}\p{Cs}\u00AD\u034F\u061C\u115F\u1160\u17B4\u17B5\u180B-\u180F\u200B-\u200F\u2028-\u202E\u2060-\u206F\u2800\u3164\uFE00-\uFE0E\uFEFF\uFFA0\uFFF0-\uFFFB\uFFFE\uFFFF]|[\u{1BCA0}-\u{1BCA3}\u{1D173}-\u{1D17A}\u{E0000}-\u{E0FFF}]/gu;
 /** More combining marks than this on one letter climb over the lines above. */
 const MARKS_MAX = 3;
 const MARKS = new RegExp(`(\\p{M}{${MARKS_MAX}})\\p{M}+`, 'gu');

@@ -7,7 +7,8 @@ export interface NodeInfo {
   role: 'viewer' | 'source' | 'tracker';
   version: string;
   commit?: string;
-  can: { watch: boolean; desk: boolean };
+  /** `upload` is false where the node was started with --no-upload. */
+  can: { watch: boolean; desk: boolean; upload?: boolean };
   channels: string | null;
   sessions: Session[];
 }
@@ -27,6 +28,10 @@ export interface Session {
   live: string;
   hls: string;
   retention_ms: number;
+  /** Whether it sends to other viewers. */
+  upload?: boolean;
+  /** It was begun on the command line: Ctrl-C there ends it, DELETE does not. */
+  stays?: boolean;
 }
 
 /** A channel as a directory lists it. */
@@ -118,6 +123,7 @@ export interface InputReport {
   jitter_ms: number;
   drift_ms: number;
   samples: number;
+  /** A counter: it only grows, or begins anew. */
   discontinuities: number;
 }
 

@@ -3,7 +3,11 @@
 // length: what does not fit its parent is an error, and nothing larger than the limit is waited for.
 
 /** Longest box that is waited for, bytes: a part is far smaller. */
-export const BOX_LEN_MAX = 64 << 20;
+export const BOX_LEN_MAX = 16 << 20;
+/** Longest piece: what stands before the `mdat` is small beside it. */
+const PIECE_LEN_MAX = BOX_LEN_MAX + (1 << 20);
+/** Longest header of a box. */
+const HEADER_LEN_MAX = 16;
 /** Tracks read from one `moov`. */
 const TRACKS_MAX = 16;
 
@@ -37,6 +41,14 @@ export interface Fragment {
 }
 
 export class BoxError extends Error {}
+/** Longer than any part is: these bytes are no stream of ours, or were damaged on the way. */
+export class TooLong extends BoxError {}
+
+interface Header {
+  type: string;
+  size: number;
+  len: number;
+}
 
 interface Box {
   type: string;
@@ -59,7 +71,7 @@ function boxes(bytes: Uint8Array, start: number, end: number): Box[] {
 }
 
 /** A box's type, whole size and header length; `null` when more bytes are needed. */
-function header(view: DataView, at: number, end: number): { type: string; size: number; len: number } | null {
+function header(view: DataView, at: number, end: number): Header | null {
   if (at + 8 > end) return null;
   let size = view.getUint32(at);
   let len = 8;
@@ -70,7 +82,7 @@ function header(view: DataView, at: number, end: number): { type: string; size: 
     len = 16;
   }
   if (size < len) throw new BoxError(`a box ${JSON.stringify(type)} of ${size} bytes cannot be`);
-  if (size > BOX_LEN_MAX) throw new BoxError(`a box ${JSON.stringify(type)} of ${size} bytes is too long`);
+  if (size > BOX_LEN_MAX) throw new TooLong(`a box ${JSON.stringify(type)} of ${size} bytes is too long`);
   return { type, size, len };
 }
 
@@ -236,9 +248,13 @@ function prftMs(bytes: Uint8Array): number | null {
 
 /** Takes bytes as they come, gives whole init segments (`ftyp`+`moov`) and whole fragments (`…moof`+`mdat`). */
 export class Splitter {
-  #held = new Uint8Array(0);
-  /** Bytes of `#held` that are whole boxes of the piece being gathered. */
+  /** What has come and was not given yet, as it came: joined once, when a piece is whole. */
+  #held: Uint8Array[] = [];
+  #length = 0;
+  /** Bytes held that are whole boxes of the piece being gathered. */
   #whole = 0;
+  /** The box that is being gathered, once its header is there. */
+  #head: Header | null = null;
   #tracks: Track[];
 
   /** With `tracks` the stream may begin with a fragment: its init segment came another way. */
@@ -247,27 +263,63 @@ export class Splitter {
   }
 
   push(bytes: Uint8Array): (Init | Fragment)[] {
-    const joined = new Uint8Array(this.#held.length + bytes.length);
-    joined.set(this.#held);
-    joined.set(bytes, this.#held.length);
-    this.#held = joined;
+    this.#held.push(bytes);
+    this.#length += bytes.length;
     const out: (Init | Fragment)[] = [];
-    const view = new DataView(joined.buffer);
-    let from = 0;
     for (;;) {
-      const at = from + this.#whole;
-      const head = header(view, at, joined.length);
-      if (!head || at + head.size > joined.length) break;
+      this.#head ??= this.#next();
+      const head = this.#head;
+      if (!head) break;
+      // Said by its header, so that nothing too long is waited for.
+      if (this.#whole + head.size > PIECE_LEN_MAX) throw new TooLong(`a piece of ${this.#whole + head.size} bytes is longer than any part`);
+      if (this.#whole + head.size > this.#length) break;
       this.#whole += head.size;
+      this.#head = null;
       if (head.type === 'moov' || head.type === 'mdat') {
-        const piece = joined.slice(from, from + this.#whole);
-        from += this.#whole;
+        const piece = this.#take(this.#whole);
         this.#whole = 0;
         out.push(head.type === 'moov' ? this.#init(piece) : this.#fragment(piece));
       }
     }
-    this.#held = joined.slice(from);
-    if (this.#held.length > BOX_LEN_MAX) throw new BoxError('more bytes than any fragment has');
+    return out;
+  }
+
+  /** The header after the whole boxes, if it is there. */
+  #next(): Header | null {
+    const bytes = this.#peek(this.#whole, HEADER_LEN_MAX);
+    return header(new DataView(bytes.buffer), 0, bytes.length);
+  }
+
+  /** Up to `count` bytes from `at` on. */
+  #peek(at: number, count: number): Uint8Array<ArrayBuffer> {
+    const out = new Uint8Array(Math.max(0, Math.min(count, this.#length - at)));
+    let filled = 0;
+    let begins = 0;
+    for (const held of this.#held) {
+      if (filled === out.length) break;
+      const from = Math.max(0, at - begins);
+      if (from < held.length) {
+        const part = held.subarray(from, from + out.length - filled);
+        out.set(part, filled);
+        filled += part.length;
+      }
+      begins += held.length;
+    }
+    return out;
+  }
+
+  /** Takes the first `count` bytes out. */
+  #take(count: number): Uint8Array<ArrayBuffer> {
+    const out = this.#peek(0, count);
+    let left = count;
+    let gone = 0;
+    while (left > 0 && this.#held[gone]!.length <= left) {
+      left -= this.#held[gone]!.length;
+      gone += 1;
+    }
+    this.#held.splice(0, gone);
+    if (left > 0) this.#held[0] = this.#held[0]!.subarray(left);
+    this.#length -= count;
     return out;
   }
 

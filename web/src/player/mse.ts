@@ -1,6 +1,6 @@
 // One streaming response of fragmented MP4 into a SourceBuffer: the fast way to a picture. Owns the MediaSource, what is kept in
 // it and what goes; knows nothing of play, pause or the page.
-import { BoxError, type Fragment, type Init, Splitter } from './boxes';
+import { BoxError, type Fragment, type Init, Splitter, TooLong } from './boxes';
 import { Timeline } from './gauge';
 import { mediaPlaylist, segments } from './history';
 
@@ -91,6 +91,7 @@ export class MseStream {
       try {
         pieces = splitter.push(read.value);
       } catch (error) {
+        if (error instanceof TooLong) throw new Broken(error.message);
         if (error instanceof BoxError || error instanceof RangeError) throw new Unsupported(error.message);
         throw error;
       }

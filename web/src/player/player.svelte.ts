@@ -35,6 +35,8 @@ export class Player {
   /** The delay that the clocks tell cannot be. */
   clockIsWrong = $state(false);
   paused = $state(false);
+  /** The viewer went to another place, and the picture is not there yet. */
+  fetching = $state(false);
   following = $state(true);
   /** The browser wanted silence before a gesture. */
   hushed = $state(false);
@@ -155,7 +157,10 @@ export class Player {
       if (!this.#holding && !video.ended && video.paused) this.paused = true;
     });
     on('play', () => (this.paused = false));
-    on('ended', () => (this.phase = 'ended'));
+    on('ended', () => {
+      this.phase = 'ended';
+      this.#forgive();
+    });
     on('volumechange', () => {
       this.volume = video.volume;
       this.muted = video.muted;
@@ -252,6 +257,7 @@ export class Player {
     this.#wanted.tick(now);
     this.wanted = this.#wanted.seconds;
     this.at = video.currentTime;
+    this.fetching = this.#wantedAt !== null || (video.seeking && !this.following);
     if (ranges?.length) {
       this.from = ranges.start(0);
       this.to = ranges.end(ranges.length - 1);
@@ -317,14 +323,18 @@ export class Player {
   tell(gauge: NodeGauge | null | undefined, silent: boolean): void {
     this.#silent = silent;
     // The buffer runs out before the node knows that the source has stopped: then it was no stall.
-    if (silent && this.#blamed !== null && performance.now() - this.#blamed < BLAME_MS) {
-      this.stalls -= 1;
-      this.#wanted.forgive();
-      this.#blamed = null;
-    }
+    if (silent) this.#forgive();
     if (!gauge) return;
     this.#gauge = gauge;
     this.#gaugeAt = performance.now();
+  }
+
+  /** What ran out because the source stopped or ended was no standstill. */
+  #forgive(): void {
+    if (this.#blamed === null || performance.now() - this.#blamed > BLAME_MS) return;
+    this.stalls -= 1;
+    this.#wanted.forgive();
+    this.#blamed = null;
   }
 
   /** The stream's own timeline at the picture, ms: what probes compare. */
@@ -362,6 +372,7 @@ export class Player {
     if (to >= edge) return this.live();
     this.following = false;
     if (to < this.from && this.#stream) {
+      this.fetching = true;
       // Not here, but the node keeps more: fetched, it comes in at the next key frame.
       this.#wantedAt = Math.max(0, to);
       this.#seeks += 1;

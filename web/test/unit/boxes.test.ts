@@ -1,6 +1,6 @@
 // The splitter gives whole pieces whatever the cuts, reads what a player needs, and refuses what cannot be.
-import { describe, expect, it } from 'vitest';
-import { BOX_LEN_MAX, BoxError, type Fragment, type Init, readInit, Splitter } from '../../src/player/boxes';
+import { describe, expect, it, vi } from 'vitest';
+import { BOX_LEN_MAX, BoxError, type Fragment, type Init, readInit, Splitter, TooLong } from '../../src/player/boxes';
 import { box, bytes, fragment, init, u32, zeros } from './mp4';
 
 const stream = () => bytes(init(), fragment(0, 6, true), fragment(18_000, 6, false));
@@ -40,10 +40,33 @@ describe('Splitter', () => {
     expect(piece.start).toBe(1);
   });
 
+  it('copies what it holds once, however small the reads are', () => {
+    const payload = 4096;
+    const whole = bytes(init(), fragment(0, 6, true, undefined, payload));
+    const set = vi.spyOn(Uint8Array.prototype, 'set');
+    const splitter = new Splitter();
+    let pieces = 0;
+    for (let at = 0; at < whole.length; at += 16) pieces += splitter.push(whole.subarray(at, at + 16)).length;
+    const copied = set.mock.calls.reduce((sum, [from]) => sum + from.length, 0);
+    set.mockRestore();
+    expect(pieces).toBe(2);
+    // Beside the pieces themselves only headers, once for each read that brings none yet.
+    expect(copied).toBeLessThan(whole.length * 1.1);
+  });
+
+  it('refuses small boxes without end', () => {
+    const splitter = new Splitter();
+    const free = box('free', zeros(1000));
+    const many = bytes(...new Array<Uint8Array>(1000).fill(free));
+    expect(() => { for (let i = 0; i < 20; i += 1) splitter.push(many); }).toThrow(TooLong);
+  });
+
   it('refuses impossible and endless boxes at once', () => {
     for (const head of [u32(4), u32(BOX_LEN_MAX + 1), u32(0)]) {
       expect(() => new Splitter().push(bytes(head, 'mdat'))).toThrow(BoxError);
     }
+    expect(BOX_LEN_MAX).toBe(16 * 1024 * 1024);
+    expect(() => new Splitter().push(bytes(u32(BOX_LEN_MAX + 1), 'mdat'))).toThrow(TooLong);
   });
 
   it('throws nothing but errors of its own on damaged bytes', () => {
