@@ -5,6 +5,7 @@
 
 mod args;
 mod commands;
+mod consent;
 mod desktop;
 mod player;
 mod run;
