@@ -101,7 +101,7 @@ impl<T> Events<T> {
             let chunk = chunk.map_err(|_| ClientError::Timeout { url: self.url.clone() })?;
             match chunk.map_err(|error| transport::unreachable(&self.url, &error))? {
                 Some(bytes) => {
-                    self.parser.push(&bytes).map_err(|why| ClientError::bad_answer(&self.url, &why))?
+                    self.parser.push(&bytes).map_err(|why| ClientError::bad_answer(&self.url, &why))?;
                 }
                 None => return Ok(None),
             }
