@@ -174,7 +174,7 @@ pub(crate) struct WatchArgs {
     #[arg(long, requires = "link")]
     pub(crate) tui: bool,
     /// The link is a stranger's word, as from a click on some page: trackers on this computer and its networks are not asked
-    /// (unless --lan).
+    /// (unless --lan), and you are asked before anything is uploaded; without a terminal to ask on, nothing is.
     #[arg(long, requires = "link")]
     pub(crate) foreign_link: bool,
     /// TCP address for the page, players, stats and metrics [default: 127.0.0.1:7778, or a free port where that is taken].
@@ -292,7 +292,7 @@ pub(crate) struct DemoArgs {
 #[command(after_help = "Examples:\n  caudal register-links\n  caudal register-links --remove\n\n\
                         For your user alone, by the desktop's own files (freedesktop.org). A link that was clicked is a\n\
                         stranger's word: it is opened as `caudal watch --foreign-link --open -- LINK`, in a terminal,\n\
-                        which shows that it runs and ends it.")]
+                        which asks whether to watch and to upload, shows that it runs, and ends it.")]
 pub(crate) struct RegisterLinksArgs {
     /// Take it back.
     #[arg(long)]

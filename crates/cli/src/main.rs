@@ -5,6 +5,7 @@
 
 mod args;
 mod commands;
+mod consent;
 mod desktop;
 mod player;
 mod run;
@@ -62,7 +63,8 @@ fn main() -> ExitCode {
     code
 }
 
-/// The error and its causes, each said once: messages that name their cause hold its words already.
+/// The error and its causes, each said once: messages that name their cause hold its words already. Plain, because some
+/// of the words are strangers'.
 fn explain(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -70,7 +72,7 @@ fn explain(error: &anyhow::Error) -> String {
             text = format!("{text}: {cause}");
         }
     }
-    text
+    tui::log::plain(&text)
 }
 
 fn init_log(verbose: u8, colours: bool) {
@@ -89,4 +91,16 @@ fn init_log(verbose: u8, colours: bool) {
         .with_target(false);
     // Who did not ask for a log reads warnings as sentences.
     if verbose == 0 { log.without_time().init() } else { log.init() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_moves_no_cursor_and_turns_no_text_around() {
+        let error = anyhow::anyhow!("unknown `\u{1b}]0;x\u{7}\u{1b}[2J\u{9b}1m\u{202e}`")
+            .context("two\nlines\r\u{8}");
+        assert_eq!(explain(&error), "two\nlines: unknown `]0;x[2J1m`");
+    }
 }

@@ -135,6 +135,35 @@ impl Drop for Window {
     }
 }
 
+/// Nobody answers for that tracker: what is asked and obeyed needs no swarm.
+#[test]
+fn a_clicked_link_asks_before_anything_is_sent() {
+    let home = Folder::new();
+    let link = format!("caudal:{}?tracker=https://tracker.invalid&name=Canal%1b%5b2J%201", "a".repeat(52));
+    let click = || {
+        let window = Window::open(&home, &["watch", "--foreign-link", "--", &link], None);
+        let rows = window.wait_for("Watch? [Y]es, [n] without uploading, Ctrl-C: no");
+        assert!(rows[0].starts_with("Canal[2J 1"), "{rows:#?}");
+        assert!(rows.concat().contains("you upload to them what you watch"), "{rows:#?}");
+        assert!(!rows.iter().any(|row| row.contains("Watch it on its page")), "{rows:#?}");
+        window
+    };
+    // Ctrl-D: no answer is no.
+    let mut window = click();
+    window.press(b"\x04");
+    let rows = window.wait_for("ended with 0");
+    assert!(!rows.iter().any(|row| row.contains("Watch it on its page")), "{rows:#?}");
+    window.close();
+
+    let mut window = click();
+    window.press(b"n\n");
+    let rows = window.wait_for("Watch it on its page");
+    assert!(rows.concat().contains("You upload nothing to them"), "{rows:#?}");
+    signal(window.caudal(), "KILL");
+    window.wait_for("ended with 137");
+    window.close();
+}
+
 #[test]
 fn the_view_follows_the_broadcast_and_gives_the_terminal_back() {
     let home = Folder::new();

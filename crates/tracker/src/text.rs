@@ -12,12 +12,18 @@ use serde::{Deserializer, Serializer};
 
 /// Whether `c` may stand in a line of text that is shown to people.
 ///
-/// The zero-width joiner and non-joiner are kept: emoji and several scripts need them.
+/// The zero-width joiner and non-joiner and the emoji's variation selector are kept: emoji and several scripts need them.
 pub fn is_plain(c: char) -> bool {
     !(c.is_control()
         || matches!(c,
             '\u{061c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'))
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+            // Fillers and a blank that is no space.
+            | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' | '\u{2800}'
+            // Variation selectors, all but the one that emoji are written with.
+            | '\u{fe00}'..='\u{fe0e}' | '\u{e0100}'..='\u{e01ef}'
+            // Controls of shorthand and of musical notation.
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'))
 }
 
 /// `text` without what is not plain, and at most `chars_max` characters of it, trimmed.
@@ -84,6 +90,14 @@ mod tests {
     fn names_lose_what_would_lie_about_them() {
         assert_eq!(clean("  Canal\u{202e}1\u{0}\u{1b}[31m ", 64), "Canal1[31m");
         assert_eq!(clean("👩\u{200d}🚀 نمی\u{200c}خواهم", 64), "👩\u{200d}🚀 نمی\u{200c}خواهم");
+        assert_eq!(clean("▶\u{fe0f}\u{fe0e}❤\u{fe0f}", 64), "▶\u{fe0f}❤\u{fe0f}");
+        for c in [
+            0x115f, 0x1160, 0x2800, 0x3164, 0xfe00, 0xfe0e, 0xffa0, 0x1bca0, 0x1d173, 0x1d17a, 0xe0100,
+            0xe01ef,
+        ] {
+            let c = char::from_u32(c).unwrap();
+            assert_eq!(clean(&format!("Canal{c}1"), 64), "Canal1", "{c:?}");
+        }
         assert_eq!(clean(&"é".repeat(100), 64).chars().count(), 64);
     }
 }

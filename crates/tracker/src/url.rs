@@ -133,6 +133,11 @@ impl TrackerUrl {
         matches!(self.class(), Some(Class::Loopback | Class::Private | Class::Shared))
     }
 
+    /// Whether the host is written as an address of this machine, or as `localhost`.
+    pub fn is_loopback(&self) -> bool {
+        self.class() == Some(Class::Loopback)
+    }
+
     /// Checks the URL against where it came from; `lan` is LAN mode, asked for by the user.
     ///
     /// # Errors
@@ -198,7 +203,8 @@ impl TrackerUrl {
     }
 }
 
-fn is_localhost(name: &str) -> bool {
+/// Names that lead to this machine whoever answers for the rest (RFC 6761, section 6.3).
+pub(crate) fn is_localhost(name: &str) -> bool {
     let name = name.trim_end_matches('.');
     name == "localhost" || name.ends_with(".localhost")
 }

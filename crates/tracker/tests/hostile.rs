@@ -120,7 +120,9 @@ async fn slow_clients_are_cut_off() {
     (config.limits.header_timeout_ms, config.limits.body_timeout_ms) = (200, 200);
     let tracker = Running::start(config).await;
     let begun = Instant::now();
-    for start in ["GET / HT", "", "POST /v1/ppstp HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\n{"] {
+    for start in
+        ["GET / HT", "", "POST /v1/ppstp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"]
+    {
         let mut stream = TcpStream::connect(tracker.address).await.unwrap();
         stream.write_all(start.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
@@ -140,7 +142,10 @@ async fn connections_are_bounded_and_closed_ones_make_room() {
         TcpStream::connect(tracker.address).await.unwrap(),
     ];
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert!(tracker.raw(b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n").await.is_empty(), "closed at the limit");
+    assert!(
+        tracker.raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.is_empty(),
+        "closed at the limit"
+    );
     drop(hold);
     for _ in 0..50 {
         if tracker.get("/healthz").await.starts_with("HTTP/1.1 200") {
@@ -195,7 +200,7 @@ async fn who_reads_no_answers_is_let_go() {
     config.limits.write_timeout_ms = 300;
     let tracker = Running::start(config).await;
     let mut stream = TcpStream::connect(tracker.address).await.expect("listens");
-    let ask = b"GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n".repeat(64);
+    let ask = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(64);
     let began = Instant::now();
     // Answers fill both sockets' buffers; then nothing is read any more, and writing ends when the tracker has closed.
     let refused = loop {
@@ -208,4 +213,39 @@ async fn who_reads_no_answers_is_let_go() {
     };
     assert!(refused.is_some(), "the tracker closed the connection instead of waiting for ever");
     assert!(tracker.get("/v1/channels").await.contains("channels"));
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_are_refused_with_what_is_wrong() {
+    let tracker = Running::start(TrackerConfig::default()).await;
+    let ask = async |path: &str, headers: &str| {
+        let asked = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
+        String::from_utf8(tracker.raw(asked.as_bytes()).await).unwrap()
+    };
+    for (headers, named) in [
+        ("Host: evil.example\r\n", "Host"),
+        ("Host: localhost\r\nOrigin: https://evil.example\r\n", "Origin"),
+        ("Host: localhost\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n", "Sec-Fetch-Site"),
+    ] {
+        let answer = ask("/v1/channels", headers).await;
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains(named), "{headers}: {answer}");
+        assert!(answer.contains("\"error_code\":3,"), "{answer}");
+        assert!(answer.contains("\r\ncross-origin-resource-policy: same-origin\r\n"), "{answer}");
+    }
+    let followed = "Host: localhost\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
+    for (path, headers) in [
+        ("/", followed),
+        ("/v1/channels", "Host: localhost\r\nOrigin: http://localhost\r\nSec-Fetch-Site: same-origin\r\n"),
+    ] {
+        let answer = ask(path, headers).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.contains("\r\ncross-origin-resource-policy: same-origin\r\n"), "{answer}");
+    }
+    // A peer whose tracker is named beyond this machine.
+    let everywhere = Running::start_on("0.0.0.0:0".parse().unwrap(), TrackerConfig::default()).await;
+    let answer =
+        everywhere.raw(b"GET /v1/channels HTTP/1.1\r\nHost: tracker.lan\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.starts_with(b"HTTP/1.1 200 "));
+    everywhere.stop().await;
+    tracker.stop().await;
 }

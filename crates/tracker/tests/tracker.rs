@@ -9,7 +9,7 @@ use caudal_tracker::client::{ChannelEvent, ClientError, DirectoryEvent, Join, So
 use caudal_tracker::descriptor::{Descriptor, SignedDescriptor};
 use caudal_tracker::message::{ChannelState, Code, Qos, SwarmId};
 use caudal_tracker::server::TrackerConfig;
-use common::{Air, Running, unix_ms};
+use common::{Air, Running, answering, unix_ms};
 
 fn join(swarm: SwarmId, ports: &[u16]) -> Join<'_> {
     Join { swarm, ports, addresses: &[], upload_bps: Some(5_000_000), peer_count: 20, source: None }
@@ -178,6 +178,7 @@ async fn after_a_restart_a_report_says_connect_again() {
     tracker.stop().await;
     let unreachable = viewer.stat_report(air.swarm(), Qos::default(), None).await.unwrap_err();
     assert!(matches!(unreachable, ClientError::Unreachable { .. }), "{unreachable:?}");
+    assert!(unreachable.to_string().ends_with("start one with: caudal tracker"), "{unreachable}");
     let text = unreachable.to_string();
     assert!(text.contains(&format!("http://{address}")) && text.contains("check the address"), "{text}");
     let tracker = Running::start_on(address, TrackerConfig::default()).await;
@@ -240,4 +241,35 @@ async fn behind_a_trusted_proxy_the_forwarded_address_counts() {
     assert_eq!(status, 200, "{answer}");
     assert!(answer.contains("93.184.216.34") && !answer.contains("9.9.9.9"), "{answer}");
     tracker.stop().await;
+}
+
+/// What a tracker says is quoted in errors, which end on terminals.
+#[tokio::test]
+async fn a_hostile_trackers_words_are_plain_and_short_in_errors() {
+    let evil = format!("\\u001b]0;owned\\u0007\u{9b}2J\u{202e}{}", "x".repeat(5000));
+    let id = SecretKey::from_bytes(&[9; 32]).channel();
+    let entry = format!(r#"{{"channel":"{id}","state":"{evil}","viewers":0}}"#);
+    let page = format!(r#"{{"channels":[{entry}],"total":1}}"#);
+    let events = format!("event: snapshot\ndata: {entry}\n\n");
+    let refusal = format!(r#"{{"error_code":5,"error":"{evil}"}}"#);
+    let takedown = format!(r#"{{"error_code":65,"error":"{evil}","takedown":{{"reason":"{evil}"}}}}"#);
+    for (status, body) in [(200, page), (200, entry), (200, events), (503, refusal), (451, takedown)] {
+        let client = answering(status, body).await;
+        let air = Air::new(1);
+        let mut said = vec![
+            client.channels("", 0, 1).await.err(),
+            client.channel(&id).await.err(),
+            client.connect(&join(air.swarm(), &[4001])).await.err(),
+        ];
+        said.push(match client.channel_events(&id).await {
+            Ok(mut events) => events.next().await.err(),
+            Err(error) => Some(error),
+        });
+        assert!(said.iter().any(Option::is_some));
+        for error in said.into_iter().flatten() {
+            let text = error.to_string();
+            assert!(text.chars().all(caudal_tracker::text::is_plain), "{text:?}");
+            assert!(text.chars().count() < 600, "{} characters", text.chars().count());
+        }
+    }
 }

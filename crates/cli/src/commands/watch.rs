@@ -21,6 +21,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::args::WatchArgs;
+use crate::consent::{Consent, ask};
 use crate::player::play;
 use crate::run::{
     COMMIT, Context, Failure, PAGE, open_browser, print_json, tell, typed_trackers, until_ended,
@@ -39,16 +40,28 @@ const SILENT_AFTER: Duration = Duration::from_secs(8);
 /// What was played last may take this long to be written.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
-pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure> {
+pub(crate) async fn run(mut args: WatchArgs, context: Context) -> Result<(), Failure> {
     if args.tui {
         check_view(&args)?;
         log::keep();
     }
-    let stop = until_stopped(args.duration)?;
     let listed = typed_trackers(&args.tracker, args.lan)?;
-    let Some(typed) = &args.link else { return browse(&args, listed, context, stop).await };
+    let Some(typed) = &args.link else {
+        let stop = until_stopped(args.duration)?;
+        return browse(&args, listed, context, stop).await;
+    };
     let link: Link = typed.parse().map_err(Failure::usage)?;
     let trackers = trackers(&link, &args, &listed)?;
+    // Before Ctrl-C means more than to end the process, and before anything is sent.
+    let mut agreed = false;
+    if args.foreign_link && !args.no_upload {
+        match ask(&link.title())? {
+            Consent::Upload => agreed = true,
+            Consent::NoUpload => args.no_upload = true,
+            Consent::No => return Ok(()),
+        }
+    }
+    let stop = until_stopped(args.duration)?;
     let http = HttpServer::bind_or(args.listen, PORT).await?;
     let output = args.output.as_deref().map(|path| match path {
         path if path == Path::new("-") => Output::Stdout,
@@ -58,7 +71,9 @@ pub(crate) async fn run(args: WatchArgs, context: Context) -> Result<(), Failure
         Some(output) => Some(open(output, stop.clone()).await?),
         None => None,
     };
-    say_once_about_addresses(!args.no_upload);
+    if !agreed {
+        say_once_about_addresses(!args.no_upload);
+    }
     warn_of_strangers(http.addr());
     let mut known = listed;
     for url in &trackers {

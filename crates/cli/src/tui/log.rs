@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use caudal_tracker::text::clean;
+use caudal_tracker::text::{clean, is_plain};
 
 /// Messages kept; the oldest goes.
 pub(crate) const LINES_MAX: usize = 200;
@@ -67,6 +67,11 @@ pub(crate) fn newest(count: usize) -> Vec<Line> {
     kept.lines.iter().skip(kept.lines.len().saturating_sub(count)).cloned().collect()
 }
 
+/// `text` as a terminal may have it, whoever wrote it: line ends stay, other control and direction characters go.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().filter(|c| *c == '\n' || is_plain(*c)).collect()
+}
+
 /// A message. On a terminal the status line gives way to it.
 pub(crate) fn tell(text: &str) {
     if let Some(kept) = lock().as_mut() {
@@ -76,7 +81,7 @@ pub(crate) fn tell(text: &str) {
     let mut out = io::stderr().lock();
     let clear = if out.is_terminal() { "\r\x1b[K" } else { "" };
     // Nobody is left to be told that standard error is gone.
-    let _ = writeln!(out, "{clear}{text}");
+    let _ = writeln!(out, "{clear}{}", plain(text));
 }
 
 /// Where tracing writes, a message at a time.
@@ -87,7 +92,13 @@ impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match lock().as_mut() {
             Some(kept) => kept.add(&String::from_utf8_lossy(bytes)),
-            None => io::stderr().write_all(bytes)?,
+            // The escape character is that of tracing's own colours: those in a message it has made harmless.
+            None => {
+                let text = String::from_utf8_lossy(bytes);
+                let text: String =
+                    text.chars().filter(|c| matches!(c, '\n' | '\x1b') || is_plain(*c)).collect();
+                io::stderr().write_all(text.as_bytes())?;
+            }
         }
         Ok(bytes.len())
     }

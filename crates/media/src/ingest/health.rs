@@ -9,8 +9,8 @@ use super::codec::rfc6381;
 use super::timeline::rescale;
 use crate::sample::{Ingest, Sample, TrackConfig, TrackKind};
 
-/// Key frames further apart than this make joining slow.
-pub const KEY_INTERVAL_US_MAX: u64 = 4_000_000;
+/// Key frames further apart than this make joining slow: 1 or 2 s is what is asked for, and some encoders are a frame late.
+pub const KEY_INTERVAL_US_MAX: u64 = 2_500_000;
 /// No key frame for this long is said without waiting for the next.
 pub const KEY_MISSING_US: u64 = 20_000_000;
 /// Drift between media and arrival that is worth a word.

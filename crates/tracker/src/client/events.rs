@@ -93,19 +93,16 @@ impl<T> Events<T> {
         loop {
             while let Some((name, data)) = self.parser.next() {
                 let event = (self.read)(&name, &data);
-                if let Some(event) =
-                    event.map_err(|why| ClientError::BadAnswer { url: self.url.clone(), why })?
-                {
+                if let Some(event) = event.map_err(|why| ClientError::bad_answer(&self.url, &why))? {
                     return Ok(Some(event));
                 }
             }
             let chunk = tokio::time::timeout(SILENCE_MAX, self.response.chunk()).await;
             let chunk = chunk.map_err(|_| ClientError::Timeout { url: self.url.clone() })?;
             match chunk.map_err(|error| transport::unreachable(&self.url, &error))? {
-                Some(bytes) => self
-                    .parser
-                    .push(&bytes)
-                    .map_err(|why| ClientError::BadAnswer { url: self.url.clone(), why: why.to_owned() })?,
+                Some(bytes) => {
+                    self.parser.push(&bytes).map_err(|why| ClientError::bad_answer(&self.url, &why))?;
+                }
                 None => return Ok(None),
             }
         }

@@ -39,8 +39,12 @@ const MESSAGE_CHARS_MAX: usize = 300;
 pub enum ClientError {
     /// No connection.
     #[error(
-        "tracker {url} cannot be reached ({why}); check the address and this computer's network, \
-         or start one with: caudal tracker"
+        "tracker {url} cannot be reached ({why}); {}",
+        if url.is_loopback() {
+            "check the address, or start one with: caudal tracker"
+        } else {
+            "check the address and this computer's network"
+        }
     )]
     Unreachable {
         /// The tracker.
@@ -95,6 +99,11 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// What a tracker, or whoever answers in its place, made go wrong may hold its words: they are cleaned.
+    fn bad_answer(url: &TrackerUrl, why: &dyn std::fmt::Display) -> Self {
+        Self::BadAnswer { url: url.clone(), why: cleaned(&why.to_string()) }
+    }
+
     /// Whether the tracker does not know this peer, as after its restart: CONNECT again.
     pub fn needs_connect(&self) -> bool {
         match self {
@@ -529,18 +538,23 @@ impl TrackerClient {
         if let Some(takedown) = takedown {
             return ClientError::TakenDown { url, reason: reason(takedown) };
         }
-        let message = text::clean(message, MESSAGE_CHARS_MAX);
+        let message = cleaned(message);
         ClientError::Refused { url, request, code, message, retry_after }
     }
 
     fn bad_answer(&self, why: impl std::fmt::Display) -> ClientError {
-        ClientError::BadAnswer { url: self.url().clone(), why: why.to_string() }
+        ClientError::bad_answer(self.url(), &why)
     }
+}
+
+/// A tracker's words, fit to be shown.
+fn cleaned(words: &str) -> String {
+    text::clean(words, MESSAGE_CHARS_MAX)
 }
 
 /// The operator's words, fit to be shown.
 fn reason(takedown: &Takedown) -> String {
-    text::clean(&takedown.reason, MESSAGE_CHARS_MAX)
+    cleaned(&takedown.reason)
 }
 
 impl ChannelView {
@@ -565,5 +579,24 @@ impl ChannelView {
     /// Those that can be verified; one liar, or one of a later version, does not spoil the list.
     fn open_all(entries: Vec<ChannelEntry>) -> Vec<Self> {
         entries.into_iter().filter_map(|entry| Self::open(entry).ok()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_has_the_tracker_on_this_machine_is_told_to_start_it() {
+        for (url, own) in [
+            ("http://localhost:7777", true),
+            ("http://[::1]:7777", true),
+            ("https://t.example", false),
+            ("http://10.0.0.1", false),
+        ] {
+            let error = ClientError::Unreachable { url: url.parse().unwrap(), why: "x".into() }.to_string();
+            assert_eq!(error.contains("caudal tracker"), own, "{error}");
+            assert_eq!(error.contains("network"), !own, "{error}");
+        }
     }
 }

@@ -84,7 +84,7 @@ pub(crate) async fn body(url: &TrackerUrl, mut response: Response) -> Result<Vec
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(url, &error))? {
             if body.len() + chunk.len() > ANSWER_LEN_MAX {
-                return Err(ClientError::BadAnswer { url: url.clone(), why: "longer than 2 MiB".to_owned() });
+                return Err(ClientError::bad_answer(url, &"longer than 2 MiB"));
             }
             body.extend_from_slice(&chunk);
         }
@@ -112,7 +112,8 @@ pub(crate) fn unreachable(url: &TrackerUrl, error: &reqwest::Error) -> ClientErr
         why = cause.to_string();
         source = cause.source();
     }
-    ClientError::Unreachable { url: url.clone(), why }
+    // The cause may quote what came: names in a certificate, for one.
+    ClientError::Unreachable { url: url.clone(), why: super::cleaned(&why) }
 }
 
 #[cfg(test)]

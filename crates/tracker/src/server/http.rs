@@ -18,6 +18,7 @@ use crate::descriptor::SignedDescriptor;
 use crate::message::{Code, Envelope, ErrorBody, REQUEST_LEN_MAX, SIGNATURE_HEADER, Takedown};
 use crate::server::Shared;
 use crate::server::config::{host, is_exempt};
+use crate::server::guard::Asked;
 use crate::server::registry::refuse;
 use crate::server::sse::{self, Topic};
 use crate::server::verify::{Problem, verify};
@@ -69,12 +70,21 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         .with_state(Arc::clone(shared))
 }
 
-/// Before anything else: who asks, and not too often.
-async fn admit(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
+/// Before anything else: who asks, and not too often. After: what browsers may do with the answer.
+async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let mut response = answer(&shared, request, next).await;
+    let headers = response.headers_mut();
+    crate::page::protect(headers);
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn answer(shared: &Shared, mut request: Request, next: Next) -> Response {
     let Some(Connected(peer)) = request.extensions().get::<Connected>().copied() else {
         return error(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, "the connection has no address");
     };
-    let ip = client_ip(&shared, peer.ip().to_canonical(), request.headers());
+    let ip = client_ip(shared, peer.ip().to_canonical(), request.headers());
     if !is_exempt(ip, shared.lan)
         && let Err(wait_ms) = shared.take_token(host(ip))
     {
@@ -84,17 +94,27 @@ async fn admit(State(shared): State<Arc<Shared>>, mut request: Request, next: Ne
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait_ms.div_ceil(1000)));
         return response;
     }
+    let asked = Asked {
+        method: request.method(),
+        path: request.uri().path(),
+        headers: request.headers(),
+        proxied: is_proxy(shared, peer.ip().to_canonical()),
+    };
+    if let Some(why) = shared.guard.refusal(asked) {
+        shared.metrics.refused(Code::Forbidden);
+        return error(StatusCode::FORBIDDEN, Code::Forbidden, why);
+    }
     request.extensions_mut().insert(ClientIp(ip));
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
-    crate::page::protect(headers);
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    response
+    next.run(request).await
+}
+
+fn is_proxy(shared: &Shared, connected: IpAddr) -> bool {
+    shared.trusted_proxies.iter().any(|proxy| proxy.to_canonical() == connected)
 }
 
 /// The last entry of `X-Forwarded-For` is the one that the trusted proxy itself wrote.
 fn client_ip(shared: &Shared, connected: IpAddr, headers: &HeaderMap) -> IpAddr {
-    if !shared.trusted_proxies.iter().any(|proxy| proxy.to_canonical() == connected) {
+    if !is_proxy(shared, connected) {
         return connected;
     }
     let last = headers.get_all("x-forwarded-for").iter().next_back();

@@ -7,6 +7,7 @@
 //! | `registry`, `channel`, `replay` | all soft state and every decision; no IO, time handed in |
 //! | `lists` | the operator's allow and deny lists |
 //! | `rate` | how often one address may ask |
+//! | `guard` | what browsers may ask |
 //! | `hub`, `sse` | events to subscribers |
 //! | `http`, `listen`, `metrics` | the outside |
 //!
@@ -14,6 +15,7 @@
 
 mod channel;
 mod config;
+mod guard;
 mod http;
 mod hub;
 mod listen;
@@ -41,6 +43,7 @@ pub use lists::{LIST_LEN_MAX, ListError, REASON_CHARS_MAX};
 use crate::message::{ChannelPage, ChannelState};
 use crate::page::Page;
 use crate::url::{TrackerUrl, UrlError};
+use guard::Guard;
 use hub::{Hub, Rendered};
 use lists::ListFiles;
 use metrics::Metrics;
@@ -82,6 +85,7 @@ pub(crate) struct Shared {
     lan: bool,
     limits: Limits,
     trusted_proxies: Vec<IpAddr>,
+    guard: Guard,
     registry: Mutex<Registry>,
     hub: Mutex<Hub>,
     rate: Mutex<RateLimit>,
@@ -113,8 +117,10 @@ impl Tracker {
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServerError> {
         let Self { config, public_urls, lists } = self;
-        let lan = config.is_lan(listener.local_addr()?);
-        let shared = Arc::new(Shared::new(config, lan, public_urls, &lists));
+        let listen = listener.local_addr()?;
+        let lan = config.is_lan(listen);
+        let guard = Guard::new(listen, !config.trusted_proxies.is_empty(), &public_urls);
+        let shared = Arc::new(Shared::new(config, lan, guard, public_urls, &lists));
         tracing::info!(lan, "tracker serving");
         let accepting = tokio::spawn(listen::accept(Arc::clone(&shared), listener, http::router(&shared)));
         tokio::select! {
@@ -164,13 +170,20 @@ async fn tick(shared: &Arc<Shared>, mut lists: ListFiles) {
 }
 
 impl Shared {
-    fn new(config: TrackerConfig, lan: bool, public_urls: Vec<String>, lists: &ListFiles) -> Self {
+    fn new(
+        config: TrackerConfig,
+        lan: bool,
+        guard: Guard,
+        public_urls: Vec<String>,
+        lists: &ListFiles,
+    ) -> Self {
         let limits = config.limits;
         let registry = Registry::new(lan, limits, public_urls, lists.current().clone(), fastrand::u64(..));
         Self {
             lan,
             limits,
             trusted_proxies: config.trusted_proxies,
+            guard,
             registry: Mutex::new(registry),
             hub: Mutex::new(Hub::new()),
             rate: Mutex::new(RateLimit::new(limits.requests_per_second, limits.requests_burst)),

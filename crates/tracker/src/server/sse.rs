@@ -123,7 +123,8 @@ mod tests {
     #[tokio::test]
     async fn who_missed_events_gets_a_snapshot_and_then_only_what_is_newer() {
         let lists = ListFiles::open(None, None).unwrap();
-        let shared = Arc::new(Shared::new(TrackerConfig::default(), true, Vec::new(), &lists));
+        let guard = crate::server::guard::Guard::new(([127, 0, 0, 1], 1).into(), false, &[]);
+        let shared = Arc::new(Shared::new(TrackerConfig::default(), true, guard, Vec::new(), &lists));
         let id = ChannelId([7; 32]);
         let viewers = |count| Change {
             channel: id,

@@ -69,14 +69,15 @@ impl Running {
     }
 
     pub(crate) async fn get(&self, path: &str) -> String {
-        let answer =
-            self.raw(format!("GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").as_bytes()).await;
+        let answer = self
+            .raw(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())
+            .await;
         String::from_utf8(answer).unwrap()
     }
 
     pub(crate) async fn post(&self, headers: &str, body: &[u8]) -> (u16, String) {
         let head = format!(
-            "POST /v1/ppstp HTTP/1.1\r\nHost: t\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n",
+            "POST /v1/ppstp HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n",
             body.len()
         );
         let answer = self.raw(&[head.as_bytes(), body].concat()).await;
@@ -84,6 +85,25 @@ impl Running {
         let status = answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0);
         (status, answer)
     }
+}
+
+/// A client of something that answers everything alike.
+pub(crate) async fn answering(status: u16, body: String) -> TrackerClient {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url: TrackerUrl = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = format!(
+                "HTTP/1.1 {status} x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            let _gone = stream.read(&mut [0; 16 * 1024]).await;
+            let _gone = stream.write_all(answer.as_bytes()).await;
+            let _gone = stream.shutdown().await;
+            let _gone = stream.read_to_end(&mut Vec::new()).await;
+        }
+    });
+    TrackerClient::new(url.check(UrlOrigin::Typed, false).unwrap(), SecretKey::from_bytes(&[1; 32])).unwrap()
 }
 
 pub(crate) struct Air {
