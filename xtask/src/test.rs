@@ -1,9 +1,9 @@
-//! `cargo xtask test`: the documentation's examples first, then every other test, so that the runner's count comes last.
+//! `cargo xtask test`: the examples in the documentation first, if there are any, then every other test, so that the runner's count comes last.
 //!
 //! End-to-end tests run the real binary and load the machine: their files are called `tests/e2e_*.rs`, they run one at a
 //! time, and `--quick` leaves them out.
 
-use crate::{sh, system, web, workspace};
+use crate::{check, sh, system, web, workspace};
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -25,13 +25,16 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<bool> {
     system::ensure(system::TO_TEST)?;
     web::build_or_fail()?;
+    // As the runners build, so that nothing is built twice.
     let mut build = cargo();
-    build.args(["build", "--workspace", "--all-features", "--bins"]);
-    sh::must("building the binaries that the tests run (minutes the first time)", &mut build)?;
+    build.args(["test", "--no-run", "--workspace", "--all-features"]);
+    sh::must("building the tests and what they run (minutes the first time)", &mut build)?;
 
     let mut ok = true;
     if args.filter.is_none() {
         ok &= web::test()?;
+    }
+    if args.filter.is_none() && has_examples()? {
         let mut doc = cargo();
         doc.args(["test", "--quiet", "--workspace", "--all-features", "--doc", "--no-fail-fast"]);
         ok &= sh::step("testing the examples in the documentation", &mut doc)?;
@@ -44,6 +47,33 @@ fn cargo() -> Command {
     let mut command = sh::cargo();
     command.current_dir(workspace::root());
     command
+}
+
+/// Whether a public item's documentation has an example: looking for them takes a compiler minutes.
+fn has_examples() -> Result<bool> {
+    let mut files = Vec::new();
+    check::rust_files(&workspace::root().join("crates"), &mut files)?;
+    for file in &files {
+        let text =
+            std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        if has_example(&text) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A fence without the name of another language begins one.
+fn has_example(text: &str) -> bool {
+    let docs = text.lines().map(str::trim_start).filter_map(|line| {
+        line.strip_prefix("///").or_else(|| line.strip_prefix("//!")).map(str::trim_start)
+    });
+    let fences = docs.filter_map(|words| words.strip_prefix("```"));
+    // The first opens, the next closes.
+    fences.step_by(2).any(|language| {
+        let first = language.split(',').next().unwrap_or_default().trim();
+        matches!(first, "" | "rust" | "no_run" | "should_panic" | "compile_fail")
+    })
 }
 
 fn has_nextest() -> bool {
@@ -142,6 +172,13 @@ mod tests {
         );
         count.add("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s");
         assert_eq!(count, Count { passed: 15, failed: 2, skipped: 4 });
+    }
+
+    #[test]
+    fn an_example_is_what_a_compiler_would_run() {
+        assert!(has_example("/// Adds.\n/// ```\n/// assert_eq!(1 + 1, 2);\n/// ```\nfn f() {}"));
+        assert!(has_example("//! ```text\n//! a\n//! ```\n//! ```no_run\n//! b();\n//! ```"));
+        assert!(!has_example("//! ```text\n//! a picture\n//! ```\nlet s = \"```\";"));
     }
 
     #[test]

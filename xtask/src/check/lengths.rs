@@ -43,7 +43,7 @@ pub(super) fn run() -> Result<bool> {
 }
 
 /// Adds the Rust files below `dir`.
-pub(super) fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+pub(crate) fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     files_with(&["rs"], dir, found)
 }
 

@@ -7,6 +7,8 @@ mod no_std;
 mod pages;
 mod wasm;
 
+pub(crate) use lengths::rust_files;
+
 use crate::{sh, system, web, workspace};
 use anyhow::Result;
 use std::process::Command;
