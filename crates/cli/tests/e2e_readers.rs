@@ -148,7 +148,7 @@ impl Drop for Node {
 #[test]
 fn three_kinds_of_readers_at_one_node_do_not_stall_and_it_does_not_grow() {
     let seconds: u64 =
-        std::env::var("CAUDAL_READERS_SECONDS").map_or(8, |text| text.parse().expect("seconds"));
+        std::env::var("CAUDAL_READERS_SECONDS").map_or(4, |text| text.parse().expect("seconds"));
     let home = Folder::new();
     let tracker = tracker(&home);
     let source = publish_card(&home, &tracker, &["--listed"]);
