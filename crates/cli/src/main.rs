@@ -7,6 +7,7 @@ mod args;
 mod commands;
 mod consent;
 mod desktop;
+mod messages;
 mod player;
 mod run;
 mod state;
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
         Command::RegisterLinks(args) => commands::register_links::run(&args),
     };
     // What was kept for a view that did not come to be.
-    for line in tui::log::release() {
+    for line in messages::release() {
         eprintln!("{}", line.text);
     }
     let code = match result {
@@ -72,7 +73,7 @@ fn explain(error: &anyhow::Error) -> String {
             text = format!("{text}: {cause}");
         }
     }
-    tui::log::plain(&text)
+    messages::plain(&text)
 }
 
 fn init_log(verbose: u8, colours: bool) {
@@ -86,7 +87,7 @@ fn init_log(verbose: u8, colours: bool) {
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| tui::log::Writer)
+        .with_writer(|| messages::Writer)
         .with_ansi(colours)
         .with_target(false);
     // Who did not ask for a log reads warnings as sentences.

@@ -10,8 +10,8 @@ use caudal_node::viewer::Shared;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
+use crate::messages;
 use crate::run::tell;
-use crate::tui::log;
 
 /// Plays it in `player`. Beside a view the player has no say on the terminal: neither its words nor its keys.
 pub(crate) async fn play(player: String, url: String, shared: Arc<Shared>, is_viewed: bool) {
@@ -55,7 +55,7 @@ pub(crate) async fn play(player: String, url: String, shared: Arc<Shared>, is_vi
 
 /// Until it says no more.
 async fn tell_what_it_says(said: Option<impl AsyncRead + Unpin>) {
-    let (Some(mut said), mut splitter, mut bytes) = (said, log::Splitter::default(), [0; 1024]) else {
+    let (Some(mut said), mut splitter, mut bytes) = (said, messages::Splitter::default(), [0; 1024]) else {
         return;
     };
     while let Ok(len @ 1..) = said.read(&mut bytes).await {

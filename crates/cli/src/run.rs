@@ -180,7 +180,7 @@ pub(crate) use say;
 /// A message to people: on standard error, or in the view that fills the terminal.
 macro_rules! tell {
     ($($text:tt)*) => {
-        $crate::tui::log::tell(&format!($($text)*))
+        $crate::messages::tell(&format!($($text)*))
     };
 }
 pub(crate) use tell;

@@ -3,6 +3,7 @@
 //! A node and a tracker serve the same files. Knows nothing of what the page shows, and reads no disk.
 
 use std::borrow::Cow;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -63,6 +64,14 @@ pub fn protect(headers: &mut HeaderMap) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
+}
+
+/// Whether a Host header names its server by an IP address, perhaps with a port: no name that somebody else controls.
+pub fn is_address(host: &str) -> bool {
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    host.parse::<SocketAddr>().is_ok()
+        || host.parse::<IpAddr>().is_ok()
+        || bracketed.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok())
 }
 
 #[cfg(test)]

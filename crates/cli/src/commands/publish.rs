@@ -147,7 +147,7 @@ fn conclude(args: &PublishArgs, report: &SourceReport, result: Result<(), NodeEr
     }
     if !args.json {
         for check in report.checks.iter().filter(|check| !check.ok) {
-            crate::tui::log::tell(&format!("caudal: not {}: {}", check.name, check.detail));
+            crate::messages::tell(&format!("caudal: not {}: {}", check.name, check.detail));
         }
     }
     Err(Failure::NotOk)
@@ -174,7 +174,7 @@ fn greet(args: &PublishArgs, link: &str, page: &str, rtmp: Option<&(String, Stri
 
 async fn tell(mut advice: mpsc::UnboundedReceiver<String>) {
     while let Some(text) = advice.recv().await {
-        crate::tui::log::tell(&format!("• {text}"));
+        crate::messages::tell(&format!("• {text}"));
     }
 }
 

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use crate::args::WatchArgs;
 use crate::consent::{Consent, ask};
+use crate::messages;
 use crate::player::play;
 use crate::run::{
     COMMIT, Context, Failure, PAGE, open_browser, print_json, tell, typed_trackers, until_ended,
@@ -29,7 +30,7 @@ use crate::run::{
 };
 use crate::state;
 use crate::tui::view::{Addresses, GAUGE_CELLS, gauge_text};
-use crate::tui::{app as view, log, terminal};
+use crate::tui::{app as view, terminal};
 
 /// Where the page is unless `--listen` says so: a browser remembers by the port what was chosen there.
 const PORT: u16 = 7778;
@@ -43,7 +44,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 pub(crate) async fn run(mut args: WatchArgs, context: Context) -> Result<(), Failure> {
     if args.tui {
         check_view(&args)?;
-        log::keep();
+        messages::keep();
     }
     let listed = typed_trackers(&args.tracker, args.lan)?;
     let Some(typed) = &args.link else {

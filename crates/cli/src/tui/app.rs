@@ -14,7 +14,8 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, Ke
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::log;
+use crate::messages;
+
 use super::terminal::{self, Screen};
 use super::view::{Addresses, HISTORY_MAX, Place, Scene, draw};
 
@@ -93,7 +94,7 @@ impl View {
             tokio::time::sleep(END_POLL).await;
         }
         terminal::give_back();
-        log::release();
+        messages::release();
         if !self.thread.is_finished() {
             // It hangs at a terminal that takes nothing, or that is gone; what was watched is none the worse.
             return Ok(());
@@ -198,7 +199,7 @@ impl App {
             startup_ms: report.startup_ms,
             peers,
             received_bps: self.received_bps.iter().copied().collect(),
-            log: log::newest(log::LINES_MAX),
+            log: messages::newest(messages::LINES_MAX),
         }
     }
 

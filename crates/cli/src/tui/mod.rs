@@ -5,11 +5,9 @@
 //! | [`app`] | the thread that looks, draws and reads keys |
 //! | [`view`] | what is drawn of a [`view::Scene`], and nothing else: no clock, no terminal |
 //! | [`terminal`] | taking the terminal and giving it back, whatever happens |
-//! | [`log`] | messages, while they must not be written across the screen |
 //!
 //! It only looks at the viewer. What it shows of strangers' words is made harmless where it enters a line of the view.
 
 pub(crate) mod app;
-pub(crate) mod log;
 pub(crate) mod terminal;
 pub(crate) mod view;

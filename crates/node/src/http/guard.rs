@@ -1,13 +1,11 @@
 //! Who is answered: requests that name this machine, come from no other origin, and carry the token where it is needed.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-
 use axum::extract::{Request, State};
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use caudal_tracker::page::protect;
+use caudal_tracker::page::{is_address, protect};
 
 use super::api::error;
 use super::token::{TOKEN_HEADER, TOKEN_PREFIX, Token};
@@ -87,13 +85,8 @@ fn refusal(guard: &Guard, request: &Request) -> Option<Response> {
 /// The Host header names this machine by number or as localhost: a name that somebody else controls never does.
 fn is_own_host(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else { return false };
-    host.parse::<SocketAddr>().is_ok()
-        || host.parse::<IpAddr>().is_ok()
+    is_address(host)
         || host.strip_prefix("localhost").is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
-        || host
-            .strip_prefix('[')
-            .and_then(|h| h.strip_suffix(']'))
-            .is_some_and(|h| h.parse::<Ipv6Addr>().is_ok())
 }
 
 fn is_foreign(headers: &HeaderMap) -> bool {

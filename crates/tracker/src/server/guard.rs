@@ -3,11 +3,12 @@
 //! A browser asks what any page tells it to, from inside the network that its user is in. What gives such requests away are
 //! headers that browsers alone send, and that no page can change; peers and scrapers send none of them.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use axum::http::{HeaderMap, Method, header};
 use url::Url;
 
+use crate::page::is_address;
 use crate::url::is_localhost;
 
 /// What the guard goes by.
@@ -97,13 +98,6 @@ fn is_from_other_site(asked: Asked<'_>) -> bool {
         && says("sec-fetch-mode", "navigate")
         && says("sec-fetch-dest", "document");
     is_other && !is_followed_link
-}
-
-fn is_address(host: &str) -> bool {
-    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    host.parse::<SocketAddr>().is_ok()
-        || host.parse::<IpAddr>().is_ok()
-        || bracketed.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok())
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -17,7 +17,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 
-use super::log::Line;
+use crate::messages::Line;
 use text::{put, put_right, rows_of, width, wrap};
 
 /// Seconds of history.
