@@ -11,6 +11,7 @@ use crate::event::{self, Scheduled};
 use crate::policy;
 use crate::profile::Profile;
 use crate::report::Report;
+use crate::world::Second;
 
 /// What may be typed.
 #[derive(Debug, Clone, Args)]
@@ -98,6 +99,9 @@ pub struct SimArgs {
     /// A constant of the delivery policy: switch_hold=1500 (durations in ms).
     #[arg(long, value_name = "NAME=NUMBER")]
     pub set: Vec<String>,
+    /// Print each second when it has passed (standard error).
+    #[arg(long)]
+    pub watch: bool,
     /// Follow the Nth chunk after the warm-up from hop to hop.
     #[arg(long, value_name = "N")]
     pub trace: Option<u64>,
@@ -171,6 +175,10 @@ impl SimArgs {
         config.events = self.event.iter().map(|text| text.parse()).collect::<Result<Vec<Scheduled>, _>>()?;
         config.attacks = self.attack.iter().map(|text| text.parse()).collect::<Result<Vec<Attack>, _>>()?;
         config.trace = self.trace;
+        if self.watch {
+            eprintln!("{}", Second::HEAD);
+            config.each_second = Some(|second| eprintln!("{second}"));
+        }
         command.clone_into(&mut config.command);
         config.check()?;
         Ok(config)

@@ -10,6 +10,7 @@ use crate::error::SimError;
 use crate::event::Scheduled;
 use crate::profile::Profile;
 use crate::transport::TransportModel;
+use crate::world::Second;
 
 /// Most viewers of a run.
 pub const PEERS_MAX: usize = 200_000;
@@ -89,6 +90,8 @@ pub struct SimConfig {
     pub transport: TransportModel,
     /// Follow this chunk, counted from the start of measuring.
     pub trace: Option<u64>,
+    /// Told of each second when it has passed.
+    pub each_second: Option<fn(&Second)>,
     /// How this run was asked for: repeated when a check fails.
     pub command: String,
 }
@@ -123,6 +126,7 @@ impl SimConfig {
             attacks: Vec::new(),
             transport: TransportModel::default(),
             trace: None,
+            each_second: None,
             command: String::new(),
         }
     }

@@ -9,6 +9,7 @@ mod hand;
 mod hostile;
 mod node;
 mod people;
+mod seconds;
 
 use std::collections::BTreeMap;
 
@@ -30,6 +31,7 @@ use crate::transport::Flow;
 pub(crate) use broadcast::Broadcast;
 pub use hand::{Look, Uplink};
 pub(crate) use node::{Node, Record};
+pub use seconds::Second;
 
 /// The wall clock at virtual time 0, µs since the Unix epoch.
 pub const UNIX_START_US: u64 = 1_800_000_000_000_000;
@@ -111,6 +113,7 @@ pub(crate) enum Happening {
     Scenario(usize),
     ScenarioEnd(usize),
     Measure,
+    Second,
     Look,
 }
 
@@ -138,6 +141,8 @@ pub struct World {
     pub(crate) broadcast: Broadcast,
     pub(crate) ledger: Ledger,
     pub(crate) before: Ledger,
+    /// Of a second ago.
+    second_before: Ledger,
     /// Who was there when measuring began.
     pub(crate) measured: Vec<Place>,
     pub(crate) checks: Checks,
@@ -157,6 +162,8 @@ pub struct World {
     /// Attackers.
     pub(crate) hostile: Vec<u32>,
     is_tracker_away: bool,
+    /// The tracker named the source to so many that its account is even then.
+    source_named_until: u64,
     /// Sides and until when nothing crosses.
     partition: Option<(Vec<bool>, u64)>,
     /// Whose chunk is being handed in.
@@ -202,6 +209,7 @@ impl World {
             broadcast: Broadcast::new(&config),
             ledger: Ledger::default(),
             before: Ledger::default(),
+            second_before: Ledger::default(),
             measured: Vec::new(),
             checks: Checks::default(),
             trace: Trace::default(),
@@ -214,6 +222,7 @@ impl World {
             listed: Vec::new(),
             hostile: Vec::new(),
             is_tracker_away: false,
+            source_named_until: 0,
             partition: None,
             carrier: None,
             fault: None,
@@ -285,6 +294,7 @@ impl World {
             Happening::Scenario(index) => self.begin_event(index),
             Happening::ScenarioEnd(index) => self.end_event(index),
             Happening::Measure => self.measure(),
+            Happening::Second => self.second(),
             Happening::Look => {
                 self.look();
                 self.queue.push(self.now + LOOK_PERIOD_US, Happening::Look);

@@ -23,6 +23,8 @@ const TRACKER_SAMPLE: usize = 128;
 /// In a larger swarm an answer names the source with a chance of this by its viewers, but in one of so many at least.
 const TRACKER_SOURCE_NAMED: usize = 32;
 const TRACKER_SOURCE_ANSWERS_MAX: usize = 64;
+/// … and this often at most in the long run, µs.
+const TRACKER_SOURCE_PERIOD_US: u64 = 125_000;
 /// Who left without a word is named for this much longer, µs.
 const TRACKER_EXPIRY_US: u64 = 30_000_000;
 /// A tracker answers after this long, µs.
@@ -71,6 +73,7 @@ impl World {
         self.queue.push(from, Happening::Measure);
         self.queue.push(from, Happening::Look);
         self.queue.push(self.now, Happening::Play);
+        self.queue.push(self.now, Happening::Second);
         for (i, event) in self.config.events.iter().enumerate() {
             self.queue.push(from + event.at.as_micros() as u64, Happening::Scenario(i));
         }
@@ -286,7 +289,7 @@ impl World {
         let mut candidates = Vec::with_capacity(TRACKER_ANSWER);
         // Most of a crowd would find the source full.
         let peers = self.listed.len().clamp(1, TRACKER_SOURCE_NAMED * TRACKER_SOURCE_ANSWERS_MAX);
-        let is_named = self.people.usize(..peers) < TRACKER_SOURCE_NAMED;
+        let is_named = self.people.usize(..peers) < TRACKER_SOURCE_NAMED && self.may_name_source();
         let is_there = self.nodes[source].is_source && self.nodes[source].listed.is_some();
         if index != source && is_there && is_named {
             candidates.push(self.candidate(source));
@@ -298,6 +301,14 @@ impl World {
             self.input(index, Input::Broadcast(channel, certificate, note));
         }
         self.input(index, Input::Candidates(channel, candidates));
+    }
+
+    /// Whether the source's line has time for one more who comes.
+    fn may_name_source(&mut self) -> bool {
+        let owed = self.source_named_until.max(self.now) + TRACKER_SOURCE_PERIOD_US;
+        let may = owed <= self.now + TRACKER_SOURCE_NAMED as u64 * TRACKER_SOURCE_PERIOD_US;
+        self.source_named_until = if may { owed } else { self.source_named_until };
+        may
     }
 
     /// Where `index` is, as a tracker says it.
