@@ -84,9 +84,12 @@ impl Meter {
     }
 
     /// Joined (again) at chunk `number`. Before anything was played that is only a newer start: what is due counts from the
-    /// first joining.
+    /// first joining. Afterwards what is stepped over was due, and is missing.
     pub fn joined(&mut self, epoch: u64, number: u64, now_unix_us: u64) {
-        if self.epoch.replace(epoch) == Some(epoch) && self.startup.is_none() {
+        if self.epoch.replace(epoch) == Some(epoch) {
+            if self.startup.is_some() {
+                return;
+            }
             self.next = number;
             self.waiting = self.waiting.split_off(&number);
             self.last_signed_us = 0;
@@ -286,9 +289,16 @@ mod tests {
         let chunks = meter.chunks(0);
         assert_eq!((chunks.due, chunks.on_time, chunks.missing), (4, 3, 1));
         assert_eq!(meter.histogram().values().sum::<u64>(), 3);
+        // What plays and is given up for a newer segment was due.
+        meter.part(Duration::from_millis(200));
+        meter.joined(7, 130, join + 2500 * MS);
+        meter.chunk(130, join + 2400 * MS, 10, join + 2500 * MS);
+        meter.count(join + 2400 * MS + GIVE_UP_US + 1);
+        let chunks = meter.chunks(0);
+        assert_eq!((chunks.due, chunks.on_time, chunks.missing), (11, 4, 7), "124 to 129");
         // Another broadcast is another joining.
         meter.joined(8, 0, join + 9000 * MS);
         meter.chunk(0, join + 9100 * MS, 10, join + 9150 * MS);
-        assert_eq!(meter.histogram().values().sum::<u64>(), 4);
+        assert_eq!(meter.histogram().values().sum::<u64>(), 5);
     }
 }

@@ -181,6 +181,7 @@ pub(crate) struct Swarm {
     displace_at: Timestamp,
     next_ping: u32,
     tick_at: Timestamp,
+    look_around_at: Timestamp,
     /// When this node last looked around.
     tended: Timestamp,
     second_at: Timestamp,
@@ -247,6 +248,7 @@ impl Swarm {
             displace_at: now,
             next_ping: 0,
             tick_at: now,
+            look_around_at: now,
             tended: now,
             second_at: now,
             need_peers_at: now,

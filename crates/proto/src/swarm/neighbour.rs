@@ -328,6 +328,11 @@ impl Neighbour {
         Duration::from_millis(u64::from(self.state.wait_ms))
     }
 
+    /// When a chunk of substream `s` should be here after it was signed, by its own word, µs.
+    pub(crate) fn promised_us(&self, s: u8) -> Option<u64> {
+        Some(self.lag_us(s)? + (self.wait() + self.rtt / 2).as_micros() as u64)
+    }
+
     /// It broke a promise that cost this node so much.
     pub(crate) fn doubt(&mut self, cost: Duration) {
         self.doubt_us = (self.doubt_us + cost.as_micros() as u64).min(DOUBT_MAX.as_micros() as u64);

@@ -41,6 +41,10 @@ const CLAIM_RATES_MAX: u32 = 4;
 const WITNESSES_SHARE: usize = 4;
 /// Idle neighbours are sent away for others this often at most.
 const MAKE_ROOM_PERIOD: Duration = Duration::from_millis(200);
+/// All neighbours that were not heard of for this long are asked at once when a parent may be gone …
+const LOOK_AROUND_QUIET: Duration = Duration::from_millis(150);
+/// … this often at most.
+const LOOK_AROUND_PERIOD: Duration = Duration::from_millis(1000);
 /// A probed neighbour that stays silent for this long is disconnected.
 const SILENT_FOR: Duration = Duration::from_secs(4);
 
@@ -323,6 +327,20 @@ impl Swarm {
         neighbour.probe = Some(Probe { sent: now, until: now + timeout + neighbour.rtt * 4 });
         self.tick_at = self.tick_at.min(neighbour.answer_due(now));
         neighbour.send(&mut self.unsent, &Message::Ping(number));
+    }
+
+    /// A parent may be gone, and others with it: who was not heard of lately is asked, so that nobody looks for help among
+    /// those who have left.
+    pub(super) fn look_around(&mut self, now: Timestamp) {
+        if now < self.look_around_at {
+            return;
+        }
+        self.look_around_at = now + LOOK_AROUND_PERIOD;
+        let quiet = |n: &&super::neighbour::Neighbour| now.since(n.heard) > LOOK_AROUND_QUIET;
+        let quiet: Vec<PeerId> = self.neighbours.values().filter(quiet).map(|n| n.peer).collect();
+        for peer in quiet {
+            self.probe(now, peer);
+        }
     }
 
     /// The uplink has chunks under way to `peer` that it does not acknowledge.

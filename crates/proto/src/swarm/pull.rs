@@ -56,27 +56,30 @@ impl Swarm {
         if !self.neighbours.values().any(|n| self.may_ask(now, n, joining)) {
             return;
         }
-        let mut requests: BTreeMap<PeerId, Vec<u64>> = BTreeMap::new();
+        // What a newcomer shows first does not give way: it is a few chunks, and somebody waits for them.
+        let first_part = self.first_part();
+        let mut requests: BTreeMap<(PeerId, bool), Vec<u64>> = BTreeMap::new();
         for number in self.holes(now, burst_end) {
-            let wait = self.wait_asked(now, number, joining);
+            let gives_way = joining && !first_part.contains(&number);
+            let wait = self.wait_asked(now, number, gives_way);
             if joining && self.locks.len() >= self.config.policy.requests_joining {
                 break;
             }
             if let Some(peer) = self.choose_holder(now, number, joining, wait) {
-                let until = now + self.lock_time(&peer, joining);
+                let until = now + self.lock_time(&peer, gives_way);
                 self.locks.insert(number, peer);
                 if let Some(neighbour) = self.neighbours.get_mut(&peer) {
                     neighbour.asked.insert(number, Asked { at: now, until });
                     neighbour.requested.note(number);
                 }
-                requests.entry(peer).or_default().push(number);
+                requests.entry((peer, gives_way)).or_default().push(number);
             }
         }
         let deadline_ms = self.config.policy.pull_expiry.as_millis() as u16;
         if !joining && !requests.is_empty() {
             self.pull_at = now + PULL_PERIOD;
         }
-        for (peer, numbers) in requests {
+        for ((peer, joining), numbers) in requests {
             let chunks = RangeList::from_numbers(numbers);
             self.send(peer, &Message::Request(Request { deadline_ms, joining, chunks }));
         }
@@ -128,7 +131,7 @@ impl Swarm {
             };
             let usual = policy.pull_age(parent_has, sub.lateness());
             let unproven = parent_has.is_some() && !sub.is_proven() && policy.overlay == Overlay::Hybrid;
-            if age >= if unproven { policy.pull_unproven_after } else { usual } {
+            if age >= if unproven { policy.pull_unproven_after.max(sub.lateness()) } else { usual } {
                 holes.push(number);
             }
         }

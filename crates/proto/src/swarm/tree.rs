@@ -29,6 +29,8 @@ const LAG_OFFERED_MAX_MS: u64 = 6_000;
 const BEHIND_OFFERED_MAX_MS: u64 = 3_000;
 /// So many neighbours without room show that there is little.
 const SEVERAL: usize = 3;
+/// A parent that has pushed nothing yet may promise to be this late, µs.
+const LATENESS_MAX_US: u64 = 2_000_000;
 /// Largest factor by which changes lengthen the hold time, in tenths.
 const HOLD_MAX: u32 = 100;
 
@@ -143,7 +145,9 @@ impl Substream {
     }
 
     pub(super) fn lateness(&self) -> Duration {
-        Duration::from_micros(self.lateness_us)
+        // Who has not pushed anything yet is as late as it says.
+        let promised = if self.proven { 0 } else { self.lag_us.unwrap_or(0).min(LATENESS_MAX_US) };
+        Duration::from_micros(self.lateness_us.max(promised))
     }
 
     /// This node's own ancestors: its parent and the parent's.
@@ -235,10 +239,8 @@ impl Swarm {
             return;
         }
         if let Some(neighbour) = self.neighbours.get_mut(&peer)
-            && let Some(promised) = neighbour.lag_us(s)
+            && let Some(promised) = neighbour.promised_us(s)
         {
-            let promised =
-                promised + neighbour.wait().as_micros() as u64 + neighbour.rtt.as_micros() as u64 / 2;
             neighbour.learn_bias(lag_us as i64 - promised as i64);
         }
         let late = since.map_or(0, |since| now.since(since).as_micros() as u64);
@@ -281,6 +283,8 @@ impl Swarm {
             return;
         }
         let old = self.leave_parent(now, s);
+        // Until it has pushed something its word is what there is: who waits for the first chunk lets everybody below wait.
+        let promised = self.neighbours.get(&peer).and_then(|n| n.promised_us(s));
         let sub = &mut self.substreams[usize::from(s)];
         sub.parent_since = now;
         sub.proven = false;
@@ -288,7 +292,7 @@ impl Swarm {
         sub.elsewhere = 0;
         sub.evicted = None;
         sub.parent = Some(Parent { peer, path: accept.path });
-        sub.lag_us = None;
+        sub.lag_us = promised;
         sub.hold = (sub.hold * 8 / 5).min(HOLD_MAX);
         sub.consider_at = now + self.config.policy.switch_hold * sub.hold / 10;
         if let Some(old) = old.filter(|old| *old != peer) {
@@ -446,6 +450,17 @@ impl Swarm {
         // Who has not pushed anything yet has no credit.
         let patience = if sub.proven { policy.starve_after } else { policy.starve_after / 2 } + usual;
         let hopeless = if sub.proven { patience * 3 / 2 } else { patience };
+        let quiet = self.neighbours.get(&parent).is_some_and(|n| now.since(n.heard) > policy.probe_after);
+        // Whoever was heard just now is there, and late.
+        if quiet && age > policy.probe_after / 2 + usual {
+            self.probe(now, parent);
+        }
+        let owes = self.neighbours.get(&parent).is_some_and(|n| n.owes_answer(now));
+        if owes {
+            self.look_around(now);
+        }
+        let policy = &self.config.policy;
+        let sub = &self.substreams[usize::from(s)];
         if age > patience {
             self.seek_parent(now, s, Some(u64::MAX));
             let replaced = self.substreams[usize::from(s)].pending.is_some();
@@ -459,17 +474,12 @@ impl Swarm {
                     self.send(parent, &Message::Detach { substream: s });
                 }
             }
-        } else if sub.evicted.is_some() {
+        } else if owes || sub.evicted.is_some() {
             self.seek_parent(now, s, Some(u64::MAX));
         } else if age > policy.probe_after + usual * 2 {
             // It says itself that nothing comes to it: who waits for it waits in vain.
             let dry = self.neighbours.get(&parent).is_some_and(|n| n.lag_us(s).is_none())
                 && age > policy.starve_after / 2;
-            let quiet = self.neighbours.get(&parent).is_some_and(|n| now.since(n.heard) > policy.probe_after);
-            if quiet {
-                // Whoever was heard just now is there, and late.
-                self.probe(now, parent);
-            }
             if dry {
                 self.seek_parent(now, s, Some(u64::MAX));
             }
