@@ -22,7 +22,7 @@ const AFTER_US: u64 = 10_000_000;
 /// Normal is this share on time.
 const NORMAL: f64 = 0.999;
 /// Chunk bytes around a payload: header, signature, stream head.
-const AROUND_PAYLOAD_BYTES: u64 = 112;
+pub(super) const AROUND_PAYLOAD_BYTES: u64 = 112;
 
 /// Counts by tenth of a millisecond.
 #[derive(Debug, Clone)]
@@ -243,6 +243,7 @@ impl Measured {
             upload_use: upload_use(world, |_| true),
             neighbours,
             classes: self.classes(world, stream),
+            isps: super::IspsReport::of(world),
             events: events(world, &self.bins),
             attacks: attacks(world),
             trace: trace(world),
