@@ -17,8 +17,6 @@ use crate::error::SimError;
 
 /// Most providers: each has a sixteenth of 10.0.0.0/8.
 pub const ISPS_MAX: usize = 16;
-/// Most peers of a run with providers, over all its time.
-pub(crate) const ADDRESSES_MAX: usize = 1 << 20;
 /// Maps that change do so this often, µs.
 pub(crate) const CHANGE_PERIOD_US: u64 = 10_000_000;
 /// Such a map deals addresses out in blocks of so many.

@@ -148,23 +148,29 @@ impl Profile {
             |(class, region): (usize, usize)| Place { class, region, isp: 0, upload_bps: uploads_bps[class] };
         let mut places: Vec<Place> = classes.into_iter().zip(regions).map(place).collect();
         if !self.isp.is_empty() {
-            self.draw_isps(&mut places, rng);
+            self.draw_isps(&mut places, uploads_bps, rng);
         }
         places
     }
 
-    /// Whose customer each is, with each provider's share as exactly as it goes.
-    fn draw_isps(&self, places: &mut [Place], rng: &mut fastrand::Rng) {
+    /// Whose customer each is; every provider has the same mix of classes, as exactly as it goes.
+    fn draw_isps(&self, places: &mut [Place], uploads_bps: &[u64], rng: &mut fastrand::Rng) {
         let shares: Vec<f64> = self.isp.iter().map(|isp| isp.share).collect();
-        let mut isps = spread(&shares, places.len());
-        rng.shuffle(&mut isps);
+        let classes: Vec<f64> = self.class.iter().map(|class| class.share).collect();
+        let isps = spread(&shares, places.len());
         let mean: f64 = self.isp.iter().map(|isp| isp.share * isp.upload).sum();
-        for (place, isp) in places.iter_mut().zip(isps) {
-            let of = &self.isp[isp];
-            place.isp = isp;
-            place.region = of.region.unwrap_or(place.region);
-            place.upload_bps = (place.upload_bps as f64 * of.upload / mean.max(1e-9)) as u64;
+        let mut rest = &mut *places;
+        for (i, of) in self.isp.iter().enumerate() {
+            let (customers, others) = rest.split_at_mut(isps.iter().filter(|isp| **isp == i).count());
+            let mix = spread(&classes, customers.len());
+            for (place, class) in customers.iter_mut().zip(mix) {
+                (place.isp, place.class) = (i, class);
+                place.region = of.region.unwrap_or(place.region);
+                place.upload_bps = (uploads_bps[class] as f64 * of.upload / mean.max(1e-9)) as u64;
+            }
+            rest = others;
         }
+        rng.shuffle(places);
     }
 }
 

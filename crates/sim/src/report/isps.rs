@@ -4,7 +4,7 @@ use core::fmt;
 
 use serde::Serialize;
 
-use super::AROUND_PAYLOAD_BYTES;
+use super::{AROUND_PAYLOAD_BYTES, Percentiles};
 use crate::traffic::{TRAFFIC_BIN_US, TrafficBin};
 use crate::world::World;
 
@@ -19,6 +19,8 @@ pub struct IspReport {
     pub copies_imported: f64,
     /// IP bytes of chunks to other providers ÷ the stream's.
     pub copies_exported: f64,
+    /// Chunk delay of its viewers.
+    pub chunk_delay_ms: Percentiles,
     /// At the end, customers' parents elsewhere, for each substream: who feeds this provider.
     pub gateways: f64,
 }
@@ -49,7 +51,7 @@ pub struct IspsReport {
 
 impl IspsReport {
     /// `None` where there are no providers.
-    pub(super) fn of(world: &World) -> Option<Self> {
+    pub(super) fn of(world: &World, delays: Vec<Percentiles>) -> Option<Self> {
         let config = &world.config;
         let isps = &config.profile.isp;
         let n = isps.len();
@@ -76,6 +78,7 @@ impl IspsReport {
             share: shares[i],
             copies_imported: sum(&|from, to| from != i && to == i) as f64 / stream,
             copies_exported: sum(&|from, to| from == i && to != i) as f64 / stream,
+            chunk_delay_ms: delays.get(i).copied().unwrap_or_default(),
             gateways: gateways[i],
         };
         let reports: Vec<IspReport> = (0..n).map(report).collect();
@@ -133,7 +136,7 @@ impl fmt::Display for IspsReport {
         for isp in &self.isps {
             write!(f, " {:>9}", isp.name)?;
         }
-        writeln!(f, "   viewers  imported  exported  gateways")?;
+        writeln!(f, "   viewers  imported  exported  gateways  delay")?;
         for (isp, row) in self.isps.iter().zip(&self.bytes) {
             write!(f, "  {:12}", isp.name)?;
             for bytes in row {
@@ -141,11 +144,12 @@ impl fmt::Display for IspsReport {
             }
             writeln!(
                 f,
-                "   {:5.1} %  {:8.2}  {:8.2}  {:8.2}",
+                "   {:5.1} %  {:8.2}  {:8.2}  {:8.2}  {}",
                 isp.share * 100.0,
                 isp.copies_imported,
                 isp.copies_exported,
-                isp.gateways
+                isp.gateways,
+                isp.chunk_delay_ms
             )?;
         }
         Ok(())

@@ -1,6 +1,5 @@
 //! Who takes part: viewers that come and go, the tracker that names them to each other, what the scenario does to them.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use caudal_proto::engine::{Engine, EngineConfig};
