@@ -97,9 +97,11 @@ impl Swarm {
         self.config.policy.locality && self.config.network_map.is_some()
     }
 
-    /// Where a neighbour is. A source treats all alike, and all treat it so: it must not feed one network alone.
+    /// Where a neighbour is. A source treats all alike, and all treat it so: it must not feed one network alone. Where all
+    /// neighbours are on one side a map says nothing that distance does not say better.
     pub(super) fn side(&self, n: &Neighbour) -> Side {
-        match n.path.filter(|_| self.config.policy.locality && !n.source && !self.is_source()) {
+        let counts = self.config.policy.locality && self.sides_differ && !n.source && !self.is_source();
+        match n.path.filter(|_| counts) {
             None => Side::Unknown,
             Some(path) if path.is_own => Side::Own,
             Some(_) => Side::Away,
@@ -155,6 +157,8 @@ impl Swarm {
 
     /// The least and the most that it costs to leave the PID, of the neighbours' paths.
     fn measure_costs(&mut self) {
+        let (own, elsewhere) = self.count_sides();
+        self.sides_differ = own > 0 && elsewhere > 0;
         let away = self.neighbours.values().filter_map(|n| n.path).filter(|path| !path.is_own);
         let costs = away.map(|path| path.cost);
         self.costs = costs.fold((u32::MAX, 0), |(near, far), cost| (near.min(cost), far.max(cost)));
@@ -374,6 +378,7 @@ mod tests {
         for n in 0..8 {
             connect(&mut swarm, n + 1, if n < 5 { 9 } else { 1 });
         }
+        swarm.look_up_paths();
         let first = |swarm: &Swarm| swarm.neighbours.values().filter(|n| swarm.makes_room_first(n)).count();
         assert_eq!(first(&swarm), 5, "those away");
         swarm.forget(Timestamp::from_millis(1), id(1));

@@ -185,6 +185,8 @@ pub(crate) struct Swarm {
     looked_up: Option<PeerId>,
     /// The same of those who are known and not connected.
     looked_up_known: Option<PeerId>,
+    /// Some neighbours are in the own PID, some are not.
+    sides_differ: bool,
     /// The least and the most that leaving the own PID costs.
     costs: (u32, u32),
     /// Nobody is dialled for being near before, and how long it is until then.
@@ -258,6 +260,7 @@ impl Swarm {
             displace_at: now,
             looked_up: None,
             looked_up_known: None,
+            sides_differ: false,
             costs: (0, 0),
             seek_near_at: now,
             seek_near_after: Duration::from_secs(1),
