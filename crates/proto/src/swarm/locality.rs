@@ -116,7 +116,8 @@ impl Swarm {
         let (near, far) = self.costs;
         let above = u64::from(path.cost.saturating_sub(near).min(far.saturating_sub(near)));
         let whole = u64::from(far.saturating_sub(near));
-        if whole == 0 { most } else { most / 2 + most / 2 * above / whole }
+        // Where all ways out cost the same none is cheap.
+        (most / 2 * above).checked_div(whole).map_or(most, |part| most / 2 + part)
     }
 
     /// Whether `n`, the parent of the parent that this node has in `sub`, may be as near as that one whatever it costs: who feeds a
