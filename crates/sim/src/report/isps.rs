@@ -51,7 +51,7 @@ pub struct IspsReport {
 
 impl IspsReport {
     /// `None` where there are no providers.
-    pub(super) fn of(world: &World, delays: Vec<Percentiles>) -> Option<Self> {
+    pub(super) fn of(world: &World, delays: &[Percentiles]) -> Option<Self> {
         let config = &world.config;
         let isps = &config.profile.isp;
         let n = isps.len();

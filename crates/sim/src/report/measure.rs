@@ -248,7 +248,10 @@ impl Measured {
             upload_use: upload_use(world, |_| true),
             neighbours,
             classes: self.classes(world, stream),
-            isps: super::IspsReport::of(world, self.by_isp.iter().map(Histogram::percentiles).collect()),
+            isps: super::IspsReport::of(
+                world,
+                &self.by_isp.iter().map(Histogram::percentiles).collect::<Vec<_>>(),
+            ),
             events: events(world, &self.bins),
             attacks: attacks(world),
             trace: trace(world),
