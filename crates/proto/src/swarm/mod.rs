@@ -18,6 +18,7 @@ mod gossip;
 mod have;
 mod join;
 mod live;
+mod locality;
 mod neighbour;
 mod overdue;
 mod peers;
@@ -50,6 +51,7 @@ use crate::wire::{ChunkHead, Handshake, Message};
 
 pub use config::{NeighbourStats, Role, SwarmConfig, SwarmStats};
 use join::{Joining, Phase};
+pub use locality::{NetworkMap, PathCost};
 use neighbour::Neighbour;
 use overdue::Overdue;
 use peers::Known;
@@ -179,6 +181,17 @@ pub(crate) struct Swarm {
     pull_at: Timestamp,
     /// No child is displaced before.
     displace_at: Timestamp,
+    /// The neighbour whose path was looked up last.
+    looked_up: Option<PeerId>,
+    /// The same of those who are known and not connected.
+    looked_up_known: Option<PeerId>,
+    /// Some neighbours are in the own PID, some are not.
+    sides_differ: bool,
+    /// The least and the most that leaving the own PID costs.
+    costs: (u32, u32),
+    /// Nobody is dialled for being near before, and how long it is until then.
+    seek_near_at: Timestamp,
+    seek_near_after: Duration,
     next_ping: u32,
     tick_at: Timestamp,
     look_around_at: Timestamp,
@@ -246,6 +259,12 @@ impl Swarm {
             climb_at: now,
             starved_at: now,
             displace_at: now,
+            looked_up: None,
+            looked_up_known: None,
+            sides_differ: false,
+            costs: (0, 0),
+            seek_near_at: now,
+            seek_near_after: Duration::from_secs(1),
             next_ping: 0,
             tick_at: now,
             look_around_at: now,
@@ -331,6 +350,7 @@ impl Swarm {
     fn every_second(&mut self, now: Timestamp) {
         self.measure_rate();
         self.measure_skew();
+        self.look_up_paths();
         self.shed(now);
         self.lift_the_stronger(now);
         self.watch_spread(now);
@@ -367,6 +387,7 @@ impl Swarm {
         self.not_turned_away(&connected.peer);
         let standing = self.standings.of(now, &connected.peer);
         let mut neighbour = Neighbour::new(now, self.handle, connected, standing);
+        neighbour.path = self.path_to(&connected.addr);
         let handshake = self.handshake();
         neighbour.send(&mut self.unsent, &Message::Handshake(handshake));
         self.neighbours.insert(connected.peer, neighbour);
@@ -608,6 +629,7 @@ impl Swarm {
                 peer: n.peer,
                 source: n.source,
                 rtt_us: n.rtt.as_micros() as u64,
+                path: n.path,
                 parent_in: each().map(|(s, sub)| bit(sub.is_parent(&n.peer), s)).sum(),
                 child_in: each().map(|(s, sub)| bit(sub.is_child(&n.peer), s)).sum(),
                 useful_bytes_in: n.useful_bytes_in,

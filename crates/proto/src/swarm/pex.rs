@@ -74,6 +74,7 @@ impl Swarm {
             .filter(|told| papers.is_none_or(|papers| !papers.was_told(told)))
             .collect();
         self.rng.shuffle(&mut live);
+        self.put_near_with_room_first(&mut live, &to);
         live.truncate(most);
         live
     }
@@ -320,6 +321,7 @@ mod tests {
             policy: Policy::default(),
             verifier: Box::new(Ed25519Verifier),
             records: Box::new(Trusting),
+            network_map: None,
         };
         let mut swarm = Swarm::new(now, config, id(0), 0, 1);
         swarm.set_unix_offset(0);

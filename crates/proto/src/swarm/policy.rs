@@ -5,6 +5,7 @@
 
 use core::time::Duration;
 
+use super::locality::Side;
 use crate::id::PeerId;
 
 /// How chunks find their way.
@@ -26,6 +27,16 @@ pub struct Policy {
     pub overlay: Overlay,
     /// Neighbours that a viewer dials for.
     pub neighbours_wanted: usize,
+    /// What a map of the network says is heeded, where there is one.
+    pub locality: bool,
+    /// A parent outside the own PID counts this much worse for a leaf, half as much where that costs little …
+    pub away: Duration,
+    /// … this much for a relay, since many profit of its way …
+    pub away_relay: Duration,
+    /// … and a holder of a hole this much, while there is time.
+    pub away_pull: Duration,
+    /// Links out of the own PID that are kept, so that nothing falls apart.
+    pub links_out: usize,
     /// So many of them are dialled at once. The others follow one by one, `dial_period` apart: a new connection costs both
     /// uplinks two or three chunks, and every newcomer makes as many as it dials.
     pub neighbours_first: usize,
@@ -155,6 +166,11 @@ impl Default for Policy {
         Self {
             overlay: Overlay::Hybrid,
             neighbours_wanted: 12,
+            locality: true,
+            away: ms(600),
+            away_relay: ms(100),
+            away_pull: ms(150),
+            links_out: 2,
             neighbours_first: 8,
             dial_period: ms(2000),
             neighbours_max: 20,
@@ -238,6 +254,10 @@ pub(crate) const ACCEPT_NOBODY: u8 = 255;
 /// The value of `accept` for: only those who find nobody else.
 pub(crate) const ACCEPT_URGENT: u8 = 254;
 
+/// A relay in the parent's own PID counts so much …
+const OWN_WORTH_PERCENT: u64 = 125;
+/// … and one in another so much.
+const AWAY_WORTH_PERCENT: u64 = 75;
 /// Leaves count at most this: less than anybody who relays.
 const LEAF_VALUE_MAX: u64 = 3;
 
@@ -250,6 +270,8 @@ pub(crate) struct ChildView {
     pub(crate) upload_kbps: u32,
     /// Half the least round trip between the two, µs.
     pub(crate) one_way_us: u64,
+    /// Where it is beside the parent.
+    pub(crate) side: Side,
 }
 
 impl Policy {
@@ -268,6 +290,12 @@ impl Policy {
     pub(crate) fn child_value(&self, child: &ChildView, rate_bps: u64) -> u8 {
         let near_us = (self.near_worth.as_micros() as u64).max(1);
         let leaf = LEAF_VALUE_MAX.saturating_sub(child.one_way_us / near_us);
+        let leaf = match child.side {
+            Side::Unknown => leaf,
+            // It displaces one from elsewhere, and no other of its own PID: moves cost more than distance does.
+            Side::Own => LEAF_VALUE_MAX,
+            Side::Away => 0,
+        };
         if !child.interior {
             return leaf as u8;
         }
@@ -275,7 +303,17 @@ impl Policy {
         // A round trip that was measured through a queue is not all distance.
         let distance = (child.one_way_us * (rate_bps / 64_000) / near_us).min(upload / 2);
         let worth = upload - distance;
+        let worth = match child.side {
+            Side::Unknown => worth,
+            Side::Own => worth * OWN_WORTH_PERCENT / 100,
+            Side::Away => worth * AWAY_WORTH_PERCENT / 100,
+        };
         (LEAF_VALUE_MAX + worth.max(1)).min(253) as u8
+    }
+
+    /// What a parent outside the own PID counts worse.
+    pub(crate) fn away(&self, interior: bool) -> Duration {
+        if interior { self.away_relay } else { self.away }
     }
 
     /// Children (over all substreams) that an upload carries.
@@ -338,7 +376,8 @@ mod tests {
     fn near_children_count_for_more_and_whoever_relays_for_more_than_a_leaf() {
         let policy = Policy::default();
         let value = |interior, upload_kbps, one_way_ms: u64| {
-            let child = ChildView { interior, upload_kbps, one_way_us: one_way_ms * 1000 };
+            let one_way_us = one_way_ms * 1000;
+            let child = ChildView { interior, upload_kbps, one_way_us, side: Side::Unknown };
             policy.child_value(&child, 3_000_000)
         };
         let near = |upload_kbps| value(true, upload_kbps, 0);
@@ -349,5 +388,25 @@ mod tests {
         assert!(value(true, 0, 1_000) > value(false, 1_000_000, 0), "leaves come last");
         assert_eq!([0, 30, 60, 500].map(|ms| value(false, 0, ms)), [3, 2, 1, 0]);
         assert!(near(u32::MAX) < ACCEPT_URGENT);
+    }
+
+    #[test]
+    fn of_equals_the_one_in_the_own_pid_counts_more_and_a_leaf_never_as_much_as_a_relay() {
+        let policy = Policy::default();
+        let value = |interior, upload_kbps, one_way_ms: u64, side| {
+            let child = ChildView { interior, upload_kbps, one_way_us: one_way_ms * 1000, side };
+            policy.child_value(&child, 3_000_000)
+        };
+        let displaces = |value: u8, weakest: u8| value > weakest + (weakest / 2).max(1);
+        let (own, away) = (value(false, 0, 80, Side::Own), value(false, 0, 0, Side::Away));
+        assert!(displaces(own, away) && !displaces(away, own), "leaves: {own} and {away}");
+        assert!(value(true, 0, 0, Side::Away) > own, "whoever relays goes before any leaf");
+        let relay = |kbps, side| value(true, kbps, 0, side);
+        assert!(displaces(relay(3_000, Side::Own), relay(3_000, Side::Away)));
+        assert!(
+            displaces(relay(9_000, Side::Away), relay(3_000, Side::Own)),
+            "a stronger one of another PID"
+        );
+        assert!(relay(u32::MAX, Side::Own) < ACCEPT_URGENT);
     }
 }
