@@ -261,7 +261,7 @@ impl Task {
             let own = PeerId(self.config.key.public());
             let peers = view.peers.into_iter().filter(|peer| peer.peer != own);
             let peers =
-                peers.map(|p| Candidate { peer: p.peer, addrs: p.addresses, source: p.source, cost: 0 });
+                peers.map(|p| Candidate { peer: p.peer, addrs: p.addresses, source: p.source, cost: p.cost });
             self.tell(News::Peers(peers.collect())).await;
         }
         self.tell(News::Viewers(view.viewers)).await;
