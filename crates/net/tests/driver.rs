@@ -73,6 +73,7 @@ fn channel(handle: ChannelId) -> SwarmConfig {
         policy: Policy::default(),
         verifier: Box::new(caudal_proto::chunk::Ed25519Verifier),
         records: Box::new(caudal_proto::record::Ed25519Records(SecretKey::from_bytes(&[5; 32]))),
+        network_map: None,
     }
 }
 

@@ -258,6 +258,7 @@ fn open(channel: ChannelId, role: Role) -> Input {
         policy: Policy::default(),
         verifier: Box::new(Ed25519Verifier),
         records: Box::new(Ed25519Records(key(LOCAL))),
+        network_map: None,
     }))
 }
 

@@ -86,6 +86,7 @@ impl Bench {
             policy: Policy::default(),
             verifier: Box::new(Ed25519Verifier),
             records: Box::new(Ed25519Records(SecretKey::from_bytes(&[3; 32]))),
+            network_map: None,
         })));
         if !is_source {
             bench.input(Input::Broadcast(channel, certificate, None));

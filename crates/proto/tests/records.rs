@@ -100,6 +100,7 @@ impl Bench {
             policy: Policy::default(),
             verifier: Box::new(Ed25519Verifier),
             records: Box::new(Counted(Ed25519Records(key(0)), checks)),
+            network_map: None,
         })));
         bench
     }

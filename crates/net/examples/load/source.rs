@@ -77,6 +77,7 @@ pub(crate) async fn run(args: &Args) -> Result<Value> {
         policy,
         verifier: Box::new(Ed25519Verifier),
         records: Box::new(caudal_proto::record::Ed25519Records(crate::key(SEED))),
+        network_map: None,
     })))
     .await?;
     println!("{}", json!({"ready": true}));

@@ -181,6 +181,7 @@ impl Viewer {
             policy: Policy::default(),
             verifier: Box::new(Ed25519Verifier),
             records: Box::new(Ed25519Records(network.key.clone())),
+            network_map: None,
         };
         if let Err(error) = network.handle.input(Input::Open(Box::new(swarm))).await {
             return Err(network.give_up(error).await);

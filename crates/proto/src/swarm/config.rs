@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::locality::{NetworkMap, PathCost};
 use super::policy::Policy;
 use crate::broadcast::Certificate;
 use crate::chunk::Verify;
@@ -44,6 +45,8 @@ pub struct SwarmConfig {
     pub verifier: Box<dyn Verify + Send>,
     /// Signs and checks peer records.
     pub records: Box<dyn RecordKeys + Send>,
+    /// What is known of the network; `None`: distance is what round trips say.
+    pub network_map: Option<Box<dyn NetworkMap>>,
 }
 
 impl core::fmt::Debug for SwarmConfig {
@@ -74,6 +77,10 @@ pub struct SwarmStats {
     pub useful_bytes: u64,
     /// Of `useful_bytes`, those that came from the source itself.
     pub useful_bytes_from_source: u64,
+    /// Of `useful_bytes`, those that came from this node's own PID, as its map said then.
+    pub useful_bytes_own_pid: u64,
+    /// Of `bytes_out`, those that went to this node's own PID.
+    pub bytes_out_own_pid: u64,
     /// Chunks that arrived again.
     pub duplicates: u64,
     /// Chunks that left the discard window without arriving.
@@ -111,6 +118,8 @@ pub struct NeighbourStats {
     pub source: bool,
     /// Round-trip time, µs.
     pub rtt_us: u64,
+    /// What this node's map of the network says of the way to it, if it speaks of it.
+    pub path: Option<PathCost>,
     /// Substreams it is this node's parent in, one bit each.
     pub parent_in: u16,
     /// Substreams it is this node's child in, one bit each.

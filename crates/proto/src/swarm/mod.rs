@@ -18,6 +18,7 @@ mod gossip;
 mod have;
 mod join;
 mod live;
+mod locality;
 mod neighbour;
 mod overdue;
 mod peers;
@@ -50,6 +51,7 @@ use crate::wire::{ChunkHead, Handshake, Message};
 
 pub use config::{NeighbourStats, Role, SwarmConfig, SwarmStats};
 use join::{Joining, Phase};
+pub use locality::{NetworkMap, PathCost};
 use neighbour::Neighbour;
 use overdue::Overdue;
 use peers::Known;
@@ -179,6 +181,8 @@ pub(crate) struct Swarm {
     pull_at: Timestamp,
     /// No child is displaced before.
     displace_at: Timestamp,
+    /// The neighbour whose path was looked up last.
+    looked_up: Option<PeerId>,
     next_ping: u32,
     tick_at: Timestamp,
     /// When this node last looked around.
@@ -245,6 +249,7 @@ impl Swarm {
             climb_at: now,
             starved_at: now,
             displace_at: now,
+            looked_up: None,
             next_ping: 0,
             tick_at: now,
             tended: now,
@@ -329,6 +334,7 @@ impl Swarm {
     fn every_second(&mut self, now: Timestamp) {
         self.measure_rate();
         self.measure_skew();
+        self.look_up_paths();
         self.shed(now);
         self.lift_the_stronger(now);
         self.watch_spread(now);
@@ -365,6 +371,7 @@ impl Swarm {
         self.not_turned_away(&connected.peer);
         let standing = self.standings.of(now, &connected.peer);
         let mut neighbour = Neighbour::new(now, self.handle, connected, standing);
+        neighbour.path = self.path_to(&connected.addr);
         let handshake = self.handshake();
         neighbour.send(&mut self.unsent, &Message::Handshake(handshake));
         self.neighbours.insert(connected.peer, neighbour);
@@ -606,6 +613,7 @@ impl Swarm {
                 peer: n.peer,
                 source: n.source,
                 rtt_us: n.rtt.as_micros() as u64,
+                path: n.path,
                 parent_in: each().map(|(s, sub)| bit(sub.is_parent(&n.peer), s)).sum(),
                 child_in: each().map(|(s, sub)| bit(sub.is_child(&n.peer), s)).sum(),
                 useful_bytes_in: n.useful_bytes_in,

@@ -8,6 +8,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::have::HaveMap;
+use super::locality::PathCost;
 use super::record::Papers;
 use super::skew::Skew;
 use super::standing::Standing;
@@ -121,6 +122,8 @@ impl BySubstream {
 pub(crate) struct Neighbour {
     pub(crate) peer: PeerId,
     pub(crate) addr: Option<SocketAddr>,
+    /// What the map says of the way to it.
+    pub(crate) path: Option<PathCost>,
     pub(crate) rtt: Duration,
     /// The least one lately: how far it is.
     pub(crate) least_rtt: Duration,
@@ -197,6 +200,7 @@ impl Neighbour {
         Self {
             peer: connected.peer,
             addr: connected.addr,
+            path: None,
             rtt: connected.rtt,
             least_rtt: connected.rtt,
             met: false,
@@ -261,6 +265,11 @@ impl Neighbour {
             1 => self.ready.pop(),
             _ => Some(self.ready.drain(..).flatten().collect()),
         }
+    }
+
+    /// The map puts it into this node's own PID.
+    pub(crate) fn is_own_pid(&self) -> bool {
+        self.path.is_some_and(|path| path.is_own)
     }
 
     /// What half a round trip takes without queues, µs.

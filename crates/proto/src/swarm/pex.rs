@@ -320,6 +320,7 @@ mod tests {
             policy: Policy::default(),
             verifier: Box::new(Ed25519Verifier),
             records: Box::new(Trusting),
+            network_map: None,
         };
         let mut swarm = Swarm::new(now, config, id(0), 0, 1);
         swarm.set_unix_offset(0);

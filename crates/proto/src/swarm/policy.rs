@@ -26,6 +26,8 @@ pub struct Policy {
     pub overlay: Overlay,
     /// Neighbours that a viewer dials for.
     pub neighbours_wanted: usize,
+    /// What a map of the network says is heeded, where there is one.
+    pub locality: bool,
     /// So many of them are dialled at once. The others follow one by one, `dial_period` apart: a new connection costs both
     /// uplinks two or three chunks, and every newcomer makes as many as it dials.
     pub neighbours_first: usize,
@@ -155,6 +157,7 @@ impl Default for Policy {
         Self {
             overlay: Overlay::Hybrid,
             neighbours_wanted: 12,
+            locality: true,
             neighbours_first: 8,
             dial_period: ms(2000),
             neighbours_max: 20,

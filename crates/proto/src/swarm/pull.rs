@@ -436,6 +436,9 @@ impl Swarm {
             if let Some(bytes) = done.sent_bytes {
                 neighbour.bytes_out += bytes;
                 self.stats.bytes_out += bytes;
+                if neighbour.is_own_pid() {
+                    self.stats.bytes_out_own_pid += bytes;
+                }
                 neighbour.standing.given.note(done.number);
                 self.given_out.note(done.number);
             } else if unsent {

@@ -112,6 +112,9 @@ impl Swarm {
         if neighbour.source {
             self.stats.useful_bytes_from_source += bytes;
         }
+        if neighbour.is_own_pid() {
+            self.stats.useful_bytes_own_pid += bytes;
+        }
         self.stats.received += 1;
         self.stats.useful_bytes += bytes;
         self.stats.pulled += u64::from(head.requested);

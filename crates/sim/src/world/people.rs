@@ -136,6 +136,7 @@ impl World {
             policy: self.config.policy.clone(),
             verifier: Box::new(self.broadcast.verifier.clone()),
             records: Box::new(PaperKeys(id)),
+            network_map: None,
         };
         let unix_us = self.unix_us().saturating_add_signed(skew);
         self.input(index, Input::UnixTime(unix_us));
