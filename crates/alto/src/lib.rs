@@ -13,6 +13,8 @@
 //! Nothing here knows about Caudal, chunks or peers: an operator can serve maps with it to whoever speaks the protocol. What
 //! the maps say is advice. For operators: `docs/alto.md`.
 
+#![cfg_attr(not(feature = "server"), expect(dead_code, reason = "only a server writes maps"))]
+
 pub mod build;
 pub mod client;
 pub mod config;

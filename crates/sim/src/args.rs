@@ -8,6 +8,7 @@ use crate::attack::Attack;
 use crate::config::{Churn, SimConfig, Told};
 use crate::error::SimError;
 use crate::event::{self, Scheduled};
+use crate::isp;
 use crate::policy;
 use crate::profile::Profile;
 use crate::report::Report;
@@ -48,6 +49,13 @@ pub struct SimArgs {
     /// The population: residential, fibre, mobile, or a file.
     #[arg(long, default_value = "residential", value_name = "NAME|FILE.toml")]
     pub profile: String,
+    /// Providers: how many (each smaller than the one before), or a file with an `[[isp]]` for each; a profile may have its own.
+    #[arg(long, value_name = "N|FILE.toml")]
+    pub isps: Option<String>,
+    /// Maps of them (ALTO): off, on, down (from the start of measuring), lying (all near the first), flat (all in one), changing
+    /// (dealt anew every 10 s).
+    #[arg(long, default_value = "off", value_name = "MAPS")]
+    pub alto: String,
     /// Mean upload of viewers in multiples of the rate, IP bytes; `profile`: as the profile says.
     #[arg(long, default_value = "1.25", value_name = "N")]
     pub upload_mean: String,
@@ -134,7 +142,10 @@ impl SimArgs {
     /// # Errors
     /// [`SimError`], naming the flag's value that is wrong.
     pub fn config(&self, command: &str) -> Result<SimConfig, SimError> {
-        let profile = Profile::load(&self.profile)?;
+        let mut profile = Profile::load(&self.profile)?;
+        if let Some(isps) = &self.isps {
+            profile.isp = isp::load(isps)?;
+        }
         let mut config = SimConfig::new(self.peers, profile);
         config.duration = self.duration;
         config.warmup = self.warmup;
@@ -164,6 +175,7 @@ impl SimArgs {
             let loss = event::percent(loss).filter(|loss| *loss <= 0.5);
             config.profile.network.loss = loss.ok_or_else(|| range("--loss: 0% to 50% is expected"))?;
         }
+        config.alto = self.alto.parse()?;
         config.seed = self.seed;
         for set in &self.set {
             policy::set(&mut config.policy, set)?;

@@ -8,6 +8,7 @@ use caudal_proto::swarm::policy::Policy;
 use crate::attack::Attack;
 use crate::error::SimError;
 use crate::event::Scheduled;
+use crate::isp::Alto;
 use crate::profile::Profile;
 use crate::transport::TransportModel;
 
@@ -85,6 +86,8 @@ pub struct SimConfig {
     pub events: Vec<Scheduled>,
     /// Who attacks.
     pub attacks: Vec<Attack>,
+    /// Maps of the profile's providers.
+    pub alto: Alto,
     /// The transport underneath.
     pub transport: TransportModel,
     /// Follow this chunk, counted from the start of measuring.
@@ -121,6 +124,7 @@ impl SimConfig {
             policy: Policy::default(),
             events: Vec::new(),
             attacks: Vec::new(),
+            alto: Alto::default(),
             transport: TransportModel::default(),
             trace: None,
             command: String::new(),
@@ -166,6 +170,10 @@ impl SimConfig {
             Churn::Exponential(mean) | Churn::HeavyTailed(mean) => mean >= Duration::from_secs(1),
         };
         range(sessions, "sessions of at least 1s are expected")?;
+        let isps = crate::isp::check(&self.profile.isp, self.profile.network.region_share.len());
+        isps.map_err(|what| SimError::Range(what.to_owned()))?;
+        let has_isps = !self.profile.isp.is_empty();
+        range(self.alto == Alto::Off || has_isps, "--alto: maps need ISPs (--isps 4)")?;
         let patience = (Duration::from_millis(500)..=Duration::from_secs(60)).contains(&self.patience);
         range(patience, "a player's patience from 500ms to 60s is expected")
     }

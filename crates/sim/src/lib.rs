@@ -4,6 +4,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`config`] | what to simulate; [`profile`]: the population; `event`, `attack`: what happens to it |
+//! | [`isp`] | providers, their addresses and the maps of them; `traffic`: what crosses between them |
 //! | [`world`] | engines, links, broadcaster, tracker, and the event queue that steps them; by plan, or by hand for the engine's tests |
 //! | [`transport`] | what the transport underneath does to bytes: one struct of parameters to calibrate |
 //! | [`mod@reference`] | what physics allows: the greedy snowball and a better one, rate and offload ceilings |
@@ -19,6 +20,7 @@ mod check;
 pub mod config;
 pub mod error;
 pub mod event;
+pub mod isp;
 mod ledger;
 pub mod paper;
 #[cfg(feature = "plot")]
@@ -29,6 +31,7 @@ mod queue;
 pub mod reference;
 pub mod report;
 mod trace;
+mod traffic;
 pub mod transport;
 pub mod world;
 

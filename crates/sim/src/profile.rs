@@ -5,6 +5,7 @@
 use serde::Deserialize;
 
 use crate::error::SimError;
+use crate::isp::Isp;
 
 /// Most classes and regions of a profile.
 pub const CLASSES_MAX: usize = 16;
@@ -17,6 +18,9 @@ pub struct Profile {
     pub class: Vec<Class>,
     /// What lies between them.
     pub network: Network,
+    /// Whose customers they are; may be left out.
+    #[serde(default)]
+    pub isp: Vec<Isp>,
 }
 
 /// A kind of peers.
@@ -62,6 +66,8 @@ pub struct Place {
     pub class: usize,
     /// Index into [`Network::region_share`].
     pub region: usize,
+    /// Index into [`Profile::isp`], if there are any.
+    pub isp: usize,
     /// IP bit/s; 0 = it does not upload.
     pub upload_bps: u64,
 }
@@ -138,8 +144,33 @@ impl Profile {
         let mut regions = spread(&self.network.region_share, peers);
         rng.shuffle(&mut classes);
         rng.shuffle(&mut regions);
-        let place = |(class, region): (usize, usize)| Place { class, region, upload_bps: uploads_bps[class] };
-        classes.into_iter().zip(regions).map(place).collect()
+        let place =
+            |(class, region): (usize, usize)| Place { class, region, isp: 0, upload_bps: uploads_bps[class] };
+        let mut places: Vec<Place> = classes.into_iter().zip(regions).map(place).collect();
+        if !self.isp.is_empty() {
+            self.draw_isps(&mut places, uploads_bps, rng);
+        }
+        places
+    }
+
+    /// Whose customer each is; every provider has the same mix of classes, as exactly as it goes.
+    fn draw_isps(&self, places: &mut [Place], uploads_bps: &[u64], rng: &mut fastrand::Rng) {
+        let shares: Vec<f64> = self.isp.iter().map(|isp| isp.share).collect();
+        let classes: Vec<f64> = self.class.iter().map(|class| class.share).collect();
+        let isps = spread(&shares, places.len());
+        let mean: f64 = self.isp.iter().map(|isp| isp.share * isp.upload).sum();
+        let mut rest = &mut *places;
+        for (i, of) in self.isp.iter().enumerate() {
+            let (customers, others) = rest.split_at_mut(isps.iter().filter(|isp| **isp == i).count());
+            let mix = spread(&classes, customers.len());
+            for (place, class) in customers.iter_mut().zip(mix) {
+                (place.isp, place.class) = (i, class);
+                place.region = of.region.unwrap_or(place.region);
+                place.upload_bps = (uploads_bps[class] as f64 * of.upload / mean.max(1e-9)) as u64;
+            }
+            rest = others;
+        }
+        rng.shuffle(places);
     }
 }
 

@@ -161,7 +161,7 @@ mod tests {
         let profile = Profile::load("residential").expect("in the repository");
         let mut network = profile.network;
         (network.jitter_ms, network.one_way_ms) = (0.0, vec![vec![0.05; 4]; 4]);
-        let places = [Place { class: 0, region: 0, upload_bps: 8_000_000 }; 7];
+        let places = [Place { class: 0, region: 0, isp: 0, upload_bps: 8_000_000 }; 7];
         let setting = Setting {
             places: &places,
             network: &network,

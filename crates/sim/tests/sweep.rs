@@ -31,7 +31,7 @@ fn snowball(net: &Net, viewers: usize, chunk_bytes: usize) -> Duration {
     let upload_bps = net.viewer_bps.expect("a line");
     let network = net.network();
     let setting = Setting {
-        places: &vec![Place { class: 0, region: 0, upload_bps }; viewers],
+        places: &vec![Place { class: 0, region: 0, isp: 0, upload_bps }; viewers],
         network: &network,
         source_region: 0,
         source_bps: net.source_bps.expect("a line"),

@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::locality::Side;
 use super::policy::{ACCEPT_NOBODY, ACCEPT_URGENT, ChildView, Overlay};
 use super::tree::Substream;
 use super::{Offer, Role, Swarm, SwarmOutput};
@@ -262,6 +263,7 @@ impl Swarm {
             interior: attach.interior,
             upload_kbps: attach.upload_kbps,
             one_way_us: self.neighbours.get(&peer).map_or(0, super::neighbour::Neighbour::one_way_us),
+            side: self.neighbours.get(&peer).map_or(Side::Unknown, |n| self.side(n)),
         };
         let value = self.config.policy.child_value(&child, self.rate_bps);
         let sub = &self.substreams[usize::from(s)];
@@ -367,8 +369,10 @@ impl Swarm {
 
     /// Children of this node that relay substream `s`, the strongest first.
     fn suggestions(&self, now: Timestamp, s: u8, not: PeerId) -> Vec<PeerRecord> {
-        let children = self.substreams[usize::from(s)].children.iter();
+        let mut children: Vec<&Child> = self.substreams[usize::from(s)].children.iter().collect();
+        self.put_alike_first(&mut children, &not);
         children
+            .into_iter()
             .filter(|c| c.interior && c.peer != not && c.leaving.is_none())
             .filter_map(|c| self.introduction(now, &c.peer))
             .take(SUGGESTIONS_MAX)

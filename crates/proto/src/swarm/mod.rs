@@ -183,6 +183,13 @@ pub(crate) struct Swarm {
     displace_at: Timestamp,
     /// The neighbour whose path was looked up last.
     looked_up: Option<PeerId>,
+    /// The same of those who are known and not connected.
+    looked_up_known: Option<PeerId>,
+    /// The least and the most that leaving the own PID costs.
+    costs: (u32, u32),
+    /// Nobody is dialled for being near before, and how long it is until then.
+    seek_near_at: Timestamp,
+    seek_near_after: Duration,
     next_ping: u32,
     tick_at: Timestamp,
     /// When this node last looked around.
@@ -250,6 +257,10 @@ impl Swarm {
             starved_at: now,
             displace_at: now,
             looked_up: None,
+            looked_up_known: None,
+            costs: (0, 0),
+            seek_near_at: now,
+            seek_near_after: Duration::from_secs(1),
             next_ping: 0,
             tick_at: now,
             tended: now,

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
+use super::locality::{Dialable, PathCost};
 use super::neighbour::Probe;
 use super::pex::Word;
 use super::policy::Policy;
@@ -58,6 +59,8 @@ pub(super) struct Known {
     pub(super) word: Option<Word>,
     /// It was met.
     met: bool,
+    /// What the map says of the way to it.
+    pub(super) path: Option<PathCost>,
 }
 
 impl Known {
@@ -76,6 +79,29 @@ impl Known {
 
     pub(super) fn is_at(&self, ip: IpAddr) -> bool {
         self.addrs.iter().any(|addr| addr.ip() == ip)
+    }
+
+    /// The map puts it into this node's own PID.
+    pub(super) fn is_own_pid(&self) -> bool {
+        self.path.is_some_and(|path| path.is_own)
+    }
+
+    pub(super) fn is_being_dialled_near(&self) -> bool {
+        self.dialling.is_some() && self.is_own_pid()
+    }
+
+    pub(super) fn addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// How dear the way to it is: by this node's own map, by the tracker's where that does not speak of it.
+    pub(super) fn cost(&self) -> u32 {
+        match (self.path, self.cost) {
+            (Some(path), _) if path.is_own => 0,
+            (Some(path), _) => path.cost.max(1),
+            (None, 0) => u32::MAX,
+            (None, cost) => cost,
+        }
     }
 
     pub(super) fn failures(&self) -> u32 {
@@ -117,6 +143,7 @@ impl Swarm {
         if peer == self.local || addrs.is_empty() || self.banned.contains(&peer) {
             return;
         }
+        let path = self.path_to(&addrs);
         let is_new = !self.known.contains_key(&peer);
         if self.known.len() >= KNOWN_MAX && is_new {
             let rng = &mut self.rng;
@@ -140,11 +167,13 @@ impl Swarm {
             next_dial: now,
             word,
             met: false,
+            path: None,
         });
         // Who heard of it first is who it is counted for, until a tracker names it.
         known.word = known.word.and_then(|first| Some(Word { until: word?.until, ..first }));
         known.source |= source;
         known.cost = cost;
+        known.path = path;
         if known.addrs != addrs {
             // A new address is a new chance.
             known.addrs = addrs;
@@ -184,16 +213,24 @@ impl Swarm {
 
     fn dial_some(&mut self, now: Timestamp, room: usize) {
         let rng = &mut self.rng;
-        let mut ready: Vec<(bool, u32, bool, u64, PeerId)> = self
+        let mut ready: Vec<Dialable> = self
             .known
             .iter()
             .filter(|(peer, known)| known.may_be_dialled(now) && !self.neighbours.contains_key(peer))
-            .map(|(peer, known)| {
-                (!known.source, known.failures, known.hearsay().is_some(), rng.u64(..), *peer)
+            .map(|(peer, known)| Dialable {
+                peer: *peer,
+                usual: (!known.source, known.failures, known.hearsay().is_some()),
+                cost: known.cost(),
+                any: rng.u64(..),
             })
             .collect();
-        ready.sort_unstable();
-        for (.., peer) in ready.into_iter().take(room) {
+        let peers: Vec<PeerId> = if self.has_map() {
+            self.mix(ready, room)
+        } else {
+            ready.sort_unstable_by_key(|dialable| (dialable.usual, dialable.any, dialable.peer));
+            ready.into_iter().take(room).map(|dialable| dialable.peer).collect()
+        };
+        for peer in peers {
             self.connect(now, peer);
         }
     }
@@ -210,6 +247,7 @@ impl Swarm {
         self.neighbours.values_mut().for_each(super::neighbour::Neighbour::fade);
         self.forget_expired(now);
         self.dial(now);
+        self.seek_near(now);
         let few = self.neighbours.len() < self.config.policy.neighbours_wanted / 2;
         let silent = !self.is_source() && now.since(self.last_chunk()) > Duration::from_secs(2);
         if silent && now >= self.starved_at {
@@ -267,20 +305,24 @@ impl Swarm {
 
     /// Of the neighbours that are of no use at the moment, and have had the time to be, the farthest.
     fn farthest_idle(&self, now: Timestamp) -> Option<PeerId> {
-        let mut own: Vec<_> =
-            self.neighbours.values().filter(|n| n.dialled).map(|n| (n.rtt, n.peer)).collect();
+        let mut own: Vec<_> = self
+            .neighbours
+            .values()
+            .filter(|n| n.dialled)
+            .map(|n| (self.makes_room_first(n), n.rtt, n.peer))
+            .collect();
         own.sort_unstable();
         own.truncate(self.config.policy.neighbours_wanted / 2);
         let idle = self.neighbours.values().filter(|n| {
             now.since(n.connected) > IDLE_AFTER
                 && !n.source
-                && !own.contains(&(n.rtt, n.peer))
+                && !own.iter().any(|(.., peer)| *peer == n.peer)
                 && n.asked.is_empty()
                 && n.serving == 0
                 && self.reliance(&n.peer) == 0
                 && !self.feeds(&n.peer)
         });
-        idle.max_by_key(|n| (n.rtt, n.peer)).map(|n| n.peer)
+        idle.max_by_key(|n| (self.makes_room_first(n), n.rtt, n.peer)).map(|n| n.peer)
     }
 
     /// A source has more who want to be its neighbours than it can have: of those it feeds nothing, the weakest makes room

@@ -74,6 +74,7 @@ impl Swarm {
             .filter(|told| papers.is_none_or(|papers| !papers.was_told(told)))
             .collect();
         self.rng.shuffle(&mut live);
+        self.put_near_with_room_first(&mut live, &to);
         live.truncate(most);
         live
     }

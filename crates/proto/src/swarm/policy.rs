@@ -5,6 +5,7 @@
 
 use core::time::Duration;
 
+use super::locality::Side;
 use crate::id::PeerId;
 
 /// How chunks find their way.
@@ -28,6 +29,12 @@ pub struct Policy {
     pub neighbours_wanted: usize,
     /// What a map of the network says is heeded, where there is one.
     pub locality: bool,
+    /// A parent outside the own PID counts this much worse, half as much where that costs little …
+    pub away: Duration,
+    /// … and a holder of a hole this much, while there is time.
+    pub away_pull: Duration,
+    /// Links out of the own PID that are kept, so that nothing falls apart.
+    pub links_out: usize,
     /// So many of them are dialled at once. The others follow one by one, `dial_period` apart: a new connection costs both
     /// uplinks two or three chunks, and every newcomer makes as many as it dials.
     pub neighbours_first: usize,
@@ -158,6 +165,9 @@ impl Default for Policy {
             overlay: Overlay::Hybrid,
             neighbours_wanted: 12,
             locality: true,
+            away: ms(300),
+            away_pull: ms(150),
+            links_out: 2,
             neighbours_first: 8,
             dial_period: ms(2000),
             neighbours_max: 20,
@@ -241,6 +251,10 @@ pub(crate) const ACCEPT_NOBODY: u8 = 255;
 /// The value of `accept` for: only those who find nobody else.
 pub(crate) const ACCEPT_URGENT: u8 = 254;
 
+/// A relay in the parent's own PID counts so much …
+const OWN_WORTH_PERCENT: u64 = 125;
+/// … and one in another so much.
+const AWAY_WORTH_PERCENT: u64 = 75;
 /// Leaves count at most this: less than anybody who relays.
 const LEAF_VALUE_MAX: u64 = 3;
 
@@ -253,6 +267,8 @@ pub(crate) struct ChildView {
     pub(crate) upload_kbps: u32,
     /// Half the least round trip between the two, µs.
     pub(crate) one_way_us: u64,
+    /// Where it is beside the parent.
+    pub(crate) side: Side,
 }
 
 impl Policy {
@@ -271,6 +287,12 @@ impl Policy {
     pub(crate) fn child_value(&self, child: &ChildView, rate_bps: u64) -> u8 {
         let near_us = (self.near_worth.as_micros() as u64).max(1);
         let leaf = LEAF_VALUE_MAX.saturating_sub(child.one_way_us / near_us);
+        let leaf = match child.side {
+            Side::Unknown => leaf,
+            // It displaces one from elsewhere, however far it is.
+            Side::Own => leaf.max(LEAF_VALUE_MAX - 1),
+            Side::Away => 0,
+        };
         if !child.interior {
             return leaf as u8;
         }
@@ -278,6 +300,11 @@ impl Policy {
         // A round trip that was measured through a queue is not all distance.
         let distance = (child.one_way_us * (rate_bps / 64_000) / near_us).min(upload / 2);
         let worth = upload - distance;
+        let worth = match child.side {
+            Side::Unknown => worth,
+            Side::Own => worth * OWN_WORTH_PERCENT / 100,
+            Side::Away => worth * AWAY_WORTH_PERCENT / 100,
+        };
         (LEAF_VALUE_MAX + worth.max(1)).min(253) as u8
     }
 
@@ -341,7 +368,8 @@ mod tests {
     fn near_children_count_for_more_and_whoever_relays_for_more_than_a_leaf() {
         let policy = Policy::default();
         let value = |interior, upload_kbps, one_way_ms: u64| {
-            let child = ChildView { interior, upload_kbps, one_way_us: one_way_ms * 1000 };
+            let one_way_us = one_way_ms * 1000;
+            let child = ChildView { interior, upload_kbps, one_way_us, side: Side::Unknown };
             policy.child_value(&child, 3_000_000)
         };
         let near = |upload_kbps| value(true, upload_kbps, 0);

@@ -176,8 +176,12 @@ impl Swarm {
         let since = self.store.known_since(number);
         let parent = self.substreams.get(usize::from(s)).and_then(super::tree::Substream::parent);
         let may_guess = !self.guess_after.contains_key(&number);
-        let rng = &mut self.rng;
-        self.neighbours
+        // What players soon wait for may come from anywhere.
+        let is_late = since.is_some_and(|since| now.since(since) > policy.overdue_after);
+        let away = if is_late { Duration::ZERO } else { policy.away_pull };
+        let mut rng = self.rng.clone();
+        let best = self
+            .neighbours
             .values()
             .filter(|n| n.met && !n.suspect && n.epoch == self.certificate.map_or(0, |c| c.epoch))
             .filter(|n| n.asked.len() < pipeline && now >= n.busy_until && !n.asked.contains_key(&number))
@@ -195,9 +199,12 @@ impl Swarm {
                 let guess = if n.have.contains(number) { 0 } else { 40_000 };
                 let queued = n.asked.len() as u64 * interval_us / 4;
                 let cost = (n.rtt + n.wait()).as_micros() as u64 + source + queued;
-                (cost + late + guess + n.quiet_us(now) + n.doubt_us() + rng.u64(..5_000), n.peer)
+                let away = self.away_us(n, away);
+                (cost + late + guess + away + n.quiet_us(now) + n.doubt_us() + rng.u64(..5_000), n.peer)
             })
-            .map(|n| n.peer)
+            .map(|n| n.peer);
+        self.rng = rng;
+        best
     }
 
     fn lock_time(&self, peer: &PeerId, joining: bool) -> Duration {

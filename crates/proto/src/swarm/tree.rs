@@ -474,9 +474,12 @@ impl Swarm {
                 self.seek_parent(now, s, Some(u64::MAX));
             }
         } else if now >= sub.consider_at {
-            let hold = policy.switch_hold * sub.hold / 10;
+            // Who is fed from elsewhere does not wait longer each time.
+            let patience = if self.is_imported(s) { 10 } else { sub.hold };
+            let hold = policy.switch_hold * patience / 10;
             let eggs = Policy::eggs_us(self.reliance(&parent).saturating_sub(1), self.substream_count());
-            let current = sub.lag_us.map(|lag| lag + eggs);
+            let away = self.neighbours.get(&parent).map_or(0, |n| self.away_us(n, policy.away));
+            let current = sub.lag_us.map(|lag| lag + eggs + away);
             // Jitter keeps the swarm from moving in step.
             let jitter = Duration::from_millis(self.rng.u64(..400));
             self.substreams[usize::from(s)].consider_at = now + hold + jitter;
@@ -488,11 +491,14 @@ impl Swarm {
     fn seek_parent(&mut self, now: Timestamp, s: u8, current: Option<u64>) {
         let sub = &self.substreams[usize::from(s)];
         let waits = !sub.has_parent() && now.since(sub.orphan_since) > self.config.policy.urgent_after;
-        let easy = if waits { None } else { self.best_parent(now, s, false) };
+        // Who is starving cannot afford to ask whose network it is.
+        let is_calm = current != Some(u64::MAX) || sub.evicted.is_some();
+        let away = if is_calm { self.config.policy.away } else { Duration::ZERO };
+        let easy = if waits { None } else { self.best_parent(now, s, false, away) };
         // Who has nothing yet, and heard several who have no room, need not wait to hear it again.
         let urgent =
             waits || easy.is_none() && !sub.has_parent() && !sub.had_parent && self.has_heard_several();
-        let best = if urgent { self.best_parent(now, s, true) } else { easy };
+        let best = if urgent { self.best_parent(now, s, true, Duration::ZERO) } else { easy };
         let Some((score, peer, rtt)) = best else { return };
         let policy = &self.config.policy;
         if sub.has_parent() && !current.is_some_and(|current| policy.is_worth_switching(current, score)) {
@@ -522,7 +528,14 @@ impl Swarm {
     }
 
     /// The best parent in substream `s` among the neighbours that would accept; its score and round trip.
-    fn best_parent(&self, now: Timestamp, s: u8, urgent: bool) -> Option<(u64, PeerId, Duration)> {
+    /// One outside the own PID counts `away` worse.
+    fn best_parent(
+        &self,
+        now: Timestamp,
+        s: u8,
+        urgent: bool,
+        away: Duration,
+    ) -> Option<(u64, PeerId, Duration)> {
         let policy = &self.config.policy;
         let sub = &self.substreams[usize::from(s)];
         let interior = policy.is_interior(self.class, s);
@@ -548,13 +561,15 @@ impl Swarm {
                         + n.bias_us()
                         + n.doubt_us()
                         + n.unproven_us()
+                        + if self.may_replace_parent(sub, n) { 0 } else { self.away_us(n, away) }
                         + if at_once { n.quiet_us(now) } else { 0 },
                     wait_us: n.wait().as_micros() as u64,
                     rtt_us: n.rtt.as_micros() as u64,
                     accept: n.state.substreams.get(usize::from(s))?.accept,
                     already: self.reliance(&n.peer),
                 };
-                let own = ChildView { interior, upload_kbps, one_way_us: n.one_way_us() };
+                let (one_way_us, side) = (n.one_way_us(), self.side(n));
+                let own = ChildView { interior, upload_kbps, one_way_us, side };
                 policy
                     .parent_score(
                         &view,

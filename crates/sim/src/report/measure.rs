@@ -22,7 +22,7 @@ const AFTER_US: u64 = 10_000_000;
 /// Normal is this share on time.
 const NORMAL: f64 = 0.999;
 /// Chunk bytes around a payload: header, signature, stream head.
-const AROUND_PAYLOAD_BYTES: u64 = 112;
+pub(super) const AROUND_PAYLOAD_BYTES: u64 = 112;
 
 /// Counts by tenth of a millisecond.
 #[derive(Debug, Clone)]
@@ -103,6 +103,7 @@ const WORST_DUE_MIN: u64 = 20;
 pub(super) struct Measured {
     delays: Histogram,
     by_class: Vec<Histogram>,
+    by_isp: Vec<Histogram>,
     due: [u64; PLAYOUT_DELAYS_MS.len()],
     on_time: [u64; PLAYOUT_DELAYS_MS.len()],
     missing: u64,
@@ -118,6 +119,7 @@ impl Measured {
         let mut measured = Self {
             delays: Histogram::new(),
             by_class: vec![Histogram::new(); classes],
+            by_isp: vec![Histogram::new(); world.config.profile.isp.len()],
             due: [0; PLAYOUT_DELAYS_MS.len()],
             on_time: [0; PLAYOUT_DELAYS_MS.len()],
             missing: 0,
@@ -167,6 +169,9 @@ impl Measured {
                     Some(delay) => {
                         self.delays.add(delay);
                         self.by_class[node.place.class].add(delay);
+                        if let Some(delays) = self.by_isp.get_mut(node.place.isp) {
+                            delays.add(delay);
+                        }
                         self.depths[usize::from(record.depth(serial))] += 1;
                     }
                     None => self.missing += 1,
@@ -243,6 +248,7 @@ impl Measured {
             upload_use: upload_use(world, |_| true),
             neighbours,
             classes: self.classes(world, stream),
+            isps: super::IspsReport::of(world, self.by_isp.iter().map(Histogram::percentiles).collect()),
             events: events(world, &self.bins),
             attacks: attacks(world),
             trace: trace(world),

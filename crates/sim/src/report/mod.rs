@@ -1,5 +1,6 @@
 //! A run in figures, in the words every report of Caudal uses: ratios from 0 to 1, times in ms, rates in bit/s.
 
+mod isps;
 mod measure;
 mod text;
 
@@ -13,6 +14,8 @@ use crate::world::World;
 pub(crate) use measure::BIN_US;
 use measure::Measured;
 pub(crate) use measure::{Bin, places};
+pub use isps::{IspReport, IspsReport};
+use measure::AROUND_PAYLOAD_BYTES;
 pub use text::Summary;
 
 /// Version of the vocabulary.
@@ -188,6 +191,9 @@ pub struct Report {
     pub neighbours: f64,
     /// Viewers by class.
     pub classes: Vec<ClassReport>,
+    /// What crossed between providers, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isps: Option<IspsReport>,
     /// What happened.
     pub events: Vec<EventReport>,
     /// Who attacked.

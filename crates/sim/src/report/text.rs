@@ -85,6 +85,9 @@ impl fmt::Display for Report {
                 class.chunk_delay_ms
             )?;
         }
+        if let Some(isps) = &self.isps {
+            write!(f, "{isps}")?;
+        }
         for event in &self.events {
             write!(
                 f,
@@ -160,7 +163,12 @@ impl fmt::Display for Summary<'_> {
             }),
             ("checks that failed", &|r| r.checks.iter().filter(|check| !check.ok).count() as f64),
         ];
-        for (name, value) in lines {
+        let isps: [(&str, Figure<'_>); 2] = [
+            ("between ISPs, %", &|r| r.isps.as_ref().map_or(0.0, |isps| isps.cross_ratio * 100.0)),
+            ("copies imported by an ISP", &|r| r.isps.as_ref().map_or(0.0, |isps| isps.copies_imported)),
+        ];
+        let has_isps = self.0.iter().any(|report| report.isps.is_some());
+        for (name, value) in lines.into_iter().chain(isps.into_iter().filter(|_| has_isps)) {
             let (mean, least, most) = of(value);
             writeln!(f, "  {name:33} {mean:9.3}  ({least:.3} to {most:.3})")?;
         }

@@ -97,6 +97,7 @@ impl World {
         node.record.sent += wire + again;
         node.record.relayed += bytes;
         self.ledger.chunk_sent(index == self.source, wire, again);
+        self.count_traffic(index, to, wire + again, head.get(2) == Some(&1));
         let at = left + held + repair + self.config.transport.host_us + self.travel(index, to, link);
         let sent = self.now;
         let (from, to, is_through) = (index as u32, to as u32, false);
@@ -261,7 +262,7 @@ impl World {
         }
         let connected = Connected {
             peer: self.nodes[other].id,
-            addr: Some(super::people::addr(other)),
+            addr: Some(self.addr(other)),
             rtt: core::time::Duration::from_micros(state.one_way_us * 2),
             dialled,
         };

@@ -181,5 +181,5 @@ impl World {
 }
 
 fn place(uplink: Uplink) -> Place {
-    Place { class: usize::MAX, region: 0, upload_bps: uplink.bps }
+    Place { class: usize::MAX, region: 0, isp: 0, upload_bps: uplink.bps }
 }

@@ -5,7 +5,6 @@ use caudal_proto::io::Transmit;
 use caudal_proto::record::{PeerRecord, RECORD_LIFETIME};
 use caudal_proto::time::Timestamp;
 
-use super::people::addr;
 use super::{Fault, Happening, World};
 use crate::attack::Scene;
 use crate::paper;
@@ -37,7 +36,7 @@ impl World {
         let expires_unix_s = (self.unix_us() / 1_000_000 + RECORD_LIFETIME.as_secs()) as u32;
         let sign = |other: &u32| {
             let peer = self.nodes[*other as usize].id;
-            paper::record(peer, &channel, addr(*other as usize), expires_unix_s)
+            paper::record(peer, &channel, self.addr(*other as usize), expires_unix_s)
         };
         let accomplices: Vec<PeerRecord> = others.map(sign).collect();
         let peers: Vec<PeerId> =

@@ -7,6 +7,7 @@ mod broadcast;
 mod carry;
 mod hand;
 mod hostile;
+mod isps;
 mod node;
 mod people;
 
@@ -22,10 +23,12 @@ use crate::check::Checks;
 use crate::config::SimConfig;
 use crate::error::SimError;
 use crate::event::What;
+use crate::isp::Maps;
 use crate::ledger::Ledger;
 use crate::profile::Place;
 use crate::queue::Queue;
 use crate::trace::{Hash, Trace};
+use crate::traffic::Traffic;
 use crate::transport::Flow;
 pub(crate) use broadcast::Broadcast;
 pub use hand::{Look, Uplink};
@@ -112,6 +115,8 @@ pub(crate) enum Happening {
     ScenarioEnd(usize),
     Measure,
     Look,
+    /// The map of the network changes.
+    Remap,
 }
 
 /// A chunk between two peers.
@@ -138,6 +143,9 @@ pub struct World {
     pub(crate) broadcast: Broadcast,
     pub(crate) ledger: Ledger,
     pub(crate) before: Ledger,
+    /// Between providers, and when measuring began.
+    pub(crate) traffic: Traffic,
+    pub(crate) traffic_before: Traffic,
     /// Who was there when measuring began.
     pub(crate) measured: Vec<Place>,
     pub(crate) checks: Checks,
@@ -167,6 +175,10 @@ pub struct World {
     /// What engines reported, for whoever drives the world by hand.
     events: Option<Vec<(Timestamp, usize, Event)>>,
     spin: (u64, u32),
+    /// Everybody's map of the network.
+    maps: Maps,
+    /// Deals out maps.
+    dealer: fastrand::Rng,
 }
 
 impl core::fmt::Debug for World {
@@ -185,6 +197,7 @@ impl World {
     /// [`SimError`] when the configuration makes no sense.
     pub fn new(config: SimConfig) -> Result<Self, SimError> {
         let mut world = Self::bare(config)?;
+        world.draw_map();
         world.populate();
         Ok(world)
     }
@@ -202,6 +215,10 @@ impl World {
             broadcast: Broadcast::new(&config),
             ledger: Ledger::default(),
             before: Ledger::default(),
+            traffic: Traffic::new(config.profile.isp.len()),
+            traffic_before: Traffic::new(config.profile.isp.len()),
+            maps: Maps::default(),
+            dealer: fastrand::Rng::with_seed(config.seed ^ 0xa170),
             measured: Vec::new(),
             checks: Checks::default(),
             trace: Trace::default(),
@@ -285,6 +302,7 @@ impl World {
             Happening::Scenario(index) => self.begin_event(index),
             Happening::ScenarioEnd(index) => self.end_event(index),
             Happening::Measure => self.measure(),
+            Happening::Remap => self.remap(),
             Happening::Look => {
                 self.look();
                 self.queue.push(self.now + LOOK_PERIOD_US, Happening::Look);
@@ -294,6 +312,7 @@ impl World {
 
     fn measure(&mut self) {
         self.before = self.ledger.clone();
+        self.traffic_before = self.traffic.clone();
         self.measured = crate::report::places(self);
         for node in &mut self.nodes {
             (node.record.sent_before, node.record.relayed) = (node.record.sent, 0);

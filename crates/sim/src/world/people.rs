@@ -1,6 +1,5 @@
 //! Who takes part: viewers that come and go, the tracker that names them to each other, what the scenario does to them.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use caudal_proto::engine::{Engine, EngineConfig};
@@ -34,12 +33,6 @@ const SLOW_FACTOR: u64 = 5;
 /// Shape of heavy-tailed sessions.
 const PARETO_SHAPE: f64 = 1.5;
 
-/// The address of a node: private, and its own.
-pub(super) fn addr(index: usize) -> SocketAddr {
-    let [_, a, b, c] = (index as u32).to_be_bytes();
-    SocketAddr::from(([10, a, b, c], 4000))
-}
-
 fn peer_id(index: usize) -> PeerId {
     let mut rng = fastrand::Rng::with_seed(index as u64 + 77);
     let mut id: [u8; 32] = core::array::from_fn(|_| rng.u8(..));
@@ -50,7 +43,7 @@ fn peer_id(index: usize) -> PeerId {
 impl World {
     /// The source, and when everybody else comes.
     pub(super) fn populate(&mut self) {
-        let place = Place { class: usize::MAX, region: 0, upload_bps: self.config.source_bps() };
+        let place = Place { class: usize::MAX, region: 0, isp: 0, upload_bps: self.config.source_bps() };
         self.source = self.add(place, true, self.config.told);
         self.start_source(self.source_copies_percent());
         let honest = self.config.profile.draw(self.config.peers, &self.uploads_bps, &mut self.people);
@@ -136,7 +129,7 @@ impl World {
             policy: self.config.policy.clone(),
             verifier: Box::new(self.broadcast.verifier.clone()),
             records: Box::new(PaperKeys(id)),
-            network_map: None,
+            network_map: self.map_for(index),
         };
         let unix_us = self.unix_us().saturating_add_signed(skew);
         self.input(index, Input::UnixTime(unix_us));
@@ -190,8 +183,10 @@ impl World {
         let kind = self.config.attacks[which].kind;
         let regions = self.config.profile.network.region_share.len();
         let region = self.people.usize(..regions);
+        let isps = self.config.profile.isp.len();
+        let isp = if isps > 0 { self.people.usize(..isps) } else { 0 };
         let upload = if kind == AttackKind::FreeRider { 0 } else { UPLOAD };
-        let place = Place { class: usize::MAX, region, upload_bps: upload * self.config.rate_bps };
+        let place = Place { class: usize::MAX, region, isp, upload_bps: upload * self.config.rate_bps };
         let index = self.add(place, false, self.config.told);
         self.nodes[index].hostility = Some(Box::new(Hostility::new(kind)));
         self.hostile.push(index as u32);
@@ -279,6 +274,8 @@ impl World {
         sample.retain(|i| *i as usize != index && *i as usize != source);
         self.people.shuffle(&mut sample);
         let room = TRACKER_ANSWER - 1;
+        let near = self.take_near(index, &mut sample, room);
+        let room = room - near.len();
         sample.sort_by_key(|i| core::cmp::Reverse(self.nodes[*i as usize].place.upload_bps));
         if sample.len() > room / 2 {
             self.people.shuffle(&mut sample[room / 2..]);
@@ -292,6 +289,7 @@ impl World {
         if index != source && is_there && is_named {
             candidates.push(self.candidate(source));
         }
+        candidates.extend(near);
         candidates.extend(sample.into_iter().map(|i| self.candidate(i as usize)));
         let channel = self.channel();
         if let Some(certificate) = self.broadcast.certificate {
@@ -304,7 +302,7 @@ impl World {
     /// Where `index` is, as a tracker says it.
     pub fn candidate(&self, index: usize) -> Candidate {
         let node = &self.nodes[index];
-        Candidate { peer: node.id, addrs: vec![addr(index)], source: node.is_source, cost: 0 }
+        Candidate { peer: node.id, addrs: vec![self.addr(index)], source: node.is_source, cost: 0 }
     }
 
     /// Viewers that are there, attackers among them.
