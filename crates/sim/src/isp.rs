@@ -180,12 +180,7 @@ fn read(text: &str) -> Arc<CostMap> {
 }
 
 /// The map of `alto` for these providers; `None` where there is none. A map that changes is dealt out for `peers` addresses.
-pub(crate) fn map(
-    alto: Alto,
-    isps: &[Isp],
-    peers: usize,
-    rng: &mut fastrand::Rng,
-) -> Option<Arc<CostMap>> {
+pub(crate) fn map(alto: Alto, isps: &[Isp], peers: usize, rng: &mut fastrand::Rng) -> Option<Arc<CostMap>> {
     let text = match alto {
         Alto::Off => return None,
         Alto::On | Alto::Down | Alto::Lying => alto_toml(isps, alto == Alto::Lying),

@@ -209,11 +209,14 @@ impl Trial<'_> {
         let source = self.start("source", world.peer(0), &self.source_args())?;
         let link = source.ready["link"].as_str().context("the source's ready line has no link")?.to_owned();
         let mut audience = Vec::with_capacity(viewers);
-        for number in 1..=viewers {
+        for number in self.joining() {
             let args = self.viewer_args(number, &link);
-            audience.push(self.start(&format!("viewer-{number:03}"), world.peer(number), &args)?);
+            let viewer = self.start(&format!("viewer-{number:03}"), world.peer(number), &args)?;
+            audience.push((number, viewer));
             self.pause(JOIN_INTERVAL)?;
         }
+        audience.sort_by_key(|(number, _)| *number);
+        let mut audience: Vec<Process> = audience.into_iter().map(|(_, viewer)| viewer).collect();
         eprintln!("    {viewers} viewers joined; settling for {}", sh::seconds(self.plan.warm_up));
         self.pause(self.plan.warm_up)?;
         let stays = viewers - viewers * self.plan.killed_percent / 100;
@@ -258,6 +261,17 @@ impl Trial<'_> {
         run.stream_bytes = signed(&after) - signed(&before);
         run.between = minus(&between_after, &between_before);
         Ok(run)
+    }
+
+    /// The order in which viewers join. Ranges take turns: who comes first carries more, and that must not be one range's doing.
+    fn joining(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (1..=self.plan.viewers).collect();
+        if self.plan.ranges.is_some() {
+            // Multiples of the golden ratio fall evenly into every stretch.
+            let turn = |number: &usize| (*number as f64 * 0.618_033_988_749_895).fract();
+            order.sort_by(|a, b| turn(a).total_cmp(&turn(b)));
+        }
+        order
     }
 
     /// An ALTO server with a map of the ranges, where somebody goes by it.

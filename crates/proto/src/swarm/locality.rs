@@ -4,11 +4,11 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
+use super::Swarm;
+use super::children::Child;
 use super::neighbour::Neighbour;
 use super::peers::Known;
 use super::tree::Substream;
-use super::Swarm;
-use super::children::Child;
 use crate::id::PeerId;
 use crate::record::PeerRecord;
 use crate::time::Timestamp;

@@ -70,8 +70,7 @@ impl IspsReport {
         let mean = payload / chunks.max(1) + AROUND_PAYLOAD_BYTES;
         let stream = (chunks * config.transport.chunk_wire_bytes(mean)).max(1) as f64;
         let here = |i: usize| world.measured.iter().filter(|place| place.isp == i).count();
-        let shares: Vec<f64> =
-            (0..n).map(|i| here(i) as f64 / world.measured.len().max(1) as f64).collect();
+        let shares: Vec<f64> = (0..n).map(|i| here(i) as f64 / world.measured.len().max(1) as f64).collect();
         let gateways = gateways(world);
         let report = |i: usize| IspReport {
             name: isps[i].name.clone(),
@@ -109,7 +108,8 @@ fn gateways(world: &World) -> Vec<f64> {
         };
         let isp = world.nodes[index].place.isp;
         for neighbour in &stats.neighbours {
-            let is_elsewhere = world.index(&neighbour.peer).is_some_and(|to| world.nodes[to].place.isp != isp);
+            let is_elsewhere =
+                world.index(&neighbour.peer).is_some_and(|to| world.nodes[to].place.isp != isp);
             count[isp] += if is_elsewhere { neighbour.parent_in.count_ones() } else { 0 };
         }
     }

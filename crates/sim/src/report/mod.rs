@@ -10,12 +10,12 @@ use serde::Serialize;
 
 use crate::check::NAMES;
 use crate::world::World;
+pub use isps::{IspReport, IspsReport};
+use measure::AROUND_PAYLOAD_BYTES;
 #[cfg(feature = "plot")]
 pub(crate) use measure::BIN_US;
 use measure::Measured;
 pub(crate) use measure::{Bin, places};
-pub use isps::{IspReport, IspsReport};
-use measure::AROUND_PAYLOAD_BYTES;
 pub use text::Summary;
 
 /// Version of the vocabulary.

@@ -18,8 +18,9 @@ use crate::url::{TrackerUrl, UrlError};
 pub(crate) const ALTO_PATH: &str = "/alto";
 /// Where the directory is, from the tracker's own address.
 const OWN_DIRECTORY: &str = "alto/directory";
-/// Most update streams of the tracker's own map, which share connections with announces; others ask now and then.
-const SUBSCRIBERS_MAX: usize = 512;
+/// Update streams of the tracker's own map: none, because each holds a connection, and those are for announces. Whoever finds
+/// no room for one asks now and then.
+const SUBSCRIBERS_MAX: usize = 0;
 
 /// What an operator named, checked.
 #[derive(Debug)]
