@@ -112,6 +112,9 @@ pub struct SimArgs {
     /// Draw the report: a file that ends in .svg or .png.
     #[arg(long, value_name = "FILE")]
     pub plot: Option<std::path::PathBuf>,
+    /// Draw traffic between ISPs, beside a second run with random selection: files that end in .svg or .png.
+    #[arg(long, value_name = "FILE")]
+    pub plot_isps: Vec<std::path::PathBuf>,
     /// Print the report as JSON.
     #[arg(long)]
     pub json: bool,
@@ -233,8 +236,15 @@ impl SimArgs {
         if let (Some(file), Some(report)) = (&self.plot, reports.first()) {
             crate::plot::write(report, file)?;
         }
+        #[cfg(feature = "plot")]
+        if let (false, Some(report)) = (self.plot_isps.is_empty(), reports.first()) {
+            let random = crate::run(SimConfig { alto: isp::Alto::Off, ..self.config(command)? })?;
+            for file in &self.plot_isps {
+                crate::plot_isps::write(&random, report, file)?;
+            }
+        }
         #[cfg(not(feature = "plot"))]
-        if self.plot.is_some() {
+        if self.plot.is_some() || !self.plot_isps.is_empty() {
             return Err(range("--plot: this program was built without plots"));
         }
         Ok(reports)

@@ -25,6 +25,8 @@ mod ledger;
 pub mod paper;
 #[cfg(feature = "plot")]
 pub mod plot;
+#[cfg(feature = "plot")]
+pub mod plot_isps;
 pub mod policy;
 pub mod profile;
 mod queue;

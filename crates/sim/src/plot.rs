@@ -12,11 +12,11 @@ use crate::report::{BIN_US, Report};
 
 /// Pixels.
 const SIZE: (u32, u32) = (1280, 900);
-const INK: RGBColor = RGBColor(40, 44, 52);
-const RIVER: RGBColor = RGBColor(20, 110, 180);
-const BANK: RGBColor = RGBColor(210, 120, 30);
+pub(crate) const INK: RGBColor = RGBColor(40, 44, 52);
+pub(crate) const RIVER: RGBColor = RGBColor(20, 110, 180);
+pub(crate) const BANK: RGBColor = RGBColor(210, 120, 30);
 const REED: RGBColor = RGBColor(90, 150, 70);
-const FONT: &str = "sans-serif";
+pub(crate) const FONT: &str = "sans-serif";
 
 type Failure = Box<dyn std::error::Error>;
 type Area<'a, B> = DrawingArea<B, Shift>;
@@ -26,14 +26,24 @@ type Area<'a, B> = DrawingArea<B, Shift>;
 /// # Errors
 /// [`SimError::Plot`] when the file cannot be written or has another ending.
 pub fn write(report: &Report, file: &Path) -> Result<(), SimError> {
+    to_file(file, SIZE, |root| draw(report, root), |root| draw(report, root))
+}
+
+/// Draws into `file`, by its ending.
+pub(crate) fn to_file(
+    file: &Path,
+    size: (u32, u32),
+    svg: impl FnOnce(&Area<'_, SVGBackend<'_>>) -> Result<(), Failure>,
+    png: impl FnOnce(&Area<'_, BitMapBackend<'_>>) -> Result<(), Failure>,
+) -> Result<(), SimError> {
     let failed = |what: &str| SimError::Plot(file.display().to_string(), what.to_owned());
     let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     // The font comes with the program: a plot looks the same everywhere.
     register_font(FONT, FontStyle::Normal, notosans::REGULAR_TTF)
         .map_err(|_| failed("its font is unreadable"))?;
     let drawn = match ending {
-        "svg" => draw(report, &SVGBackend::new(file, SIZE).into_drawing_area()),
-        "png" => draw(report, &BitMapBackend::new(file, SIZE).into_drawing_area()),
+        "svg" => svg(&SVGBackend::new(file, size).into_drawing_area()),
+        "png" => png(&BitMapBackend::new(file, size).into_drawing_area()),
         _ => return Err(failed("a name that ends in .svg or .png is expected")),
     };
     drawn.map_err(|error| failed(&error.to_string()))

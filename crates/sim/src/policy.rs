@@ -55,7 +55,7 @@ pub fn set(policy: &mut Policy, text: &str) -> Result<(), SimError> {
     let number: u64 =
         number.trim().parse().map_err(|_| wrong("a whole number is expected; durations in ms"))?;
     let done = fields!(policy, name.trim(), number;
-        locality away away_pull links_out neighbours_wanted neighbours_first neighbours_max source_neighbours_max slot_fill_percent slot_fill_urgent_percent interior_every
+        locality away away_relay away_pull links_out neighbours_wanted neighbours_first neighbours_max source_neighbours_max slot_fill_percent slot_fill_urgent_percent interior_every
         class_period overdue_after last_call_after serve_wait_overdue overdue_percent joining_max crowded_wait join_wait_max
         leaf_delay shed_wait age_percent sibling_delay state_period_min state_period_max control_percent
         switch_gain_percent switch_gain switch_hold probe_after probe_timeout starve_after attach_timeout urgent_after

@@ -5,6 +5,7 @@
 //! | [`relay`] | what relaying costs: 20 viewers on the kernel's bridge |
 //! | [`swarm`] | case by case over the link emulator, beside PeerStreamer |
 //! | [`sim`] | populations in virtual time, beside the prototype |
+//! | [`isps`] | what maps of the network change, in virtual time |
 //! | [`alto`] | the ALTO server with a large map |
 //! | [`alto_peers`] | what a map of the network saves: bytes between ranges of addresses, with and without it |
 //! | [`simulated`] | what the simulator says of a case that was run for real |
@@ -23,6 +24,7 @@ mod alto_peers;
 mod congestion;
 mod emulator;
 mod figures;
+mod isps;
 mod netns;
 mod process;
 mod relay;
@@ -46,6 +48,8 @@ pub(crate) enum Bench {
     Swarm(swarm::Args),
     /// Populations in virtual time: the usual one, departures, crowds, attackers, misjudged lines; beside the prototype.
     Sim(sim::Args),
+    /// What maps of the network change, in virtual time: bytes between ISPs, beside random selection; maps that lie, fail, change.
+    SimAlto(isps::Args),
     /// Real connections over the link emulator: loss, full queues, beside TCP, sixteen on one line.
     Congestion(congestion::Args),
     /// The ALTO server with a large map: endpoint costs per second of a core, and how soon an edit arrives.
@@ -60,6 +64,7 @@ pub(crate) fn run(bench: &Bench) -> Result<bool> {
         Bench::Relay(args) => relay::run(args),
         Bench::Swarm(args) => swarm::run(args),
         Bench::Sim(args) => sim::run(args),
+        Bench::SimAlto(args) => isps::run(args),
         Bench::Congestion(args) => congestion::run(args),
         Bench::Alto(args) => alto::run(args),
         Bench::AltoPeers(args) => alto_peers::run(args),

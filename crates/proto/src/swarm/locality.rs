@@ -238,3 +238,145 @@ impl Dialable {
         (not_source, failures, hearsay, if by_cost { self.cost } else { 0 }, self.any)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::net::Ipv4Addr;
+    use std::boxed::Box;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use super::*;
+    use crate::chunk::Ed25519Verifier;
+    use crate::id::{ChannelId, RenditionId, SecretKey};
+    use crate::io::{Candidate, Connected};
+    use crate::record::Ed25519Records;
+    use crate::swarm::policy::Policy;
+    use crate::swarm::{Role, SwarmConfig, SwarmOutput};
+
+    /// Own PID: 10.1.0.0/16; each other second byte is a PID that costs so much. At 0 it speaks of nothing, at 2 all is near.
+    struct Map(Arc<AtomicU8>);
+
+    impl NetworkMap for Map {
+        fn cost(&self, ip: IpAddr) -> Option<PathCost> {
+            let IpAddr::V4(ip) = ip else { return None };
+            let pid = ip.octets()[1];
+            match self.0.load(Ordering::Relaxed) {
+                0 => None,
+                1 => Some(PathCost { cost: u32::from(pid) * 1000, is_own: pid == 1 }),
+                _ => Some(PathCost { cost: 1000, is_own: true }),
+            }
+        }
+    }
+
+    fn id(n: u16) -> PeerId {
+        let mut id = [7; 32];
+        id[30..].copy_from_slice(&n.to_be_bytes());
+        PeerId(id)
+    }
+
+    fn at(pid: u8, n: u16) -> SocketAddr {
+        let [a, b] = n.to_be_bytes();
+        SocketAddr::from((Ipv4Addr::new(10, pid, a, b), 4000))
+    }
+
+    fn swarm() -> (Swarm, Arc<AtomicU8>) {
+        let says = Arc::new(AtomicU8::new(1));
+        let config = SwarmConfig {
+            channel: ChannelId([1; 32]),
+            rendition: RenditionId(0),
+            role: Role::Viewer,
+            upload: true,
+            retention: Duration::from_secs(60),
+            lan: true,
+            policy: Policy::default(),
+            verifier: Box::new(Ed25519Verifier),
+            records: Box::new(Ed25519Records(SecretKey::from_bytes(&[5; 32]))),
+            network_map: Some(Box::new(Map(Arc::clone(&says)))),
+        };
+        (Swarm::new(Timestamp::from_millis(1), config, id(0), 0, 1), says)
+    }
+
+    fn connect(swarm: &mut Swarm, n: u16, pid: u8) {
+        let rtt = Duration::from_millis(20);
+        let connected = Connected { peer: id(n), addr: Some(at(pid, n)), rtt, dialled: true };
+        swarm.connected(Timestamp::from_millis(1), &connected);
+    }
+
+    /// Which PIDs a swarm that is told of these many of each dials into.
+    fn dials(swarm: &mut Swarm, each: &[(u8, u16)]) -> Vec<u8> {
+        let all = each.iter().flat_map(|(pid, count)| (0..*count).map(move |n| (*pid, n)));
+        let candidates = all.map(|(pid, n)| Candidate {
+            peer: id(u16::from(pid) * 100 + n),
+            addrs: std::vec![at(pid, n)],
+            source: false,
+            cost: 0,
+        });
+        swarm.candidates(Timestamp::from_millis(1), candidates.collect());
+        let out = core::iter::from_fn(|| swarm.poll());
+        let peers = out.filter_map(|output| match output {
+            SwarmOutput::Connect(_, addrs) => Some(addrs),
+            _ => None,
+        });
+        peers
+            .map(|addrs| match addrs[0].ip() {
+                IpAddr::V4(ip) => ip.octets()[1],
+                IpAddr::V6(_) => 0,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn half_of_the_neighbours_are_near_and_the_others_are_not_chosen_by_cost() {
+        let (mut near_by, _) = swarm();
+        let dialled = dials(&mut near_by, &[(1, 30), (5, 30), (9, 30)]);
+        assert_eq!(dialled.len(), 8);
+        let own = dialled.iter().filter(|pid| **pid == 1).count();
+        assert!((6..=8).contains(&own), "half of twelve, and perhaps some by chance: {dialled:?}");
+
+        let (mut alone, _) = swarm();
+        let dialled = dials(&mut alone, &[(5, 30), (9, 30)]);
+        assert!(dialled.iter().filter(|pid| **pid == 5).count() >= 6, "the cheapest: {dialled:?}");
+
+        let (mut told_nothing, says) = swarm();
+        says.store(0, Ordering::Relaxed);
+        assert_eq!(dials(&mut told_nothing, &[(1, 2), (9, 30)]).len(), 8, "no map stops nobody");
+    }
+
+    #[test]
+    fn a_parent_elsewhere_counts_worse_by_cost_and_less_than_nothing_stops_it() {
+        let (mut swarm, says) = swarm();
+        for (n, pid) in [(1, 1), (2, 5), (3, 9)] {
+            connect(&mut swarm, n, pid);
+        }
+        swarm.look_up_paths();
+        let away = |swarm: &Swarm, n: u16| {
+            swarm.away_us(swarm.neighbours.get(&id(n)).expect("connected"), Duration::from_millis(100))
+        };
+        assert_eq!([1, 2, 3].map(|n| away(&swarm, n)), [0, 50_000, 100_000]);
+        // The map changes, and is looked up again.
+        says.store(2, Ordering::Relaxed);
+        swarm.look_up_paths();
+        assert_eq!([1, 2, 3].map(|n| away(&swarm, n)), [0, 0, 0], "all in one PID: all alike");
+        says.store(0, Ordering::Relaxed);
+        swarm.look_up_paths();
+        assert_eq!([1, 2, 3].map(|n| away(&swarm, n)), [0, 0, 0], "no map: all alike");
+        says.store(1, Ordering::Relaxed);
+        swarm.look_up_paths();
+        swarm.config.policy.locality = false;
+        assert_eq!([1, 2, 3].map(|n| away(&swarm, n)), [0, 0, 0], "not heeded");
+        assert!(swarm.stats().neighbours.iter().all(|n| n.path.is_some()), "but reported");
+    }
+
+    #[test]
+    fn whoever_makes_room_leaves_links_out_of_the_pid() {
+        let (mut swarm, _) = swarm();
+        for n in 0..8 {
+            connect(&mut swarm, n + 1, if n < 5 { 9 } else { 1 });
+        }
+        let first = |swarm: &Swarm| swarm.neighbours.values().filter(|n| swarm.makes_room_first(n)).count();
+        assert_eq!(first(&swarm), 5, "those away");
+        swarm.forget(Timestamp::from_millis(1), id(1));
+        assert_eq!(first(&swarm), 0, "four links lead out: they are no longer the first to go");
+    }
+}

@@ -29,8 +29,10 @@ pub struct Policy {
     pub neighbours_wanted: usize,
     /// What a map of the network says is heeded, where there is one.
     pub locality: bool,
-    /// A parent outside the own PID counts this much worse, half as much where that costs little …
+    /// A parent outside the own PID counts this much worse for a leaf, half as much where that costs little …
     pub away: Duration,
+    /// … this much for a relay, since many profit of its way …
+    pub away_relay: Duration,
     /// … and a holder of a hole this much, while there is time.
     pub away_pull: Duration,
     /// Links out of the own PID that are kept, so that nothing falls apart.
@@ -165,7 +167,8 @@ impl Default for Policy {
             overlay: Overlay::Hybrid,
             neighbours_wanted: 12,
             locality: true,
-            away: ms(300),
+            away: ms(600),
+            away_relay: ms(100),
             away_pull: ms(150),
             links_out: 2,
             neighbours_first: 8,
@@ -289,8 +292,8 @@ impl Policy {
         let leaf = LEAF_VALUE_MAX.saturating_sub(child.one_way_us / near_us);
         let leaf = match child.side {
             Side::Unknown => leaf,
-            // It displaces one from elsewhere, however far it is.
-            Side::Own => leaf.max(LEAF_VALUE_MAX - 1),
+            // It displaces one from elsewhere, and no other of its own PID: moves cost more than distance does.
+            Side::Own => LEAF_VALUE_MAX,
             Side::Away => 0,
         };
         if !child.interior {
@@ -306,6 +309,11 @@ impl Policy {
             Side::Away => worth * AWAY_WORTH_PERCENT / 100,
         };
         (LEAF_VALUE_MAX + worth.max(1)).min(253) as u8
+    }
+
+    /// What a parent outside the own PID counts worse.
+    pub(crate) fn away(&self, interior: bool) -> Duration {
+        if interior { self.away_relay } else { self.away }
     }
 
     /// Children (over all substreams) that an upload carries.
@@ -380,5 +388,25 @@ mod tests {
         assert!(value(true, 0, 1_000) > value(false, 1_000_000, 0), "leaves come last");
         assert_eq!([0, 30, 60, 500].map(|ms| value(false, 0, ms)), [3, 2, 1, 0]);
         assert!(near(u32::MAX) < ACCEPT_URGENT);
+    }
+
+    #[test]
+    fn of_equals_the_one_in_the_own_pid_counts_more_and_a_leaf_never_as_much_as_a_relay() {
+        let policy = Policy::default();
+        let value = |interior, upload_kbps, one_way_ms: u64, side| {
+            let child = ChildView { interior, upload_kbps, one_way_us: one_way_ms * 1000, side };
+            policy.child_value(&child, 3_000_000)
+        };
+        let displaces = |value: u8, weakest: u8| value > weakest + (weakest / 2).max(1);
+        let (own, away) = (value(false, 0, 80, Side::Own), value(false, 0, 0, Side::Away));
+        assert!(displaces(own, away) && !displaces(away, own), "leaves: {own} and {away}");
+        assert!(value(true, 0, 0, Side::Away) > own, "whoever relays goes before any leaf");
+        let relay = |kbps, side| value(true, kbps, 0, side);
+        assert!(displaces(relay(3_000, Side::Own), relay(3_000, Side::Away)));
+        assert!(
+            displaces(relay(9_000, Side::Away), relay(3_000, Side::Own)),
+            "a stronger one of another PID"
+        );
+        assert!(relay(u32::MAX, Side::Own) < ACCEPT_URGENT);
     }
 }

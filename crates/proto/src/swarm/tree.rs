@@ -478,7 +478,8 @@ impl Swarm {
             let patience = if self.is_imported(s) { 10 } else { sub.hold };
             let hold = policy.switch_hold * patience / 10;
             let eggs = Policy::eggs_us(self.reliance(&parent).saturating_sub(1), self.substream_count());
-            let away = self.neighbours.get(&parent).map_or(0, |n| self.away_us(n, policy.away));
+            let away = policy.away(policy.is_interior(self.class, s));
+            let away = self.neighbours.get(&parent).map_or(0, |n| self.away_us(n, away));
             let current = sub.lag_us.map(|lag| lag + eggs + away);
             // Jitter keeps the swarm from moving in step.
             let jitter = Duration::from_millis(self.rng.u64(..400));
@@ -493,7 +494,8 @@ impl Swarm {
         let waits = !sub.has_parent() && now.since(sub.orphan_since) > self.config.policy.urgent_after;
         // Who is starving cannot afford to ask whose network it is.
         let is_calm = current != Some(u64::MAX) || sub.evicted.is_some();
-        let away = if is_calm { self.config.policy.away } else { Duration::ZERO };
+        let policy = &self.config.policy;
+        let away = if is_calm { policy.away(policy.is_interior(self.class, s)) } else { Duration::ZERO };
         let easy = if waits { None } else { self.best_parent(now, s, false, away) };
         // Who has nothing yet, and heard several who have no room, need not wait to hear it again.
         let urgent =
