@@ -5,6 +5,8 @@ import { createRequire } from 'node:module';
 import { open, played } from './lib.mjs';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+/** What the map of the network calls the one that everybody is in (crates/cli/tests/e2e_page.rs). */
+const NETWORK = 'isp-rio';
 /** A report comes once a second. */
 const REPORT_MS = 1200;
 const SIZES = [{ name: 'wide', width: 1360, height: 860 }, { name: 'phone', width: 390, height: 844 }];
@@ -31,6 +33,8 @@ async function round(browser, args, checks, size, colorScheme) {
   await page.locator('article', { hasText: args.name }).locator('button').click();
   await played(page);
   await page.waitForTimeout(args.shots ? 12_000 : REPORT_MS);
+  const network = await page.locator('.network').innerText().catch(() => '');
+  checks.check(`watch-${colorScheme}-${size.name}: one's own network is named, with what stays inside`, network.includes(NETWORK) && /%/.test(network), network.replaceAll('\n', ' '));
   await look(page, 'watch');
   const gauge = await page.locator('.gauge').boundingBox();
   checks.check(`watch-${colorScheme}-${size.name}: the gauge stands at the bottom left of the picture`, gauge && gauge.width > 40 && gauge.x >= 0 && gauge.x + gauge.width < size.width / 2 && gauge.y + gauge.height <= size.height, JSON.stringify(gauge));

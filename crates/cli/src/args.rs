@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use caudal_node::maps::{MapChoice, Maps};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use crate::units::{parse_duration, parse_listen, parse_rate, parse_size};
@@ -54,7 +55,8 @@ pub(crate) enum Command {
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  caudal tracker --listen 127.0.0.1:7777\n  \
                         caudal tracker --listen 0.0.0.0:7777 --lan          (a home or office)\n  \
-                        caudal tracker --listen 127.0.0.1:7777 --deny taken-down.txt\n\n\
+                        caudal tracker --listen 127.0.0.1:7777 --deny taken-down.txt\n  \
+                        caudal tracker --alto alto.toml          (prefers near peers; docs/alto.md)\n\n\
                         On the internet put an HTTPS proxy before it, name that with --trusted-proxy, and say with\n\
                         --public-url by what address peers know this tracker.")]
 pub(crate) struct TrackerArgs {
@@ -77,6 +79,13 @@ pub(crate) struct TrackerArgs {
     /// another tracker are refused, so that no other can pass them off here.
     #[arg(long, value_name = "URL")]
     pub(crate) public_url: Vec<String>,
+    /// A map of the network, by which peers are told first of those that are near to them: an ALTO server's address, or an
+    /// alto.toml, whose maps this tracker then serves below /alto; read again when it changes.
+    #[arg(long, value_name = "URL|FILE")]
+    pub(crate) alto: Option<String>,
+    /// The ALTO server's address as peers reach it, where that is another than --alto.
+    #[arg(long, value_name = "URL", requires = "alto")]
+    pub(crate) public_alto: Option<String>,
     /// Print a ready line as JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -131,6 +140,9 @@ pub(crate) struct PublishArgs {
     /// A relay for peers that cannot be reached directly.
     #[arg(long, value_name = "URL")]
     pub(crate) relay: Option<String>,
+    /// The map of the network (ALTO server) by which near viewers are preferred, or `off` [default: the one that the tracker names]
+    #[arg(long, value_name = "URL|off", value_parser = parse_map)]
+    pub(crate) alto: Option<MapChoice>,
     /// Peers on private addresses are dialled although the tracker is not on the LAN.
     #[arg(long)]
     pub(crate) lan: bool,
@@ -199,6 +211,9 @@ pub(crate) struct WatchArgs {
     /// A relay for peers that cannot be reached directly.
     #[arg(long, value_name = "URL")]
     pub(crate) relay: Option<String>,
+    /// The map of the network (ALTO server) by which near viewers are preferred, or `off` [default: the one that the tracker names]
+    #[arg(long, value_name = "URL|off", value_parser = parse_map)]
+    pub(crate) alto: Option<MapChoice>,
     /// Trackers and peers on private addresses are used.
     #[arg(long)]
     pub(crate) lan: bool,
@@ -300,6 +315,12 @@ pub(crate) struct RegisterLinksArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// A map's server, or none at all.
+fn parse_map(text: &str) -> Result<MapChoice, String> {
+    let choice = if text == "off" { MapChoice::Off } else { MapChoice::Server(text.to_owned()) };
+    Maps::new(choice.clone()).map(|_| choice).map_err(|error| format!("{error}, or off"))
 }
 
 /// A stream key that fits a URL as it is: what follows `?` is not part of it, and an empty one would let everybody publish.

@@ -1,4 +1,5 @@
-//! `caudal alto`: a map is made of a table, served, asked for by a person, edited, and refused when it is wrong.
+//! `caudal alto`: a map is made of a table, served, asked for by a person, edited, and refused when it is wrong; and trackers
+//! and viewers go by it, for as long as it is there.
 
 mod common;
 
@@ -6,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Caudal, Folder, get};
+use common::{Caudal, Folder, PATIENCE, get, link, number, publish_card, wait_until_playing};
 use serde_json::{Value, json};
 
 const MAP: &str = r#"[pids]
@@ -137,4 +138,97 @@ fn a_table_becomes_a_map_and_what_is_wrong_is_said() {
     fails(2, &["alto", "query", "alto.example"], &["http://HOST:PORT/"]);
     fails(2, &["alto", "query", "http://127.0.0.1:1", "--metric", "a b", "cost-map"], &["cost metric"]);
     fails(3, &["alto", "query", "http://127.0.0.1:1"], &["cannot be reached"]);
+}
+
+/// All of 127.0.0.0/8 is this machine, so that two networks fit on it.
+const LOOPBACK_MAP: &str = r#"[pids]
+isp-a = ["127.1.0.0/16"]
+isp-b = ["127.2.0.0/16"]
+default = ["0.0.0.0/0", "::/0"]
+[costs]
+same = 1
+transit = 20
+"#;
+
+#[test]
+fn tracker_and_viewers_go_by_a_map_and_go_on_without_it() {
+    let home = Folder::new();
+    let file = home.join("alto.toml");
+    std::fs::write(&file, LOOPBACK_MAP).expect("written");
+    let config = file.to_str().expect("a path");
+    let mut server = Caudal::start(&home, &["alto", "serve", "--config", config, "--listen", "127.0.0.1:0"]);
+    let tracker =
+        Caudal::start(&home, &["tracker", "--listen", "127.0.0.1:0", "--alto", server.told("http")]);
+    let metric = |name: &str| {
+        let text = String::from_utf8(get(tracker.told("http"), "/metrics").1).expect("text");
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("caudal_tracker_{name} ")));
+        line.and_then(|value| value.parse::<f64>().ok())
+    };
+    let begun = Instant::now();
+    while metric("map_used") != Some(1.0) {
+        assert!(begun.elapsed() < PATIENCE, "the tracker has no map");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let source = publish_card(&home, &tracker, &["--bind", "127.1.0.1:0"]);
+    let link = link(&source);
+    let watch = |more: &[&str]| Caudal::start(&home, &[&["watch", &link], more].concat());
+    let near = watch(&["--bind", "127.1.0.2:0"]);
+    let far = watch(&["--bind", "127.2.0.1:0"]);
+    let off = watch(&["--bind", "127.1.0.3:0", "--alto", "off"]);
+    [&near, &far, &off].into_iter().for_each(wait_until_playing);
+
+    // Nobody told the viewers where the map is but the tracker.
+    let is_in = |pid: &'static str| move |stats: &Value| stats["network"]["pid"] == pid;
+    near.wait_until("in isp-a", PATIENCE, is_in("isp-a"));
+    far.wait_until("in isp-b", PATIENCE, is_in("isp-b"));
+    let stats = near.wait_until("told a share", PATIENCE, |stats| {
+        stats["network"]["received_inside"].as_f64().is_some_and(|share| share > 0.0)
+    });
+    assert!(
+        number(&stats, "/network/received_inside") <= 1.0 && number(&stats, "/network/map_age_ms") < 60e3
+    );
+    let peers = stats["peers"].as_array().expect("peers");
+    assert!(peers.iter().any(|peer| peer["source"] == true && peer["inside"] == true), "{stats}");
+    assert_eq!(off.stats()["network"]["pid"], Value::Null);
+    assert!(metric("answers_by_map_total").is_some_and(|answers| answers > 0.0));
+    let (status, metrics) = get(near.told("http"), "/metrics");
+    let metrics = String::from_utf8_lossy(&metrics).into_owned();
+    assert!(status == 200 && metrics.contains("caudal_received_inside_ratio "), "{metrics}");
+
+    // A change reaches them, and nobody needs the server after that.
+    replace(&file, &LOOPBACK_MAP.replace("isp-a", "isp-new"));
+    near.wait_until("in the new map", Duration::from_secs(10), is_in("isp-new"));
+    server.kill();
+    let parts = |viewer: &Caudal| number(&viewer.stats(), "/parts");
+    let before = [parts(&near), parts(&far)];
+    near.wait_until("going on", PATIENCE, |stats| number(stats, "/parts") > before[0] + 5.0);
+    far.wait_until("going on", PATIENCE, |stats| number(stats, "/parts") > before[1] + 5.0);
+    assert_eq!(near.stats()["network"]["pid"], "isp-new", "the last map is still good");
+    assert_eq!(metric("map_used"), Some(1.0));
+}
+
+#[test]
+fn a_tracker_serves_the_map_that_it_was_given() {
+    let home = Folder::new();
+    let file = home.join("alto.toml");
+    std::fs::write(&file, MAP).expect("written");
+    let config = file.to_str().expect("a path");
+    let tracker = Caudal::start(&home, &["tracker", "--listen", "127.0.0.1:0", "--alto", config]);
+    let url = format!("{}/alto/directory", tracker.told("http"));
+    assert_eq!(told(&["alto", "query", &url, "network-map"])["pids"]["isp-b"], json!(["198.51.100.0/24"]));
+    let costs = told(&["alto", "query", &url, "--by-server", "cost", "203.0.113.7", "8.8.8.8"]);
+    assert_eq!(costs["to"][0]["cost"], 20.0);
+    let metrics = String::from_utf8(get(tracker.told("http"), "/metrics").1).expect("text");
+    assert!(
+        metrics.contains("caudal_tracker_map_pids 3") && metrics.contains("map_info{version="),
+        "{metrics}"
+    );
+    drop(tracker);
+    std::fs::write(&file, MAP.replace("transit = 20", "transit = \"far\"")).expect("written");
+    let refused = Command::new(env!("CARGO_BIN_EXE_caudal"))
+        .args(["tracker", "--listen", "127.0.0.1:0", "--alto", config])
+        .output()
+        .expect("caudal starts");
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && words.contains("alto.toml:8"), "{words}");
 }

@@ -17,6 +17,15 @@ const ROUND: Duration = Duration::from_secs(400);
 /// Viewers that carry the channel to the page's node.
 const RESIDENTS: usize = 3;
 
+/// Wherever this machine is, it is in this network, which the page names.
+const MAP: &str = r#"[pids]
+isp-rio = ["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"]
+rest = ["0.0.0.0/0", "::/0"]
+[costs]
+same = 1
+transit = 20
+"#;
+
 fn web() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../web")
 }
@@ -50,7 +59,11 @@ fn the_page_shows_the_channel_within_a_second_and_keeps_its_promises() {
     let deny = home.join("taken-down.txt");
     std::fs::write(&deny, "").expect("the operator's list can be written");
     let deny = deny.to_str().expect("a plain path");
-    let tracker = Caudal::start(&home, &["tracker", "--listen", "127.0.0.1:0", "--deny", deny]);
+    let map = home.join("alto.toml");
+    std::fs::write(&map, MAP).expect("the map can be written");
+    let map = map.to_str().expect("a plain path");
+    let args = ["tracker", "--listen", "127.0.0.1:0", "--deny", deny, "--alto", map];
+    let tracker = Caudal::start(&home, &args);
     let source = publish(
         &home,
         &tracker,

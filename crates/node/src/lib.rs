@@ -12,6 +12,7 @@
 //! | [`http`] | what a player, a page and Prometheus see: HLS, the streaming response, sessions, events, stats, metrics |
 //! | [`sessions`], [`desk`] | the channels that a page watches on this node, and a broadcaster's side of it |
 //! | [`link_trackers`] | which trackers are asked about a link |
+//! | [`maps`] | maps of the network: which are followed, and where in them this node is |
 //! | [`directory`] | the lists of several trackers, as one |
 //! | [`record`] | parts into a file or a pipe |
 //! | [`tracking`] | telling trackers of this node and hearing of others |
@@ -26,6 +27,7 @@ pub mod error;
 pub mod http;
 pub mod link_trackers;
 pub mod live;
+pub mod maps;
 pub mod meter;
 pub mod metrics;
 pub mod network;

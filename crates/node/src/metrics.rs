@@ -15,7 +15,7 @@ enum Kind {
 }
 
 /// Where a figure stands in a report, its name and kind, and what it says. Those that a report lacks are left out.
-const FAMILIES: [(&str, &str, Kind, &str); 34] = [
+const FAMILIES: [(&str, &str, Kind, &str); 37] = [
     ("/ok", "ok", Kind::Gauge, "Whether all that must hold does."),
     ("/duration_ms", "uptime_seconds", Kind::Seconds, "Since the process started."),
     ("/rate_bps", "stream_rate_bps", Kind::Gauge, "Measured stream rate, bit/s."),
@@ -80,6 +80,19 @@ const FAMILIES: [(&str, &str, Kind, &str); 34] = [
     ),
     ("/parents", "parents", Kind::Gauge, "Substreams that a neighbour pushes to this node."),
     ("/children", "children", Kind::Gauge, "Neighbours that this node pushes to, over all substreams."),
+    (
+        "/network/received_inside",
+        "received_inside_ratio",
+        Kind::Gauge,
+        "Useful bytes from the own network / useful bytes, where a map of the network says what that is.",
+    ),
+    ("/network/sent_inside", "sent_inside_ratio", Kind::Gauge, "The same of what was sent."),
+    (
+        "/network/map_age_ms",
+        "map_age_seconds",
+        Kind::Seconds,
+        "Since it was last shown that the map of the network is the newest.",
+    ),
     ("/viewers", "viewers", Kind::Gauge, "Viewers, as the tracker counts them."),
     ("/input/rate_bps", "input_rate_bps", Kind::Gauge, "What the encoder sends, bit/s."),
     ("/input/samples", "input_samples_total", Kind::Counter, "Access units received from the encoder."),

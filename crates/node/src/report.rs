@@ -60,6 +60,21 @@ pub struct PeerReport {
     pub substreams_in: Vec<u8>,
     /// Which substreams this node sends to it.
     pub substreams_out: Vec<u8>,
+    /// Whether it is in this node's own network; nothing where no map says so.
+    pub inside: Option<bool>,
+}
+
+/// The network that this node is in, as a map says, and how much stays inside it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct NetworkReport {
+    /// Its name in the map (PID); nothing where no fresh map knows this node's address.
+    pub pid: Option<String>,
+    /// Of the useful bytes received since the network is known, those from inside it.
+    pub received_inside: Option<f64>,
+    /// Of the bytes sent since then, those to inside it.
+    pub sent_inside: Option<f64>,
+    /// Since the map's server last showed that the map is its newest.
+    pub map_age_ms: Option<u64>,
 }
 
 /// What a page's gauge needs, beside a report.
@@ -168,6 +183,8 @@ pub struct ViewerReport {
     pub stalls: u64,
     /// Neighbours dropped for what they did, with the reason.
     pub dropped: Vec<String>,
+    /// The own network.
+    pub network: NetworkReport,
     /// Neighbours.
     pub peers: Vec<PeerReport>,
     /// What must hold.
@@ -215,6 +232,8 @@ pub struct SourceReport {
     pub input: InputReport,
     /// What the broadcaster was told.
     pub advice: Vec<String>,
+    /// The own network.
+    pub network: NetworkReport,
     /// Neighbours.
     pub peers: Vec<PeerReport>,
     /// What must hold.

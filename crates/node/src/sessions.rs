@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use crate::NodeError;
 use crate::link_trackers::{LinkSource, link_trackers};
 use crate::live::Live;
+use crate::maps::Maps;
 use crate::network::{NetworkConfig, random};
 use crate::report::Gauge;
 use crate::viewer::{RETENTION, Viewer, ViewerConfig};
@@ -136,6 +137,8 @@ pub struct SessionSettings {
     pub upload: bool,
     /// The UDP side. Its fixed ports are the command line's session's: others take free ones.
     pub network: NetworkConfig,
+    /// Maps of the network, for all sessions together.
+    pub maps: Arc<Maps>,
     /// Trackers and peers on private addresses are used.
     pub lan: bool,
     /// The command as it was typed.
@@ -266,6 +269,7 @@ impl Sessions {
             channel: link.channel,
             trackers,
             network: NetworkConfig { bind: Vec::new(), ..settings.network.clone() },
+            maps: Arc::clone(&settings.maps),
             upload: upload && settings.upload,
             started: Instant::now(),
             command: settings.command.clone(),

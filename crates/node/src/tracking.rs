@@ -14,7 +14,7 @@ use caudal_proto::io::Candidate;
 use caudal_tracker::client::{ChannelEvent, ClientError, Events, Join, SourceRole, SwarmView, TrackerClient};
 use caudal_tracker::descriptor::SignedDescriptor;
 use caudal_tracker::message::{Qos, SwarmId};
-use caudal_tracker::url::AllowedUrl;
+use caudal_tracker::url::{AllowedUrl, AltoUrl, TrackerUrl};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -42,6 +42,10 @@ pub enum News {
     TakenDown(String),
     /// How many watch.
     Viewers(u32),
+    /// From which address it sees this node ask.
+    SeenAs(SocketAddr),
+    /// Which of the trackers says where the map of the network is, or that there is none.
+    Map(TrackerUrl, Option<AltoUrl>),
     /// The tracker answers (again).
     Online,
     /// The tracker does not answer; told once until it does.
@@ -199,6 +203,10 @@ impl Task {
             self.tell(News::Online).await;
         }
         let interval = view.interval;
+        if let Some(seen_as) = view.seen_as {
+            self.tell(News::SeenAs(seen_as)).await;
+        }
+        self.tell(News::Map(self.client.url().clone(), view.alto.clone())).await;
         self.take(view).await;
         Ok(interval)
     }
@@ -261,7 +269,7 @@ impl Task {
             let own = PeerId(self.config.key.public());
             let peers = view.peers.into_iter().filter(|peer| peer.peer != own);
             let peers =
-                peers.map(|p| Candidate { peer: p.peer, addrs: p.addresses, source: p.source, cost: 0 });
+                peers.map(|p| Candidate { peer: p.peer, addrs: p.addresses, source: p.source, cost: p.cost });
             self.tell(News::Peers(peers.collect())).await;
         }
         self.tell(News::Viewers(view.viewers)).await;

@@ -117,6 +117,63 @@ impl AllowedUrl {
     }
 }
 
+/// The address of a map of the network that a tracker told, and the addresses that it may lead to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AltoUrl {
+    url: String,
+    reach: Reach,
+}
+
+impl AltoUrl {
+    /// The address.
+    pub fn as_str(&self) -> &str {
+        &self.url
+    }
+
+    /// What it may lead to, with all that it names and redirects to.
+    pub fn reach(&self) -> Reach {
+        self.reach
+    }
+}
+
+impl AllowedUrl {
+    /// Checks where this tracker says that the map of the network is. A tracker is no reason to reach into one's own network:
+    /// it may name its own host, which is asked anyway, and servers on the public network with https. One on this machine may
+    /// also name others on this machine and in the local network, and one with an address in the local network others there;
+    /// `--lan` adds nothing.
+    ///
+    /// # Errors
+    /// [`UrlError`] when the address must not be asked.
+    pub fn alto(&self, told: &str) -> Result<AltoUrl, UrlError> {
+        let text = if told.contains("://") {
+            told.to_owned()
+        } else {
+            format!("{}/{}", self.url, told.trim_start_matches('/'))
+        };
+        let url: TrackerUrl = text.parse()?;
+        let public = !url.is_plain();
+        let reach = if url.host() == self.url.host() && (public || self.url.is_plain()) {
+            Reach { public, ..self.reach }
+        } else {
+            let own = self.url.class();
+            let loopback = own == Some(Class::Loopback);
+            Reach { public, private: loopback || own == Some(Class::Private), shared: false, loopback }
+        };
+        let refused = |what| UrlError::Inward { url: url.0.clone(), what };
+        match url.class() {
+            Some(Class::Never) => return Err(UrlError::Impossible { url: url.0 }),
+            Some(Class::Public) if !reach.public => return Err(UrlError::NotEncrypted { url: url.0 }),
+            Some(Class::Loopback) if !reach.loopback => return Err(refused("this computer")),
+            Some(Class::Private) if !reach.private => return Err(refused("the local network")),
+            Some(Class::Shared) if !reach.shared => return Err(refused("the provider's network")),
+            None if !public && !reach.private => return Err(UrlError::NotEncrypted { url: url.0 }),
+            _ => {}
+        }
+        // As it was told: a slash at the end matters to what the directory leads to.
+        Ok(AltoUrl { url: text, reach })
+    }
+}
+
 impl TrackerUrl {
     /// The URL as text, without a trailing slash.
     pub fn as_str(&self) -> &str {
@@ -301,6 +358,55 @@ mod tests {
         for inside in ["127.0.0.1", "10.1.1.1", "::1", "169.254.169.254", "100.64.0.1"] {
             assert!(!foreign.reach().allows(inside.parse().unwrap()), "{inside}");
         }
+    }
+
+    #[test]
+    fn a_tracker_leads_nobody_into_their_own_network_by_a_map() {
+        use UrlOrigin::{Foreign, Typed};
+        let outside = check("https://t.example", Typed, true).unwrap();
+        for inward in [
+            "http://127.0.0.1:631",
+            "https://127.0.0.1",
+            "http://localhost:7780",
+            "http://192.168.1.1",
+            "https://10.0.0.1",
+            "https://[fd00::5]",
+            "https://100.64.0.1",
+            "http://169.254.169.254/latest",
+            "http://8.8.8.8",
+            "http://alto.example",
+            "ftp://t.example",
+            "https://u:p@t.example",
+        ] {
+            assert!(outside.alto(inward).is_err(), "{inward}");
+        }
+        // A name may lead outside only, and so may what is below the tracker's own address.
+        for told in ["https://alto.example/directory", "https://8.8.8.8/"] {
+            let alto = outside.alto(told).unwrap();
+            assert_eq!(alto.as_str(), told);
+            let inside = ["127.0.0.1", "192.168.1.1", "10.0.0.1", "100.64.0.1", "::1", "169.254.169.254"];
+            assert!(inside.iter().all(|ip| !alto.reach().allows(ip.parse().unwrap())), "{told}");
+            assert!(alto.reach().allows("1.1.1.1".parse().unwrap()));
+        }
+        let foreign = check("https://t.example/caudal", Foreign, false).unwrap();
+        let own = foreign.alto("alto/directory").unwrap();
+        assert_eq!(own.as_str(), "https://t.example/caudal/alto/directory");
+        assert!(!own.reach().allows("127.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_tracker_inside_may_name_a_map_inside() {
+        use UrlOrigin::Typed;
+        let here = check("http://127.0.0.1:7777", Typed, false).unwrap();
+        for told in
+            ["http://127.0.0.1:7780/", "http://localhost:7780", "http://192.168.1.5:7780", "alto/directory"]
+        {
+            assert!(here.alto(told).is_ok(), "{told}");
+        }
+        let house = check("http://192.168.1.2:7777", Typed, false).unwrap();
+        assert!(house.alto("http://192.168.1.2:7780").is_ok() && house.alto("http://192.168.1.5").is_ok());
+        assert!(house.alto("http://127.0.0.1:631").is_err(), "this computer is not the tracker's");
+        assert!(house.alto("http://8.8.8.8").is_err(), "public means https");
     }
 
     #[test]

@@ -69,6 +69,16 @@ export interface Peer {
   rate_out_bps?: number;
   substreams_in?: number[];
   substreams_out?: number[];
+  /** It is in the node's own network; absent where no map says so. */
+  inside?: boolean | null;
+}
+
+/** The network that the node is in, by a map of the network, and the shares of what it receives and sends that stay inside. */
+export interface Network {
+  pid: string | null;
+  received_inside: number | null;
+  sent_inside: number | null;
+  map_age_ms?: number | null;
 }
 
 /** How the newest part that players can have relates to the source's clock and to the media's. */
@@ -94,6 +104,7 @@ export interface Report {
   bytes_out: number;
   useful_bytes: number;
   gauge?: NodeGauge;
+  network?: Network;
   // viewer
   startup_ms?: number | null;
   chunks?: { due: number; on_time: number; late: number; missing: number; duplicate: number };

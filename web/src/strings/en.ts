@@ -80,6 +80,7 @@ export const en = {
     nobody: 'Nobody sends to you yet', toNobody: 'You send to nobody yet', you: 'you', source: 'source',
     neighbours: (n: number, text: string) => `${text} ${plural(n, 'neighbour', 'neighbours')}`,
     sourceShare: 'From the source', duplicates: 'Came twice', missing: 'Missing', viewersShare: 'From viewers', uploaded: 'Sent to others', received: 'Received',
+    network: 'Your network', receivedInside: 'Received from it', sentInside: 'Sent to it',
     missingOf: (missing: string, due: string) => `${missing} of ${due} chunks`,
     graph: (ins: string, outs: string) => `Graph: ${ins} on the left send to you, you send to ${outs} on the right; thicker lines carry more.`,
     graphEmpty: 'Nobody yet', others: (n: string) => `+${n} more`,

@@ -82,6 +82,7 @@ export const es: Strings = {
     nobody: 'Todavía nadie te envía', toNobody: 'Todavía no envías a nadie', you: 'tú', source: 'fuente',
     neighbours: (n, text) => `${text} ${plural(n, 'vecino', 'vecinos')}`,
     sourceShare: 'De la fuente', duplicates: 'Repetido', missing: 'Perdido', viewersShare: 'De espectadores', uploaded: 'Enviado a otros', received: 'Recibido',
+    network: 'Tu red', receivedInside: 'Recibido de ella', sentInside: 'Enviado a ella',
     missingOf: (missing, due) => `${missing} de ${due} trozos`,
     graph: (ins, outs) => `Gráfico: ${ins} a la izquierda te envían, tú envías a ${outs} a la derecha; las líneas más gruesas llevan más.`,
     graphEmpty: 'Todavía nadie', others: (n) => `+${n} más`,

@@ -95,6 +95,10 @@ pub(super) struct Run {
     pub(super) figures: BTreeMap<&'static str, f64>,
     /// What the delays are: of the window by histogram, or by the nodes' own percentiles since their start.
     pub(super) delay_basis: &'static str,
+    /// IP bytes from each range of addresses to each, where the plan has ranges.
+    pub(super) between: Vec<Vec<u64>>,
+    /// Stream bytes that the source signed meanwhile.
+    pub(super) stream_bytes: f64,
 }
 
 impl Run {

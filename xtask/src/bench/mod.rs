@@ -7,6 +7,7 @@
 //! | [`sim`] | populations in virtual time, beside the prototype |
 //! | [`isps`] | what maps of the network change, in virtual time |
 //! | [`alto`] | the ALTO server with a large map |
+//! | [`alto_peers`] | what a map of the network saves: bytes between ranges of addresses, with and without it |
 //! | [`simulated`] | what the simulator says of a case that was run for real |
 //! | [`congestion`] | connections that meet loss, queues, TCP and each other, over the link emulator |
 //! | [`trial`] | one run: a source, viewers, a measured window; what all benchmarks are told and do with runs |
@@ -19,6 +20,7 @@
 //! | [`report`] | targets, tables, JSON, and the table in `docs/benchmarks.md` |
 
 mod alto;
+mod alto_peers;
 mod congestion;
 mod emulator;
 mod figures;
@@ -52,6 +54,8 @@ pub(crate) enum Bench {
     Congestion(congestion::Args),
     /// The ALTO server with a large map: endpoint costs per second of a core, and how soon an edit arrives.
     Alto(alto::Args),
+    /// Peers in four ranges of addresses: what crosses between them without a map of the network and with one.
+    AltoPeers(alto_peers::Args),
 }
 
 /// Runs a benchmark; true when every target was met.
@@ -63,5 +67,6 @@ pub(crate) fn run(bench: &Bench) -> Result<bool> {
         Bench::SimAlto(args) => isps::run(args),
         Bench::Congestion(args) => congestion::run(args),
         Bench::Alto(args) => alto::run(args),
+        Bench::AltoPeers(args) => alto_peers::run(args),
     }
 }

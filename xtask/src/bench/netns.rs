@@ -147,12 +147,51 @@ impl World {
         Ok(String::from_utf8_lossy(&done.stdout).into_owned())
     }
 
+    /// Counts from now on what crosses the bridge between ranges of peers, which follow one another.
+    pub(super) fn count_between(&self, sizes: &[usize]) -> Result<()> {
+        ensure!(self.emulator.is_none(), "bytes between ranges are counted on the kernel's bridge");
+        let mut rules = String::from(
+            "add table bridge ranges\n\
+             add chain bridge ranges passing { type filter hook forward priority 1 ; }\n",
+        );
+        let starts =
+            sizes.iter().scan(0, |next, size| Some((*next, std::mem::replace(next, *next + size) + size)));
+        let ranges: Vec<String> = starts
+            .map(|(first, end)| format!("{}-{}", Self::address(first), Self::address(end - 1)))
+            .collect();
+        for (from, source) in ranges.iter().enumerate() {
+            for (to, destination) in ranges.iter().enumerate() {
+                let name = format!("r{from}to{to}");
+                rules.push_str(&format!(
+                    "add counter bridge ranges {name}\n\
+                     add rule bridge ranges passing ip saddr {source} ip daddr {destination} counter name {name}\n"
+                ));
+            }
+        }
+        self.nft(&["-f", "-"], &rules).map(drop)
+    }
+
+    /// IP bytes from each of so many ranges to each, since they are counted.
+    pub(super) fn between(&self, ranges: usize) -> Result<Vec<Vec<u64>>> {
+        let listed = self.nft(&["-j", "list", "counters", "table", "bridge", "ranges"], "")?;
+        let listed: Value = serde_json::from_str(&listed).context("nft wrote no JSON")?;
+        let counters = listed["nftables"].as_array().context("nft lists nothing")?;
+        let bytes = |from: usize, to: usize| {
+            let name = format!("r{from}to{to}");
+            let found = counters.iter().find(|entry| entry["counter"]["name"] == name);
+            found
+                .and_then(|entry| entry["counter"]["bytes"].as_u64())
+                .with_context(|| format!("nft lists no {name}"))
+        };
+        (0..ranges).map(|from| (0..ranges).map(|to| bytes(from, to)).collect()).collect()
+    }
+
     /// How many packets larger than the MTU crossed the bridge so far.
     pub(super) fn oversize_packets(&self) -> Result<u64> {
         if let Some(emulator) = &self.emulator {
             return Ok(emulator.oversize());
         }
-        let listed = self.nft(&["-j", "list", "counters"], "")?;
+        let listed = self.nft(&["-j", "list", "counters", "table", "bridge", "guard"], "")?;
         let listed: Value = serde_json::from_str(&listed).context("nft wrote no JSON")?;
         let counters = listed["nftables"].as_array().into_iter().flatten();
         counters

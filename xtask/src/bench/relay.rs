@@ -94,6 +94,7 @@ impl Args {
             shape,
             tell_limits: self.tell_limits,
             network: Network::Bridge,
+            ranges: None,
             killed_percent: 0,
         }
     }

@@ -403,6 +403,7 @@ mod tests {
             commit: "test".into(),
             figures: figures.iter().copied().collect(),
             delay_basis: "test",
+            ..Run::default()
         };
         Shaped { shape, runs: runs.iter().map(run).collect() }
     }

@@ -232,6 +232,7 @@ impl Args {
                 path: Path::new(Duration::from_millis(case.rtt_ms), case.loss),
                 seed,
             },
+            ranges: None,
             killed_percent: case.killed_percent,
         }
     }
@@ -383,7 +384,7 @@ mod tests {
     use super::*;
 
     fn run(figures: &[(&'static str, f64)]) -> Run {
-        Run { commit: "test".into(), figures: figures.iter().copied().collect(), delay_basis: "test" }
+        Run { commit: "test".into(), figures: figures.iter().copied().collect(), ..Run::default() }
     }
 
     #[test]

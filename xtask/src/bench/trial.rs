@@ -26,6 +26,7 @@ pub(super) const JOIN_INTERVAL: Duration = Duration::from_millis(250);
 const PEER_PORT: u16 = 4433;
 const HTTP_PORT: u16 = 8080;
 const TRACKER_PORT: u16 = 7700;
+const ALTO_PORT: u16 = 7780;
 /// How long a packet waits for its uplink at most before it is dropped, on the bridge and in the emulator.
 const UPLINK_QUEUE: Duration = Duration::from_millis(400);
 
@@ -56,8 +57,21 @@ pub(super) struct Plan {
     /// Nodes are told what their lines carry.
     pub(super) tell_limits: bool,
     pub(super) network: Network,
+    /// Ranges of addresses, and who goes by a map of them.
+    pub(super) ranges: Option<Ranges>,
     /// So many of the viewers are killed as the window begins; the others are measured.
     pub(super) killed_percent: usize,
+}
+
+/// Ranges of addresses of the peers, one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ranges {
+    /// Peers in each; the source is the first of the first.
+    pub(super) sizes: Vec<usize>,
+    /// The tracker has a map of them.
+    pub(super) tracker: bool,
+    /// So have the nodes, from the tracker.
+    pub(super) nodes: bool,
 }
 
 /// What every benchmark can be told.
@@ -187,15 +201,22 @@ impl Trial<'_> {
         // Dropped last, after the processes inside have ended.
         let world = self.world()?;
         let started = Instant::now();
+        if let Some(ranges) = &self.plan.ranges {
+            world.count_between(&ranges.sizes)?;
+        }
+        let map = self.map_server(&world)?;
         let tracker = self.start("tracker", world.hub(), &self.tracker_args())?;
         let source = self.start("source", world.peer(0), &self.source_args())?;
         let link = source.ready["link"].as_str().context("the source's ready line has no link")?.to_owned();
         let mut audience = Vec::with_capacity(viewers);
-        for number in 1..=viewers {
+        for number in self.joining() {
             let args = self.viewer_args(number, &link);
-            audience.push(self.start(&format!("viewer-{number:03}"), world.peer(number), &args)?);
+            let viewer = self.start(&format!("viewer-{number:03}"), world.peer(number), &args)?;
+            audience.push((number, viewer));
             self.pause(JOIN_INTERVAL)?;
         }
+        audience.sort_by_key(|(number, _)| *number);
+        let mut audience: Vec<Process> = audience.into_iter().map(|(_, viewer)| viewer).collect();
         eprintln!("    {viewers} viewers joined; settling for {}", sh::seconds(self.plan.warm_up));
         self.pause(self.plan.warm_up)?;
         let stays = viewers - viewers * self.plan.killed_percent / 100;
@@ -204,9 +225,11 @@ impl Trial<'_> {
             audience.split_off(stays).into_iter().for_each(Process::kill);
         }
         eprintln!("    measuring for {}", sh::seconds(self.plan.duration));
+        let between_before = self.between(&world)?;
         let before = snapshot(started, &world, &source, &audience)?;
         self.pause(self.plan.duration)?;
         let after = snapshot(started, &world, &source, &audience)?;
+        let between_after = self.between(&world)?;
         let oversize_packets = world.oversize_packets()?;
         if let Some(tally) = world.tally() {
             eprintln!(
@@ -222,7 +245,7 @@ impl Trial<'_> {
             audience.into_iter().map(|viewer| viewer.report().map(Stats::new)).collect::<Result<Vec<_>>>()?;
         source.tell_to_end();
         let commit = Stats::new(source.report()?).text("commit").unwrap_or("unknown").to_owned();
-        drop(tracker);
+        drop((tracker, map));
         let (source_copies, shape) = (self.plan.source_copies, self.plan.shape);
         let mut run = Window {
             before: &before,
@@ -234,7 +257,39 @@ impl Trial<'_> {
         }
         .run();
         run.commit = commit;
+        let signed = |snapshot: &Snapshot| snapshot.source.number("useful_bytes").unwrap_or_default();
+        run.stream_bytes = signed(&after) - signed(&before);
+        run.between = minus(&between_after, &between_before);
         Ok(run)
+    }
+
+    /// The order in which viewers join. Ranges take turns: who comes first carries more, and that must not be one range's doing.
+    fn joining(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (1..=self.plan.viewers).collect();
+        if self.plan.ranges.is_some() {
+            // Multiples of the golden ratio fall evenly into every stretch.
+            let turn = |number: &usize| (*number as f64 * 0.618_033_988_749_895).fract();
+            order.sort_by(|a, b| turn(a).total_cmp(&turn(b)));
+        }
+        order
+    }
+
+    /// An ALTO server with a map of the ranges, where somebody goes by it.
+    fn map_server(&self, world: &World) -> Result<Option<Process>> {
+        let Some(ranges) = self.plan.ranges.as_ref().filter(|ranges| ranges.tracker) else { return Ok(None) };
+        let file = self.dir.join("alto.toml");
+        std::fs::write(&file, map_of(&ranges.sizes))
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        let listen = format!("{}:{ALTO_PORT}", World::hub_address());
+        let args = owned(&["alto", "serve", "--config", &file.display().to_string(), "--listen", &listen]);
+        self.start("alto", world.hub(), &args).map(Some)
+    }
+
+    fn between(&self, world: &World) -> Result<Vec<Vec<u64>>> {
+        match &self.plan.ranges {
+            Some(ranges) => world.between(ranges.sizes.len()),
+            None => Ok(Vec::new()),
+        }
     }
 
     fn start(&self, name: &str, namespace: &str, args: &[String]) -> Result<Process> {
@@ -276,7 +331,11 @@ impl Trial<'_> {
 
     fn tracker_args(&self) -> Vec<String> {
         let listen = format!("{}:{TRACKER_PORT}", World::hub_address());
-        owned(&["tracker", "--listen", &listen, "--lan"])
+        let mut args = owned(&["tracker", "--listen", &listen, "--lan"]);
+        if self.plan.ranges.as_ref().is_some_and(|ranges| ranges.tracker) {
+            args.extend(owned(&["--alto", &format!("http://{}:{ALTO_PORT}/", World::hub_address())]));
+        }
+        args
     }
 
     fn source_args(&self) -> Vec<String> {
@@ -302,8 +361,32 @@ impl Trial<'_> {
             let limit = if index == 0 { source_bps } else { viewer_bps };
             args.extend(owned(&["--upload-limit", &limit.to_string()]));
         }
+        if self.plan.ranges.as_ref().is_some_and(|ranges| !ranges.nodes) {
+            args.extend(owned(&["--alto", "off"]));
+        }
         args
     }
+}
+
+/// A map in which each range is a PID, all equally far from each other.
+fn map_of(sizes: &[usize]) -> String {
+    let mut text = String::from("[pids]\n");
+    let mut first = 0;
+    for (range, size) in sizes.iter().enumerate() {
+        let hosts: Vec<String> =
+            (first..first + size).map(|peer| format!("\"{}/32\"", World::address(peer))).collect();
+        text.push_str(&format!("range-{range} = [{}]\n", hosts.join(", ")));
+        first += size;
+    }
+    text.push_str("rest = [\"0.0.0.0/0\", \"::/0\"]\n[costs]\nsame = 1\ntransit = 20\n");
+    text
+}
+
+fn minus(after: &[Vec<u64>], before: &[Vec<u64>]) -> Vec<Vec<u64>> {
+    let row = |(after, before): (&Vec<u64>, &Vec<u64>)| {
+        after.iter().zip(before).map(|(after, before)| after.saturating_sub(*before)).collect()
+    };
+    after.iter().zip(before).map(row).collect()
 }
 
 fn owned(args: &[&str]) -> Vec<String> {

@@ -23,6 +23,10 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(45);
 const UNFIT_MAX: Duration = Duration::from_secs(60);
 /// The longest that a server may ask to be left alone.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// The HTTP status of a server that has too much to do.
+const BUSY: u16 = 503;
+/// Maps that no server showed to be its newest for longer are worth little: networks change.
+pub const STALE_AFTER: Duration = Duration::from_secs(3600);
 /// The substream of the network map; cost maps are numbered.
 const NETWORK: &str = "network";
 
@@ -83,6 +87,12 @@ struct Known {
     problem: Option<String>,
 }
 
+impl Known {
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.confirmed.is_some_and(|at| now.saturating_duration_since(at) <= STALE_AFTER)
+    }
+}
+
 /// Follows a server until it is dropped.
 #[derive(Debug)]
 pub struct Follower {
@@ -107,6 +117,12 @@ impl Follower {
     /// The newest maps, however old; `None` until the first arrived.
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.known.borrow().snapshot.clone()
+    }
+
+    /// The newest maps, unless the server has not shown for [`STALE_AFTER`] that they are.
+    pub fn fresh(&self) -> Option<Arc<Snapshot>> {
+        let known = self.known.borrow();
+        known.snapshot.clone().filter(|_| known.is_fresh(Instant::now()))
     }
 
     /// How long ago the server last showed that these are its newest maps: up to some ten seconds while all is well.
@@ -166,10 +182,14 @@ async fn one_round(
         .chain(costs.iter().map(|(resource, _)| *resource))
         .map(|r| r.id.as_str())
         .collect();
-    match directory.update_stream(&ids) {
-        Some(stream) => subscribe(client, stream, &ids, publish).await,
-        None => poll(client, network, &costs, options.poll_every, publish).await,
+    if let Some(stream) = directory.update_stream(&ids) {
+        match subscribe(client, stream, &ids, publish).await {
+            // As many listen as the server takes; asking now and then costs it less.
+            Err(ClientError::Status { status: BUSY, .. }) => {}
+            ended => return ended,
+        }
     }
+    poll(client, network, &costs, options.poll_every, publish).await
 }
 
 /// New maps, if they are others than before.
@@ -265,6 +285,7 @@ async fn subscribe(
     publish: &watch::Sender<Known>,
 ) -> Result<(), ClientError> {
     let url = &stream.url;
+    client.check(url)?;
     let mut add = Map::new();
     for (at, id) in ids.iter().enumerate() {
         let name = at.checked_sub(1).map_or_else(|| NETWORK.to_owned(), |place| place.to_string());
@@ -395,6 +416,16 @@ mod tests {
         assert_eq!(snapshot.network().vtag().tag, "2");
         assert_eq!((cost("8.8.8.8", "8.8.4.4"), cost("8.8.8.8", "10.1.1.1")), (Some(1.0), Some(4.0)));
         assert_eq!((cost("10.1.1.1", "8.8.8.8"), cost("8.8.8.8", "2001:db8::1")), (None, Some(4.0)));
+    }
+
+    #[test]
+    fn maps_that_nobody_confirms_for_an_hour_are_stale() {
+        let at = Instant::now();
+        let known = Known { confirmed: Some(at), ..Known::default() };
+        assert!(
+            known.is_fresh(at + STALE_AFTER) && !known.is_fresh(at + STALE_AFTER + Duration::from_secs(1))
+        );
+        assert!(!Known::default().is_fresh(at));
     }
 
     /// The fuzz target of update streams.

@@ -22,14 +22,14 @@ use std::time::Duration;
 
 use reqwest::Client;
 use serde_json::{Value, json};
-use url::Url;
+use url::{Host, Url};
 
 pub use directory::{Directory, Resource};
 pub use events::EVENT_LEN_MAX;
-pub use follow::{FollowOptions, Follower, SILENCE_MAX};
+pub use follow::{FollowOptions, Follower, SILENCE_MAX, STALE_AFTER};
 pub use transport::{ANSWER_LEN_MAX, BODY_TIMEOUT, TIMEOUT};
 
-use crate::map::{CostMap, MapError, NetworkMap};
+use crate::map::{CostMap, MapError, NetworkMap, PidIndex};
 use crate::types::{CostMode, CostType, Metric, PidName, endpoint, media};
 use transport::Fetched;
 
@@ -122,6 +122,12 @@ pub enum ClientError {
         /// The cost map.
         url: Box<Url>,
     },
+    /// The server leads to where it may not.
+    #[error("{url} is not asked: the server may not lead there")]
+    Forbidden {
+        /// What would have been asked for.
+        url: Box<Url>,
+    },
     /// This machine cannot do TLS.
     #[error("TLS cannot be set up: {why}")]
     Tls {
@@ -152,19 +158,53 @@ impl ClientError {
     }
 }
 
+/// Which addresses a client may connect to.
+#[derive(Clone)]
+pub struct AddressRule(Arc<dyn Fn(IpAddr) -> bool + Send + Sync>);
+
+impl AddressRule {
+    /// Those for which `allows` holds; it is asked about canonical ones (no IPv4-mapped form).
+    pub fn new(allows: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(allows))
+    }
+
+    fn allows(&self, ip: IpAddr) -> bool {
+        (self.0)(ip.to_canonical())
+    }
+
+    /// Whether `url` may be asked for, as far as its host says: a name is looked at when it is resolved.
+    fn allows_url(&self, url: &Url) -> bool {
+        match url.host() {
+            Some(Host::Ipv4(ip)) => self.allows(ip.into()),
+            Some(Host::Ipv6(ip)) => self.allows(ip.into()),
+            Some(Host::Domain(_)) => true,
+            None => false,
+        }
+    }
+}
+
+impl std::fmt::Debug for AddressRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AddressRule")
+    }
+}
+
 /// How a client asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ClientOptions {
     /// Certificates (PEM) of authorities to trust instead of the system's.
     pub authorities: Option<Vec<u8>>,
     /// A server that asks to come again within so long is waited for.
     pub wait_max: Duration,
+    /// Which addresses may be connected to; all unless there is a rule. It holds for whatever the server leads to: what its
+    /// names resolve to, redirects, and the resources of its directory, which must not lead from https to http either.
+    pub addresses: Option<AddressRule>,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        Self { authorities: None, wait_max: Duration::from_secs(10) }
+        Self { authorities: None, wait_max: Duration::from_secs(10), addresses: None }
     }
 }
 
@@ -180,6 +220,12 @@ impl ClientOptions {
     pub fn with_wait_max(self, wait_max: Duration) -> Self {
         Self { wait_max, ..self }
     }
+
+    /// Connects only to addresses that `rule` allows.
+    #[must_use]
+    pub fn with_addresses(self, rule: AddressRule) -> Self {
+        Self { addresses: Some(rule), ..self }
+    }
 }
 
 /// A client of one server. Cheap to clone.
@@ -188,6 +234,7 @@ pub struct AltoClient {
     url: Url,
     http: Client,
     wait_max: Duration,
+    addresses: Option<AddressRule>,
 }
 
 /// The maps of one moment, which fit each other. Looking up is two tries and one table.
@@ -198,6 +245,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// These maps; `None` when a cost map is for another network map.
+    pub fn new(network: Arc<NetworkMap>, costs: Vec<Arc<CostMap>>) -> Option<Self> {
+        let fit = costs.iter().all(|costs| Arc::ptr_eq(costs.network(), &network));
+        fit.then_some(Self { network, costs })
+    }
+
     /// The network map.
     pub fn network(&self) -> &Arc<NetworkMap> {
         &self.network
@@ -223,7 +276,15 @@ impl Snapshot {
         self.costs.iter().find(|costs| costs.cost_type().metric == *metric)?.between(src, dst)
     }
 
-    fn is_same(&self, other: &Self) -> bool {
+    /// The network that an address is in, as far as the map knows it. What only the rest of the world holds, a prefix of length
+    /// 0, is in no network that is known.
+    pub fn known_pid(&self, ip: IpAddr) -> Option<PidIndex> {
+        let (index, prefix) = self.network.longest_match(ip)?;
+        (prefix.prefix_len() > 0).then_some(index)
+    }
+
+    /// Whether both are of the same versions.
+    pub fn is_same(&self, other: &Self) -> bool {
         self.network.vtag() == other.network.vtag()
             && self.costs.iter().map(|costs| costs.tag()).eq(other.costs.iter().map(|costs| costs.tag()))
     }
@@ -244,7 +305,17 @@ impl AltoClient {
             return Err(wrong("neither http nor https".to_owned()));
         }
         let http = transport::client(options)?;
-        Ok(Self { url: parsed, http, wait_max: options.wait_max })
+        Ok(Self { url: parsed, http, wait_max: options.wait_max, addresses: options.addresses.clone() })
+    }
+
+    /// Whether the server may lead there.
+    fn check(&self, url: &Url) -> Result<(), ClientError> {
+        let Some(rule) = &self.addresses else { return Ok(()) };
+        let is_downgrade = self.url.scheme() == "https" && url.scheme() != "https";
+        if is_downgrade || !rule.allows_url(url) {
+            return Err(ClientError::Forbidden { url: Box::new(url.clone()) });
+        }
+        Ok(())
     }
 
     /// The directory's address.
@@ -407,6 +478,7 @@ impl AltoClient {
         media_type: &'static str,
         etag: Option<&str>,
     ) -> Result<Fetched, ClientError> {
+        self.check(url)?;
         transport::exchange(self.wait_max, url, media_type, || {
             let request = self.http.get(url.clone()).header("accept", transport::accept(media_type));
             match etag {
@@ -424,6 +496,7 @@ impl AltoClient {
         media_type: &'static str,
         body: &Value,
     ) -> Result<Vec<u8>, ClientError> {
+        self.check(url)?;
         let body = body.to_string();
         let fetched = transport::exchange(self.wait_max, url, media_type, || {
             let request = self.http.post(url.clone()).header("accept", transport::accept(media_type));

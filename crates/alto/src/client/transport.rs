@@ -2,9 +2,11 @@
 //! that asks for it (RFC 7285, section 8.5.3).
 
 use std::error::Error as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
@@ -14,7 +16,7 @@ use rustls_platform_verifier::BuilderVerifierExt as _;
 use serde_json::Value;
 use url::Url;
 
-use super::{ClientError, ClientOptions};
+use super::{AddressRule, ClientError, ClientOptions};
 use crate::map::MAP_LEN_MAX;
 use crate::types::media;
 
@@ -57,18 +59,25 @@ pub(super) fn client(options: &ClientOptions) -> Result<Client, ClientError> {
             }
         },
     };
-    let redirects = Policy::custom(|attempt| {
+    let rule = options.addresses.clone();
+    let redirects = Policy::custom(move |attempt| {
         let is_downgrade = attempt.url().scheme() != "https"
             && attempt.previous().last().is_some_and(|url| url.scheme() == "https");
         if attempt.previous().len() > REDIRECTS_MAX {
             attempt.error("too many redirects")
         } else if is_downgrade {
             attempt.error("a redirect from https to http")
+        } else if rule.as_ref().is_some_and(|rule| !rule.allows_url(attempt.url())) {
+            attempt.error("a redirect to where the server may not lead")
         } else {
             attempt.follow()
         }
     });
-    Client::builder()
+    let builder = match &options.addresses {
+        Some(rule) => Client::builder().dns_resolver(Arc::new(Checked(rule.clone()))),
+        None => Client::builder(),
+    };
+    builder
         .tls_backend_preconfigured(config.with_no_client_auth())
         .redirect(redirects)
         .no_proxy()
@@ -78,6 +87,24 @@ pub(super) fn client(options: &ClientOptions) -> Result<Client, ClientError> {
         .user_agent(concat!("caudal-alto/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|error| tls(&error))
+}
+
+/// Resolves names, and lets through only the addresses that may be connected to.
+struct Checked(AddressRule);
+
+impl Resolve for Checked {
+    fn resolve(&self, name: Name) -> Resolving {
+        let rule = self.0.clone();
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let allowed: Vec<SocketAddr> =
+                found.iter().copied().filter(|address| rule.allows(address.ip())).collect();
+            if allowed.is_empty() && !found.is_empty() {
+                return Err("the name leads into a network to which the server may not lead".into());
+            }
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
 }
 
 /// What `Accept` says: the type, or an error.

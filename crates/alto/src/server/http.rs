@@ -15,9 +15,9 @@ use super::site::{Document, Site, Target};
 use super::{REQUEST_LEN_MAX, Shared, endpoint, filtered, updates};
 use crate::types::media;
 
-/// The other end of the TCP connection.
+/// The other end of the TCP connection, as an extension of a request.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Connected(pub(crate) SocketAddr);
+pub struct ClientAddress(pub SocketAddr);
 
 pub(crate) fn router(shared: &Arc<Shared>) -> Router {
     Router::new().fallback(answer).with_state(Arc::clone(shared))
@@ -162,7 +162,7 @@ async fn post(shared: &Arc<Shared>, site: Arc<Site>, service: Service, request: 
         let what = format!("this resource takes {} (in Content-Type)", service.accepts());
         return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, &what);
     }
-    let Some(Connected(peer)) = parts.extensions.get::<Connected>().copied() else {
+    let Some(ClientAddress(peer)) = parts.extensions.get::<ClientAddress>().copied() else {
         return plain(StatusCode::INTERNAL_SERVER_ERROR, "the connection has no address");
     };
     let client = client_ip(shared, peer.ip().to_canonical(), &parts.headers);

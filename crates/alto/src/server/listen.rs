@@ -21,7 +21,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-use super::http::{self, Connected};
+use super::http::{self, ClientAddress};
 use super::{ServerError, Shared};
 use crate::config::TlsFiles;
 
@@ -105,7 +105,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Connected(peer));
+        request.extensions_mut().insert(ClientAddress(peer));
         router.clone().oneshot(request.map(Body::new))
     });
     let connection = http1::Builder::new()

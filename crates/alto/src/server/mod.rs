@@ -33,6 +33,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::config::{Config, LoadError, ServerConfig};
 use site::Site;
 
+pub use http::ClientAddress;
+
 /// How often the file is looked at. It is read once two looks in a row see the same: not while it is being written.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long open requests may take to end when the server stops.
@@ -190,18 +192,8 @@ impl AltoServer {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServerError> {
-        let Self { path, seen, config, tls, limits, site } = self;
-        let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let shared = Arc::new(Shared {
-            config,
-            limits,
-            site: watch::Sender::new(Arc::new(site)),
-            workers: Semaphore::new(workers),
-            answers: Arc::new(Semaphore::new(limits.answers_len >> 10)),
-            counts: Counts::default(),
-            started: Instant::now(),
-            stop: watch::Sender::new(false),
-        });
+        let (path, seen, tls) = (self.path.clone(), self.seen, self.tls.clone());
+        let shared = self.share();
         let accepting = tokio::spawn(listen::accept(Arc::clone(&shared), listener, tls));
         let reloading = async {
             match path {
@@ -220,6 +212,75 @@ impl AltoServer {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok(())
+    }
+}
+
+impl AltoServer {
+    fn share(self) -> Arc<Shared> {
+        let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Arc::new(Shared {
+            config: self.config,
+            limits: self.limits,
+            site: watch::Sender::new(Arc::new(self.site)),
+            workers: Semaphore::new(workers),
+            answers: Arc::new(Semaphore::new(self.limits.answers_len >> 10)),
+            counts: Counts::default(),
+            started: Instant::now(),
+            stop: watch::Sender::new(false),
+        })
+    }
+
+    /// For a program that serves HTTP itself: the maps as a part of what it serves, below whatever path it likes. Its file is
+    /// looked at until this is dropped. Connections, TLS and their limits are then that program's. Needs a tokio runtime.
+    pub fn into_part(self) -> Part {
+        let (path, seen) = (self.path.clone(), self.seen);
+        let shared = self.share();
+        let looking = path.map(|path| {
+            let shared = Arc::clone(&shared);
+            tokio::spawn(async move { reload(&shared, path, seen).await })
+        });
+        Part { shared, looking }
+    }
+}
+
+/// Maps that another server serves.
+pub struct Part {
+    shared: Arc<Shared>,
+    looking: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Part")
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.shared.stop.send_replace(true);
+        if let Some(looking) = &self.looking {
+            looking.abort();
+        }
+    }
+}
+
+impl Part {
+    /// Answers what is below the path where this stands. Requests carry the client's address as
+    /// [`ClientAddress`].
+    pub fn router(&self) -> axum::Router {
+        http::router(&self.shared)
+    }
+
+    /// The default map with its costs, as it is now.
+    pub fn snapshot(&self) -> Option<crate::client::Snapshot> {
+        let site = self.shared.site();
+        let map = site.maps.first()?;
+        crate::client::Snapshot::new(Arc::clone(&map.network), map.costs.clone())
+    }
+
+    /// Ends open update streams: the program stops.
+    pub fn stop(&self) {
+        self.shared.stop.send_replace(true);
     }
 }
 

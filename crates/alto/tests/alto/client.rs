@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::common::{RFC, Running, data};
-use caudal_alto::client::{AltoClient, ClientError, ClientOptions};
+use caudal_alto::client::{AddressRule, AltoClient, ClientError, ClientOptions, FollowOptions, Follower};
 use caudal_alto::types::{CostMode, CostType, Metric};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -254,6 +254,63 @@ async fn a_busy_server_is_left_alone_as_long_as_it_asks() {
     let server = Scripted::start(vec![("/", vec![busy(0)])]).await;
     assert!(server.client(&options).directory().await.is_err());
     assert!(server.times("/").len() <= 4);
+}
+
+/// Who follows a stranger's word goes nowhere else by it: not by a name, a redirect or the directory's own resources.
+#[tokio::test]
+async fn a_server_leads_only_to_addresses_that_are_allowed() {
+    let rule = |allowed: &'static str| AddressRule::new(move |address| address == ip(allowed));
+    let here = ClientOptions::default().with_addresses(rule("127.0.0.1"));
+    let elsewhere = ClientOptions::default().with_addresses(rule("192.0.2.1"));
+    let server = Scripted::start(vec![("/", vec![directory("")]), ("/net", vec![network("1")])]).await;
+    assert!(server.client(&here).directory().await.is_ok());
+    let refused = server.client(&elsewhere).directory().await.unwrap_err();
+    assert!(matches!(refused, ClientError::Forbidden { .. }), "{refused}");
+    let named = format!("http://localhost:{}/", server.address.port());
+    let refused = AltoClient::new(&named, &elsewhere).unwrap().directory().await.unwrap_err();
+    assert!(refused.to_string().contains("may not lead"), "{refused}");
+    assert_eq!(server.times("/").len(), 1, "nobody was asked");
+
+    let moved = "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.2:9/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let server = Scripted::start(vec![("/", vec![moved.to_owned()])]).await;
+    let refused = server.client(&here).directory().await.unwrap_err();
+    assert!(refused.to_string().contains("may not lead"), "{refused}");
+
+    let lure = directory("").replace(r#""uri":"net""#, r#""uri":"http://[::ffff:127.0.0.2]:9/n""#);
+    let length = lure.split("\r\n\r\n").nth(1).map_or(0, str::len);
+    let server = Scripted::start(vec![("/", vec![ok(DIRECTORY, &lure[lure.len() - length..])])]).await;
+    let client = server.client(&here);
+    let refused = client.maps(&client.directory().await.unwrap(), None, &routing()).await.unwrap_err();
+    assert!(matches!(refused, ClientError::Forbidden { .. }), "{refused}");
+}
+
+/// RFC 8895 leaves it to the server how many may listen.
+#[tokio::test]
+async fn a_server_with_no_room_for_another_stream_is_asked_now_and_then() {
+    let streams = directory("").replace(
+        r#""broken":7"#,
+        r#""up":{"uri":"up","media-type":"text/event-stream","accepts":"application/alto-updatestreamparams+json","uses":["net","costs"]}"#,
+    );
+    let length = streams.split("\r\n\r\n").nth(1).map_or(0, str::len);
+    let full =
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned();
+    let server = Scripted::start(vec![
+        ("/", vec![ok(DIRECTORY, &streams[streams.len() - length..])]),
+        ("/up", vec![full]),
+        ("/net", vec![network("1"), network("2")]),
+        ("/costs", vec![costs("1"), costs("2")]),
+    ])
+    .await;
+    let waits = [50, 10, 20].map(Duration::from_millis);
+    let options = FollowOptions::default().with_waits(waits[0], waits[1], waits[2]);
+    let follower = Follower::start(server.client(&ClientOptions::default()), options);
+    let begun = Instant::now();
+    while follower.snapshot().is_none_or(|maps| maps.network().vtag().tag != "2") {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", follower.problem());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(follower.fresh().is_some());
+    assert_eq!(server.times("/up").len(), 1);
 }
 
 /// Section 9.2.4: directories that lead to each other.

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use caudal_node::NodeError;
 use caudal_node::desk::{Desk, DeskConfig};
 use caudal_node::http::{HttpServer, Shown};
+use caudal_node::maps::Maps;
 use caudal_node::network::{NetworkConfig, random, random_key};
 use caudal_node::report::SourceReport;
 use caudal_node::sessions::Sessions;
@@ -76,6 +77,7 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
             upload_limit_bps: args.upload_limit,
             relay: args.relay.clone(),
         },
+        maps: Maps::new(args.alto.clone().unwrap_or_default()).map_err(Failure::usage)?,
         copies: args.source_copies,
         rate_bps,
         started: context.started,

@@ -16,6 +16,8 @@ pub(crate) async fn run(args: TrackerArgs) -> Result<(), Failure> {
         public_urls: args.public_url,
         allow_list: args.allow,
         deny_list: args.deny,
+        alto: args.alto,
+        public_alto: args.public_alto,
         page: PAGE,
         ..TrackerConfig::default()
     };

@@ -11,6 +11,7 @@ use caudal_node::directory::Directory;
 use caudal_node::http::{HttpServer, Shown};
 use caudal_node::link_trackers::{LinkSource, link_trackers};
 use caudal_node::live::Reader;
+use caudal_node::maps::Maps;
 use caudal_node::network::{NetworkConfig, random_key};
 use caudal_node::record::{Output, Recorded, Recording};
 use caudal_node::sessions::{SessionSettings, Sessions};
@@ -82,9 +83,10 @@ pub(crate) async fn run(mut args: WatchArgs, context: Context) -> Result<(), Fai
             known.push(url.clone());
         }
     }
-    let sessions = sessions(&args, known.clone(), &context);
+    let maps = maps(&args)?;
+    let sessions = sessions(&args, known.clone(), &context, &maps);
     let started = context.started;
-    let viewer = Viewer::start(config(&args, &link, trackers, context)).await?;
+    let viewer = Viewer::start(config(&args, &link, trackers, context, maps)).await?;
     let shared = viewer.shared();
     sessions.add_viewer(&link, Arc::clone(&shared))?;
     let (url, players, page) = (http.url(), http.players_url(), http.page_url());
@@ -173,7 +175,18 @@ fn check_view(args: &WatchArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn config(args: &WatchArgs, link: &Link, trackers: Vec<AllowedUrl>, context: Context) -> ViewerConfig {
+/// The maps that this process follows.
+fn maps(args: &WatchArgs) -> Result<Arc<Maps>, Failure> {
+    Maps::new(args.alto.clone().unwrap_or_default()).map_err(Failure::usage)
+}
+
+fn config(
+    args: &WatchArgs,
+    link: &Link,
+    trackers: Vec<AllowedUrl>,
+    context: Context,
+    maps: Arc<Maps>,
+) -> ViewerConfig {
     ViewerConfig {
         channel: link.channel,
         trackers,
@@ -182,6 +195,7 @@ fn config(args: &WatchArgs, link: &Link, trackers: Vec<AllowedUrl>, context: Con
             upload_limit_bps: args.upload_limit,
             relay: args.relay.clone(),
         },
+        maps,
         upload: !args.no_upload,
         started: context.started,
         command: context.typed,
@@ -189,7 +203,12 @@ fn config(args: &WatchArgs, link: &Link, trackers: Vec<AllowedUrl>, context: Con
     }
 }
 
-fn sessions(args: &WatchArgs, trackers: Vec<AllowedUrl>, context: &Context) -> Arc<Sessions> {
+fn sessions(
+    args: &WatchArgs,
+    trackers: Vec<AllowedUrl>,
+    context: &Context,
+    maps: &Arc<Maps>,
+) -> Arc<Sessions> {
     Arc::new(Sessions::new(Some(SessionSettings {
         trackers,
         upload: !args.no_upload,
@@ -198,6 +217,7 @@ fn sessions(args: &WatchArgs, trackers: Vec<AllowedUrl>, context: &Context) -> A
             upload_limit_bps: args.upload_limit,
             relay: args.relay.clone(),
         },
+        maps: Arc::clone(maps),
         lan: args.lan,
         command: context.typed.clone(),
         commit: COMMIT,
@@ -226,7 +246,7 @@ async fn browse(
     let http = HttpServer::bind_or(args.listen, PORT).await?;
     say_once_about_addresses(!args.no_upload);
     warn_of_strangers(http.addr());
-    let sessions = sessions(args, trackers.clone(), &context);
+    let sessions = sessions(args, trackers.clone(), &context, &maps(args)?);
     let (url, page) = (http.url(), http.page_url());
     serve(http, "Channels".to_owned(), &trackers, &sessions)?;
     if args.json {
@@ -429,8 +449,10 @@ async fn status(shared: Arc<Shared>) {
         };
         let (from, to) = (look.senders, look.receivers);
         let (percent, delay) = ((look.offload_ratio * 100.0).round(), look.delay_ms);
+        let inside = look.received_inside.map(|share| format!("  {:.0} % from your network", share * 100.0));
+        let inside = inside.unwrap_or_default();
         eprint!(
-            "\r\x1b[K{gauge}  {words}  you ← {from}  you → {to}  {percent} % from viewers  {delay:.0} ms"
+            "\r\x1b[K{gauge}  {words}  you ← {from}  you → {to}  {percent} % from viewers{inside}  {delay:.0} ms"
         );
         let _ = std::io::stderr().flush();
     }

@@ -189,6 +189,8 @@ impl App {
             gauge,
             chunk_delay_ms: glance.delay_ms,
             offload_ratio: report.offload_ratio,
+            network: report.network.pid.clone(),
+            inside: [report.network.received_inside, report.network.sent_inside],
             continuity: (report.chunks.due > 0).then(|| report.continuity.get(&1500).copied().unwrap_or(0.0)),
             stalls: report.stalls,
             gaps: report.gaps,

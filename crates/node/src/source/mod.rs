@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, watch};
 use crate::NodeError;
 use crate::clock::{unix_ms, unix_us};
 use crate::live::Live;
+use crate::maps::{Maps, Vantage};
 use crate::network::{Network, NetworkConfig, is_lan, random_key};
 use crate::rates::Rates;
 use crate::report::{Gauge, InputReport, SCHEMA, SourceReport};
@@ -109,6 +110,8 @@ pub struct SourceConfig {
     pub input: InputConfig,
     /// The UDP side.
     pub network: NetworkConfig,
+    /// Maps of the network.
+    pub maps: Arc<Maps>,
     /// Copies of the stream that this node sends at most; `None`: as its uplink allows.
     pub copies: Option<f64>,
     /// Expected rate of the stream, bit/s.
@@ -132,6 +135,7 @@ pub struct Shared {
     command: String,
     commit: &'static str,
     inner: Mutex<Inner>,
+    vantage: Arc<Vantage>,
     /// Whether directories list it; the desk may change that.
     listed: watch::Sender<bool>,
     /// Parts for a preview.
@@ -248,6 +252,8 @@ impl Source {
         let (signed, descriptors) = watch::channel(signed);
         let upload_bps = config.network.upload_limit_bps;
         let network = Network::start(config.network).await?;
+        let addresses = network.handle.local_addrs().await;
+        let vantage = Vantage::new(config.maps, addresses.clone());
         let swarm = SwarmConfig {
             channel,
             rendition: RenditionId(0),
@@ -261,7 +267,7 @@ impl Source {
             policy: Policy::default(),
             verifier: Box::new(Ed25519Verifier),
             records: Box::new(Ed25519Records(network.key.clone())),
-            network_map: None,
+            network_map: Some(vantage.network_map()),
         };
         if let Err(error) = network.handle.input(Input::Open(Box::new(swarm))).await {
             return Err(network.give_up(error).await);
@@ -272,7 +278,7 @@ impl Source {
             key: network.key.clone(),
             channel,
             ports: network.ports().await,
-            addresses: network.handle.local_addrs().await,
+            addresses,
             upload_bps,
             source: Some(SourceSide {
                 certificate,
@@ -309,6 +315,7 @@ impl Source {
             command: config.command,
             commit: config.commit,
             inner: Mutex::new(Inner { state: "waiting", ..Inner::default() }),
+            vantage,
             listed: watch::Sender::new(config.listed),
             live: Live::new(RETENTION),
         });
@@ -439,6 +446,8 @@ impl Source {
             News::Peers(peers) => {
                 let _ = self.network.handle.input(Input::Candidates(self.shared.channel, peers)).await;
             }
+            News::SeenAs(addr) => self.shared.vantage.seen_as(addr.ip()),
+            News::Map(tracker, alto) => self.shared.vantage.told(&tracker, alto),
             News::Viewers(viewers) => self.shared.lock().viewers = viewers,
             News::TakenDown(reason) => return Some(reason),
             News::Offline(error) => tracing::warn!("{error}; who watches goes on, and I keep trying"),
@@ -560,6 +569,7 @@ impl Shared {
             viewers: inner.viewers,
             input: input_report(&inner.facts),
             advice: inner.advice.iter().cloned().collect(),
+            network: self.vantage.report(stats),
             peers: peers(stats, &inner.rates),
             ok: checks.iter().all(|check| check.ok),
             checks,

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::NodeError;
 use crate::clock::unix_us;
 use crate::live::Live;
+use crate::maps::{Maps, Vantage};
 use crate::meter::Meter;
 use crate::network::{Network, NetworkConfig, is_lan};
 use crate::rates::Rates;
@@ -47,6 +48,8 @@ pub struct ViewerConfig {
     pub trackers: Vec<AllowedUrl>,
     /// The UDP side.
     pub network: NetworkConfig,
+    /// Maps of the network.
+    pub maps: Arc<Maps>,
     /// Whether to upload.
     pub upload: bool,
     /// When the process started.
@@ -98,6 +101,7 @@ pub struct Shared {
     commit: &'static str,
     upload: bool,
     inner: Mutex<Inner>,
+    vantage: Arc<Vantage>,
     /// Parts for players.
     pub live: Arc<Live>,
 }
@@ -171,6 +175,8 @@ impl Viewer {
         let upload_bps = config.network.upload_limit_bps;
         let network = Network::start(config.network).await?;
         let lan = is_lan(&config.trackers);
+        let addresses = network.handle.local_addrs().await;
+        let vantage = Vantage::new(config.maps, addresses.clone());
         let swarm = SwarmConfig {
             channel: config.channel,
             rendition: RenditionId(0),
@@ -181,7 +187,7 @@ impl Viewer {
             policy: Policy::default(),
             verifier: Box::new(Ed25519Verifier),
             records: Box::new(Ed25519Records(network.key.clone())),
-            network_map: None,
+            network_map: Some(vantage.network_map()),
         };
         if let Err(error) = network.handle.input(Input::Open(Box::new(swarm))).await {
             return Err(network.give_up(error).await);
@@ -190,7 +196,7 @@ impl Viewer {
             key: network.key.clone(),
             channel: config.channel,
             ports: network.ports().await,
-            addresses: network.handle.local_addrs().await,
+            addresses,
             upload_bps: if config.upload { upload_bps } else { Some(0) },
             source: None,
         };
@@ -216,6 +222,7 @@ impl Viewer {
                 rates: Rates::default(),
                 stats: SwarmStats::default(),
             }),
+            vantage,
             live: Live::new(RETENTION),
         });
         Ok(Self {
@@ -339,6 +346,8 @@ impl Viewer {
                 self.outlook.answered = true;
                 tracing::info!("a tracker answers");
             }
+            News::SeenAs(addr) => self.shared.vantage.seen_as(addr.ip()),
+            News::Map(tracker, alto) => self.shared.vantage.told(&tracker, alto),
             News::Viewers(_) => {}
         }
         None
@@ -457,6 +466,7 @@ impl Shared {
             delay_ms: inner.meter.delay().p50,
             offload_ratio: offload(&inner.stats),
             gaps: inner.gaps,
+            received_inside: self.vantage.report(&inner.stats).received_inside,
         }
     }
 
@@ -525,6 +535,7 @@ impl Shared {
             buffer_ms: meter.buffer_ms(),
             stalls: meter.stalls(),
             dropped: inner.dropped.clone(),
+            network: self.vantage.report(stats),
             peers: peers(stats, &inner.rates),
             ok: checks.iter().all(|check| check.ok),
             checks,
@@ -551,6 +562,8 @@ pub struct Glance {
     pub offload_ratio: f64,
     /// Holes stepped over.
     pub gaps: u64,
+    /// Of the useful bytes, those from the own network, where a map says what that is.
+    pub received_inside: Option<f64>,
 }
 
 pub(crate) fn check(name: &str, ok: bool, detail: String) -> Check {
@@ -597,6 +610,7 @@ pub(crate) fn peers(stats: &SwarmStats, rates: &Rates) -> Vec<PeerReport> {
         rate_out_bps: rates.of(&n.peer).1,
         substreams_in: numbers(n.parent_in),
         substreams_out: numbers(n.child_in),
+        inside: n.path.map(|path| path.is_own),
     };
     stats.neighbours.iter().map(report).collect()
 }

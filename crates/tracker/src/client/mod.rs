@@ -28,7 +28,7 @@ use crate::message::{
     VERSION, sign_request,
 };
 use crate::text;
-use crate::url::{AllowedUrl, TrackerUrl};
+use crate::url::{AllowedUrl, AltoUrl, TrackerUrl};
 
 /// Longest message of a tracker that is shown, characters.
 const MESSAGE_CHARS_MAX: usize = 300;
@@ -172,6 +172,8 @@ pub struct Candidate {
     pub addresses: Vec<SocketAddr>,
     /// Whether the tracker saw proof that it is a source; chunks prove themselves.
     pub source: bool,
+    /// What it costs to get to it by the tracker's map of the network; 0: nothing is known.
+    pub cost: u32,
 }
 
 /// What a tracker answered about a swarm.
@@ -185,8 +187,10 @@ pub struct SwarmView {
     pub viewers: u32,
     /// How often to report.
     pub interval: Duration,
-    /// Where the tracker sees this node.
+    /// Where the tracker sees this node, in answer to CONNECT.
     pub seen_as: Option<SocketAddr>,
+    /// Where the tracker says that the map of the network is; in answer to CONNECT and FIND.
+    pub alto: Option<AltoUrl>,
 }
 
 /// A channel in the directory; the descriptor was verified.
@@ -472,10 +476,13 @@ impl TrackerClient {
                 .take(PEER_ADDRESSES_MAX)
                 .collect();
             if !addresses.is_empty() {
-                peers.push(Candidate { peer: info.peer_id, addresses, source: info.source });
+                let cost = info.cost.unwrap_or(0);
+                peers.push(Candidate { peer: info.peer_id, addresses, source: info.source, cost });
             }
         }
-        Ok(SwarmView { peers, broadcast, viewers: result.viewers, interval, seen_as })
+        // One that may not be asked is as good as none: what a map says is advice.
+        let alto = result.alto.as_deref().and_then(|told| self.url.alto(told).ok());
+        Ok(SwarmView { peers, broadcast, viewers: result.viewers, interval, seen_as, alto })
     }
 
     fn may_dial(&self, ip: IpAddr) -> bool {

@@ -57,6 +57,10 @@ pub struct SwarmResult {
     /// Viewers of the channel.
     #[serde(default)]
     pub viewers: u32,
+    /// Where the map of the network is (the directory of an ALTO server), for CONNECT and FIND: an address, or a path below the
+    /// tracker's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alto: Option<String>,
     /// Why the operator took the channel down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub takedown: Option<Takedown>,
@@ -115,6 +119,10 @@ pub struct PeerInfo {
     /// Whether it has proven to be a source of the channel's present epoch.
     #[serde(default)]
     pub source: bool,
+    /// What it costs to get from the asker to it by the tracker's map of the network, in thousandths of the map's own numbers,
+    /// from 1; absent where no map speaks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<u32>,
 }
 
 /// An address of a peer.

@@ -11,6 +11,8 @@ use caudal_proto::id::{PeerId, RenditionId};
 
 use crate::descriptor::{Descriptor, SignedDescriptor};
 use crate::message::{ChannelState, PeerInfo, QUALITY_REPORTS_MIN, Qos, Quality};
+use crate::server::near::{Groups, Map, Place};
+use crate::server::pick::{self, Wish};
 
 /// Members looked at to answer one asker: enough to choose among, and a bound on the work.
 const SAMPLE: usize = 128;
@@ -41,11 +43,29 @@ pub(crate) struct Member {
     pub(crate) expires_ms: u64,
     /// Its place in [`Channel::order`].
     place: usize,
+    /// Its group in [`Channel::groups`], and its index there.
+    group: Option<(Place, usize)>,
 }
 
 impl Member {
     pub(crate) fn new(addresses: Vec<SocketAddr>, network: Option<u128>) -> Self {
-        Self { addresses, network, renditions: 0, upload_bps: 0, qos: None, expires_ms: 0, place: 0 }
+        Self {
+            addresses,
+            network,
+            renditions: 0,
+            upload_bps: 0,
+            qos: None,
+            expires_ms: 0,
+            place: 0,
+            group: None,
+        }
+    }
+
+    /// Where it is in the network: the address that the tracker saw, or the one that a process on its own machine says, which it
+    /// sees as loopback.
+    pub(crate) fn home(&self) -> Option<IpAddr> {
+        let seen = self.addresses.first()?.ip();
+        self.addresses.iter().map(SocketAddr::ip).find(|ip| *ip != seen).or(Some(seen))
     }
 }
 
@@ -88,6 +108,8 @@ pub(crate) struct Channel {
     /// What subscribers and lists know of its audience.
     pub(crate) told: Audience,
     quality: Option<(u64, Quality)>,
+    /// The members by network, once a map speaks.
+    pub(crate) groups: Groups,
 }
 
 impl Channel {
@@ -112,6 +134,10 @@ impl Channel {
     }
 
     pub(crate) fn insert(&mut self, peer: PeerId, mut member: Member) {
+        self.ungroup(&peer);
+        if self.groups.version != 0 {
+            self.groups.unsorted.push(peer);
+        }
         if let Some(old) = self.members.get(&peer) {
             member.place = old.place;
         } else {
@@ -122,6 +148,7 @@ impl Channel {
     }
 
     pub(crate) fn remove(&mut self, peer: &PeerId) -> Option<Member> {
+        self.ungroup(peer);
         let member = self.members.remove(peer)?;
         self.sources.remove(peer);
         self.order.swap_remove(member.place);
@@ -131,6 +158,46 @@ impl Channel {
             moved.place = member.place;
         }
         Some(member)
+    }
+
+    fn ungroup(&mut self, peer: &PeerId) {
+        let group = self.members.get_mut(peer).and_then(|member| member.group.take());
+        let Some((place, index)) = group else { return };
+        if let Some(moved) = self.groups.remove(place, index)
+            && let Some(moved) = self.members.get_mut(&moved)
+        {
+            moved.group = Some((place, index));
+        }
+    }
+
+    /// Sorts the members by network: all of them by a new version of the map, and those that came since the last time.
+    fn group(&mut self, map: &Map) {
+        let peers = if self.groups.version == map.version() {
+            std::mem::take(&mut self.groups.unsorted)
+        } else {
+            self.groups.clear(map.version());
+            self.members.values_mut().for_each(|member| member.group = None);
+            self.order.clone()
+        };
+        for peer in peers {
+            let Some(member) = self.members.get_mut(&peer).filter(|member| member.group.is_none()) else {
+                continue;
+            };
+            if let Some(place) = member.home().and_then(|ip| map.place(ip)) {
+                member.group = Some((place, self.groups.add(place, peer)));
+            }
+        }
+    }
+
+    /// No map speaks any more.
+    pub(crate) fn forget_map(&mut self) {
+        self.groups.clear(0);
+        self.members.values_mut().for_each(|member| member.group = None);
+    }
+
+    /// The network of a member, as it was sorted.
+    pub(crate) fn place(&self, peer: &PeerId) -> Option<Place> {
+        self.members.get(peer)?.group.map(|(place, _)| place)
     }
 
     /// How the channel is, the operator's lists aside.
@@ -148,16 +215,21 @@ impl Channel {
         self.descriptor.as_ref().is_some_and(|(_, descriptor)| descriptor.listed)
     }
 
-    /// Up to `count` peers in `rendition` for `asker` at `from`: the sources (in a large swarm now and then), those with the most
-    /// upload among a random sample, and the rest of the sample, so that strong peers are found and weak ones are not cut off.
+    /// Up to `count` peers in `rendition` for `asker` at `from`: the sources (in a large swarm now and then), and others as
+    /// [`pick`] says where `map` speaks of the asker's address. Otherwise those with the most upload among a random sample, and
+    /// the rest of the sample, so that strong peers are found and weak ones are not cut off.
     pub(crate) fn pick(
-        &self,
+        &mut self,
         asker: &PeerId,
         from: IpAddr,
         rendition: RenditionId,
         count: usize,
+        map: Option<&Map>,
         random: &mut fastrand::Rng,
     ) -> Vec<PeerInfo> {
+        if let Some(map) = map {
+            self.group(map);
+        }
         let wanted = bit(rendition);
         let fits = |peer: &PeerId| {
             peer != asker && self.members.get(peer).is_some_and(|member| member.renditions & wanted != 0)
@@ -169,18 +241,30 @@ impl Channel {
         if random.usize(..peers.max(1)) >= SOURCE_NAMED {
             picked.clear();
         }
+        let is_viewer = |peer: &PeerId| fits(peer) && !self.sources.contains(peer);
         let mut sample = self.sample(random);
-        sample.retain(|peer| fits(peer) && !self.sources.contains(peer));
-        let strong = (count - picked.len()) / 2;
-        let upload = |peer: &PeerId| self.members.get(peer).map_or(0, |member| member.upload_bps);
-        // The sample is in random order and the sort is stable: equals stay shuffled.
-        sample.sort_by_key(|peer| std::cmp::Reverse(upload(peer)));
-        if sample.len() > strong {
-            random.shuffle(&mut sample[strong..]);
+        sample.retain(is_viewer);
+        let room = count - picked.len();
+        let home = self.members.get(asker).and_then(Member::home).unwrap_or(from);
+        let near = map.and_then(|map| Some((map, map.place(home).filter(|place| place.known)?)));
+        if let Some((map, own)) = near {
+            picked.extend(pick::pick(self, &Wish { map, own, room, fits: &is_viewer }, &sample, random));
+        } else {
+            let strong = room / 2;
+            let upload = |peer: &PeerId| self.members.get(peer).map_or(0, |member| member.upload_bps);
+            // The sample is in random order and the sort is stable: equals stay shuffled.
+            sample.sort_by_key(|peer| std::cmp::Reverse(upload(peer)));
+            if sample.len() > strong {
+                random.shuffle(&mut sample[strong..]);
+            }
+            picked.extend(sample);
+            picked.truncate(count);
         }
-        picked.extend(sample);
-        picked.truncate(count);
-        picked.iter().filter_map(|peer| self.info(peer, from)).collect()
+        let info = |peer: &PeerId| {
+            let cost = near.and_then(|(map, own)| map.told_cost(own, self.place(peer)?));
+            Some(PeerInfo { cost, ..self.info(peer, from)? })
+        };
+        picked.iter().filter_map(info).collect()
     }
 
     fn sample(&self, random: &mut fastrand::Rng) -> Vec<PeerId> {
@@ -206,7 +290,7 @@ impl Channel {
         let peer_addr: Vec<_> =
             member.addresses.iter().filter(usable).map(|address| (*address).into()).collect();
         let source = self.sources.contains(peer);
-        (!peer_addr.is_empty()).then_some(PeerInfo { peer_id: *peer, peer_addr, source })
+        (!peer_addr.is_empty()).then_some(PeerInfo { peer_id: *peer, peer_addr, source, cost: None })
     }
 
     /// How it is with those who watch, now.
@@ -274,7 +358,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(1);
         let (mut seen, mut named) = (BTreeSet::new(), 0);
         for _ in 0..200 {
-            let picked = channel.pick(&peer(99), from, RenditionId(0), 20, &mut random);
+            let picked = channel.pick(&peer(99), from, RenditionId(0), 20, None, &mut random);
             assert_eq!(picked.len(), 20);
             let sources = picked.iter().filter(|info| info.source).count();
             assert!(sources <= 1 && (sources == 0 || picked[0].peer_id == peer(7)));
@@ -288,7 +372,7 @@ mod tests {
         assert!(seen.len() > 90, "the weak are found too: {}", seen.len());
         // A third: each of a crowd that dials a full source costs it a connection.
         assert!((40..90).contains(&named), "the source is named to {named} of 200");
-        assert!(channel.pick(&peer(99), from, RenditionId(1), 20, &mut random).is_empty());
+        assert!(channel.pick(&peer(99), from, RenditionId(1), 20, None, &mut random).is_empty());
     }
 
     #[test]
@@ -317,7 +401,7 @@ mod tests {
         channel.insert(peer(1), one);
         let mut random = fastrand::Rng::with_seed(3);
         let mut pick =
-            |from: [u8; 4]| channel.pick(&peer(2), from.into(), RenditionId(0), 5, &mut random).len();
+            |from: [u8; 4]| channel.pick(&peer(2), from.into(), RenditionId(0), 5, None, &mut random).len();
         assert_eq!((pick([127, 0, 0, 1]), pick([192, 168, 0, 2])), (1, 0));
     }
 

@@ -26,6 +26,11 @@ pub struct TrackerConfig {
     pub allow_list: Option<PathBuf>,
     /// These channels are taken down: a file, one channel id per line, then perhaps the reason.
     pub deny_list: Option<PathBuf>,
+    /// A map of the network, by which peers near to an asker are preferred: the address of an ALTO server, or an `alto.toml`,
+    /// which is then served below `/alto`.
+    pub alto: Option<String>,
+    /// The address of the ALTO server as peers reach it; the tracker's own way to it unless given.
+    pub public_alto: Option<String>,
     /// The page for people at `/`; not from a file.
     #[serde(skip)]
     pub page: Page,

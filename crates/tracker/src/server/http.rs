@@ -11,6 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use caudal_alto::server::ClientAddress;
 use caudal_proto::id::{ChannelId, IdError};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,7 @@ use crate::message::{Code, Envelope, ErrorBody, REQUEST_LEN_MAX, SIGNATURE_HEADE
 use crate::server::Shared;
 use crate::server::config::{host, is_exempt};
 use crate::server::guard::Asked;
+use crate::server::maps::{ALTO_PATH, Maps};
 use crate::server::registry::refuse;
 use crate::server::sse::{self, Topic};
 use crate::server::verify::{Problem, verify};
@@ -41,7 +43,9 @@ pub(crate) struct Connected(pub(crate) SocketAddr);
 struct ClientIp(IpAddr);
 
 pub(crate) fn router(shared: &Arc<Shared>) -> Router {
-    Router::new()
+    let own_map = shared.maps.as_ref().and_then(Maps::router);
+    let router = own_map.map_or_else(Router::new, |map| Router::new().nest_service(ALTO_PATH, map));
+    router
         .route("/v1/ppstp", post(ppstp))
         .route("/v1/channels", get(channels))
         .route("/v1/channels/events", get(directory_events))
@@ -105,6 +109,7 @@ async fn answer(shared: &Shared, mut request: Request, next: Next) -> Response {
         return error(StatusCode::FORBIDDEN, Code::Forbidden, why);
     }
     request.extensions_mut().insert(ClientIp(ip));
+    request.extensions_mut().insert(ClientAddress(SocketAddr::new(ip, peer.port())));
     next.run(request).await
 }
 
@@ -278,7 +283,8 @@ async fn node(State(shared): State<Arc<Shared>>) -> Response {
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let totals = shared.with(|registry, _| registry.totals());
     let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (headers, shared.metrics.render(&totals)).into_response()
+    let map = shared.maps.as_ref().map(Maps::state);
+    (headers, shared.metrics.render(&totals, map.as_ref())).into_response()
 }
 
 /// A path's `{id}`, which may not even be UTF-8.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::message::{Code, RequestType};
+use crate::server::maps::MapState;
 use crate::server::registry::Totals;
 
 /// What is counted outside the registry.
@@ -50,8 +51,8 @@ impl Metrics {
         self.refused[index].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Everything, as Prometheus reads it.
-    pub(crate) fn render(&self, totals: &Totals) -> String {
+    /// Everything, as Prometheus reads it; `map` where the tracker was given one.
+    pub(crate) fn render(&self, totals: &Totals, map: Option<&MapState>) -> String {
         let mut text = String::with_capacity(4096);
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut family = |name: &str, kind: &str, help: &str, values: &[(String, u64)]| {
@@ -103,6 +104,27 @@ impl Metrics {
         let refused: Vec<_> =
             names.map(|((_, name), counter)| (format!("{{code=\"{name}\"}}"), read(counter))).collect();
         family("refused_total", "counter", "Requests refused.", &refused);
+        if let Some(map) = map {
+            let one = |value: u64| [(String::new(), value)];
+            if let Some(age_s) = map.age_s {
+                let help = "Since it was last shown that the map of the network is the newest.";
+                family("map_age_seconds", "gauge", help, &one(age_s));
+            }
+            family("map_used", "gauge", "Whether peers are chosen by the map.", &one(map.used.into()));
+            if let Some(tag) = &map.tag {
+                // A tag is printable; these two would end the label.
+                let tag = tag.replace('\\', "\\\\").replace('"', "\\\"");
+                family(
+                    "map_info",
+                    "gauge",
+                    "The version of the map.",
+                    &[(format!("{{version=\"{tag}\"}}"), 1)],
+                );
+                family("map_pids", "gauge", "Networks in the map.", &one(map.pids as u64));
+            }
+            let help = "Answers whose peers were chosen by the map.";
+            family("answers_by_map_total", "counter", help, &one(totals.answers_by_map));
+        }
         text
     }
 }

@@ -5,6 +5,7 @@
 //! | `config` | what an operator can set |
 //! | `verify` | from bytes to a request that its peer signed |
 //! | `registry`, `channel`, `replay` | all soft state and every decision; no IO, time handed in |
+//! | `maps`, `near`, `pick` | maps of the network (ALTO): where they come from, who is near to whom, who is told of whom |
 //! | `lists` | the operator's allow and deny lists |
 //! | `rate` | how often one address may ask |
 //! | `guard` | what browsers may ask |
@@ -20,7 +21,10 @@ mod http;
 mod hub;
 mod listen;
 mod lists;
+mod maps;
 mod metrics;
+mod near;
+mod pick;
 mod rate;
 mod registry;
 mod replay;
@@ -46,6 +50,7 @@ use crate::url::{TrackerUrl, UrlError};
 use guard::Guard;
 use hub::{Hub, Rendered};
 use lists::ListFiles;
+use maps::{Maps, Origin};
 use metrics::Metrics;
 use rate::RateLimit;
 use registry::{Now, Registry};
@@ -66,6 +71,15 @@ pub enum ServerError {
     /// One of the tracker's own public URLs is wrong.
     #[error("public_urls: {0}")]
     PublicUrl(#[from] UrlError),
+    /// The address of an ALTO server is wrong.
+    #[error("alto: {0}")]
+    Alto(#[from] caudal_alto::client::ClientError),
+    /// The file with the map is wrong.
+    #[error(transparent)]
+    AltoFile(#[from] caudal_alto::server::ServerError),
+    /// What peers are told of the map is no address.
+    #[error("the address by which peers find the map: {0}")]
+    PublicAlto(#[source] UrlError),
     /// The listener is unusable.
     #[error("the listening socket: {0}")]
     Listener(#[from] std::io::Error),
@@ -77,6 +91,7 @@ pub struct Tracker {
     config: TrackerConfig,
     public_urls: Vec<String>,
     lists: ListFiles,
+    alto: Option<Origin>,
 }
 
 /// What every request handler sees.
@@ -91,6 +106,7 @@ pub(crate) struct Shared {
     rate: Mutex<RateLimit>,
     page: Page,
     metrics: Metrics,
+    maps: Option<Maps>,
     started: Instant,
     stop: watch::Sender<bool>,
 }
@@ -99,12 +115,14 @@ impl Tracker {
     /// Checks the configuration and reads the lists.
     ///
     /// # Errors
-    /// When a list cannot be read or has a wrong line, or a public URL is none.
+    /// When a list or a map cannot be read or has a wrong line, or a URL is none.
     pub fn new(config: TrackerConfig) -> Result<Self, ServerError> {
         let lists = ListFiles::open(config.allow_list.as_deref(), config.deny_list.as_deref())?;
         let urls = config.public_urls.iter().map(|url| url.parse::<TrackerUrl>().map(|url| url.to_string()));
         let public_urls = urls.collect::<Result<_, _>>()?;
-        Ok(Self { config, public_urls, lists })
+        let public = config.public_alto.as_deref();
+        let alto = config.alto.as_deref().map(|alto| Origin::open(alto, public)).transpose()?;
+        Ok(Self { config, public_urls, lists, alto })
     }
 
     /// Serves on `listener` until `shutdown` resolves; requests under way get a moment to end.
@@ -116,11 +134,15 @@ impl Tracker {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServerError> {
-        let Self { config, public_urls, lists } = self;
+        let Self { config, public_urls, lists, alto } = self;
         let listen = listener.local_addr()?;
         let lan = config.is_lan(listen);
         let guard = Guard::new(listen, !config.trusted_proxies.is_empty(), &public_urls);
-        let shared = Arc::new(Shared::new(config, lan, guard, public_urls, &lists));
+        let (maps, told) = alto.map(Origin::start).unzip();
+        let shared = Arc::new(Shared { maps, ..Shared::new(config, lan, guard, public_urls, &lists) });
+        if let Some(told) = told {
+            shared.with(|registry, _| registry.tell_alto(told));
+        }
         tracing::info!(lan, "tracker serving");
         let accepting = tokio::spawn(listen::accept(Arc::clone(&shared), listener, http::router(&shared)));
         tokio::select! {
@@ -128,6 +150,7 @@ impl Tracker {
             () = tick(&shared, lists) => {}
         }
         shared.stop.send_replace(true);
+        shared.maps.iter().for_each(Maps::stop);
         let _stopped = accepting.await;
         let deadline = Instant::now() + STOP_WITHIN;
         while Arc::strong_count(&shared) > 1 && Instant::now() < deadline {
@@ -162,6 +185,10 @@ async fn tick(shared: &Arc<Shared>, mut lists: ListFiles) {
             let subscribed: Vec<ChannelId> = lock(&shared.hub).channels().collect();
             shared.with(|registry, _| registry.set_lists(changed, &subscribed));
         }
+        if let Some(maps) = &shared.maps {
+            let fresh = maps.fresh();
+            shared.with(|registry, _| registry.set_map(fresh));
+        }
         shared.with(Registry::tick);
         lock(&shared.hub).expire();
         let now_ms = shared.now().mono_ms;
@@ -189,6 +216,7 @@ impl Shared {
             rate: Mutex::new(RateLimit::new(limits.requests_per_second, limits.requests_burst)),
             page: config.page,
             metrics: Metrics::default(),
+            maps: None,
             started: Instant::now(),
             stop: watch::Sender::new(false),
         }

@@ -30,7 +30,7 @@ fn list(scene: &Scene) -> Vec<(&'static str, String)> {
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
     let gauge = &scene.gauge;
     let seconds = |ms: f64| format!("{:.1} s", ms / 1000.0);
-    vec![
+    let mut list = vec![
         ("Behind the source", or_none(gauge.edge_behind_ms.map(|ms| seconds(ms as f64)))),
         ("From viewers", percent(scene.offload_ratio)),
         ("In", rate(gauge.rate_in_bps)),
@@ -44,7 +44,14 @@ fn list(scene: &Scene) -> Vec<(&'static str, String)> {
         ("Startup", or_none(scene.startup_ms.map(|ms| format!("{ms:.0} ms")))),
         ("Received", format!("{:.1} MB", scene.received_bytes as f64 / 1e6)),
         ("Sent", format!("{:.1} MB", scene.sent_bytes as f64 / 1e6)),
-    ]
+    ];
+    if let Some(network) = &scene.network {
+        let [received, sent] = scene.inside.map(|share| or_none(share.map(percent)));
+        list.push(("Your network", network.clone()));
+        list.push(("Received inside it", received));
+        list.push(("Sent inside it", sent));
+    }
+    list
 }
 
 /// Where each figure goes: row and column.

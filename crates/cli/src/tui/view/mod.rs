@@ -59,6 +59,10 @@ pub(crate) struct Scene {
     pub(crate) gauge: Gauge,
     pub(crate) chunk_delay_ms: f64,
     pub(crate) offload_ratio: f64,
+    /// The own network, where a map names it.
+    pub(crate) network: Option<String>,
+    /// How much of what is received and sent stays inside it.
+    pub(crate) inside: [Option<f64>; 2],
     /// None before anything was due.
     pub(crate) continuity: Option<f64>,
     pub(crate) stalls: u64,

@@ -22,6 +22,7 @@ fn peer(n: u8) -> PeerReport {
         rate_out_bps: 64_000,
         substreams_in: vec![0, 3],
         substreams_out: vec![5],
+        inside: None,
     }
 }
 
@@ -48,6 +49,8 @@ fn scene(state: State, peers: u8) -> Scene {
         },
         chunk_delay_ms: 41.0,
         offload_ratio: 0.874,
+        network: None,
+        inside: [None; 2],
         continuity: Some(0.9996),
         stalls: 2,
         gaps: 1,
@@ -111,6 +114,18 @@ fn a_usual_window_shows_all_of_it() {
     let last = text.lines().last().unwrap();
     assert!(last.starts_with("▓▓▓▓▓▓░░░░ 0.9 s 60 %"), "the gauge is at the bottom left: {last}");
     assert!(!text.contains("message 20"), "old messages give way");
+}
+
+#[test]
+fn ones_own_network_is_named_with_what_stays_inside_it() {
+    let mut scene = scene(State::Live, 3);
+    assert!(!text(&scene, 80, 24).contains("network"));
+    scene.network = Some("isp-a".to_owned());
+    scene.inside = [Some(0.874), None];
+    let text = text(&scene, 80, 24);
+    for words in ["Your network isp-a", "Received inside it 87.4 %", "Sent inside it –"] {
+        assert!(text.contains(words), "{words:?} is missing in\n{text}");
+    }
 }
 
 #[test]

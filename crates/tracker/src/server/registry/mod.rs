@@ -8,7 +8,9 @@ mod publish;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
+use caudal_alto::client::Snapshot;
 use caudal_proto::addr::{Class, classify, is_dialable_ip};
 use caudal_proto::id::{ChannelId, PeerId};
 
@@ -20,6 +22,8 @@ use crate::message::{
 use crate::server::channel::{Audience, Channel, Member, bit};
 use crate::server::config::{Limits, is_exempt, network};
 use crate::server::lists::Lists;
+use crate::server::maps::ToldAlto;
+use crate::server::near::Map;
 use crate::server::replay::Replay;
 use crate::server::verify::{Facts, Problem, Verified};
 
@@ -66,6 +70,7 @@ pub(crate) struct Totals {
     pub(crate) viewers: usize,
     pub(crate) taken_down: usize,
     pub(crate) expired: u64,
+    pub(crate) answers_by_map: u64,
 }
 
 /// See the module.
@@ -85,6 +90,14 @@ pub(crate) struct Registry {
     /// Channels whose viewer count changed since the last [`Registry::tick`].
     counted: BTreeSet<ChannelId>,
     expired: u64,
+    /// The map of the network, while there is a fresh one.
+    map: Option<Map>,
+    /// Versions of it so far.
+    map_versions: u64,
+    /// Where peers find it.
+    alto: Option<ToldAlto>,
+    /// Answers whose peers were chosen by it.
+    answers_by_map: u64,
 }
 
 impl Registry {
@@ -102,6 +115,29 @@ impl Registry {
             changes: Vec::new(),
             counted: BTreeSet::new(),
             expired: 0,
+            map: None,
+            map_versions: 0,
+            alto: None,
+            answers_by_map: 0,
+        }
+    }
+
+    /// Where peers find the map.
+    pub(crate) fn tell_alto(&mut self, told: ToldAlto) {
+        self.alto = Some(told);
+    }
+
+    /// The newest map; none when nobody stands by one any more.
+    pub(crate) fn set_map(&mut self, snapshot: Option<Arc<Snapshot>>) {
+        match (&self.map, &snapshot) {
+            (Some(map), Some(snapshot)) if map.is_same(snapshot) => return,
+            (None, None) => return,
+            _ => {}
+        }
+        self.map_versions += 1;
+        self.map = snapshot.map(|snapshot| Map::new(snapshot, self.map_versions));
+        if self.map.is_none() {
+            self.channels.values_mut().for_each(Channel::forget_map);
         }
     }
 
@@ -468,7 +504,12 @@ impl Registry {
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        let mut totals = Totals { channels: self.channels.len(), expired: self.expired, ..Totals::default() };
+        let mut totals = Totals {
+            channels: self.channels.len(),
+            expired: self.expired,
+            answers_by_map: self.answers_by_map,
+            ..Totals::default()
+        };
         for (id, channel) in &self.channels {
             let down = self.lists.verdict(id).is_some();
             let live = !down && channel.state() == ChannelState::Live;
@@ -489,11 +530,14 @@ impl Registry {
         wanted: Option<&PeerNum>,
     ) -> SwarmResult {
         let mut result = empty_result(swarm);
-        let Some(channel) = self.channels.get(&swarm.channel) else { return result };
+        let Some(channel) = self.channels.get_mut(&swarm.channel) else { return result };
         if let Some(wanted) = wanted {
             let count = wanted.peer_count.unwrap_or(PEER_COUNT_DEFAULT).min(PEER_COUNT_MAX) as usize;
-            let peer_info = channel.pick(&peer, from, swarm.rendition, count, &mut self.random);
+            let (map, random) = (self.map.as_ref(), &mut self.random);
+            let peer_info = channel.pick(&peer, from, swarm.rendition, count, map, random);
+            self.answers_by_map += u64::from(peer_info.iter().any(|info| info.cost.is_some()));
             result.peer_group = Some(PeerGroup { peer_info });
+            result.alto = self.alto.as_ref().and_then(|alto| alto.to(from));
         }
         result.broadcast =
             channel.broadcast.as_ref().map(|(certificate, note)| LiveBroadcast::new(certificate, note));
@@ -530,6 +574,7 @@ fn empty_result(swarm_id: SwarmId) -> SwarmResult {
         peer_group: None,
         broadcast: None,
         viewers: 0,
+        alto: None,
         takedown: None,
     }
 }
