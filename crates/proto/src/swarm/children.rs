@@ -295,6 +295,8 @@ impl Swarm {
         };
         match verdict {
             Err(reason) => {
+                // Whoever is refused counts on nothing any more, whatever it was before.
+                self.hear_detach(peer, s);
                 let suggestions = self.suggestions(now, s, peer);
                 self.send(peer, &Message::Reject(Reject { substream: s, reason, suggestions }));
             }

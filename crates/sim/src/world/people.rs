@@ -304,6 +304,9 @@ impl World {
 
     /// Whether the source's line has time for one more who comes.
     fn may_name_source(&mut self) -> bool {
+        if self.listed.len() <= TRACKER_SOURCE_NAMED {
+            return true;
+        }
         let owed = self.source_named_until.max(self.now) + TRACKER_SOURCE_PERIOD_US;
         let may = owed <= self.now + TRACKER_SOURCE_NAMED as u64 * TRACKER_SOURCE_PERIOD_US;
         self.source_named_until = if may { owed } else { self.source_named_until };

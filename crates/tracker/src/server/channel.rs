@@ -23,6 +23,8 @@ const SOURCES_PER_ANSWER: usize = 4;
 const SOURCE_NAMED: usize = 32;
 /// … but no less often than in one answer of so many: peers may be dead, or invented to hide the source.
 const SOURCE_ANSWERS_MAX: usize = 64;
+/// Beyond the first of a crowd it is named once in this long at most: who comes costs a source's line a connection, ms.
+const SOURCE_NAMED_PERIOD_MS: u64 = 125;
 /// How long computed means stay good, ms.
 const QUALITY_AGE_MS: u64 = 1000;
 
@@ -108,6 +110,8 @@ pub(crate) struct Channel {
     /// What subscribers and lists know of its audience.
     pub(crate) told: Audience,
     quality: Option<(u64, Quality)>,
+    /// It named its sources to so many that its account is even then, monotonic ms.
+    source_named_until_ms: u64,
     /// The members by network, once a map speaks.
     pub(crate) groups: Groups,
 }
@@ -230,6 +234,7 @@ impl Channel {
         if let Some(map) = map {
             self.group(map);
         }
+        let is_named = self.may_name_source(random);
         let wanted = bit(rendition);
         let fits = |peer: &PeerId| {
             peer != asker && self.members.get(peer).is_some_and(|member| member.renditions & wanted != 0)
@@ -237,8 +242,7 @@ impl Channel {
         let mut picked: Vec<PeerId> = self.sources.iter().filter(|peer| fits(peer)).copied().collect();
         random.shuffle(&mut picked);
         picked.truncate(SOURCES_PER_ANSWER.min(count));
-        let peers = self.members.len().min(SOURCE_NAMED * SOURCE_ANSWERS_MAX);
-        if random.usize(..peers.max(1)) >= SOURCE_NAMED {
+        if !is_named {
             picked.clear();
         }
         let is_viewer = |peer: &PeerId| fits(peer) && !self.sources.contains(peer);
@@ -265,6 +269,24 @@ impl Channel {
             Some(PeerInfo { cost, ..self.info(peer, from)? })
         };
         picked.iter().filter_map(info).collect()
+    }
+
+    /// Whether an answer names the sources. What a crowd's newcomers cost a source's line is bounded.
+    fn may_name_source(&mut self, random: &mut fastrand::Rng) -> bool {
+        let peers = self.members.len();
+        if peers <= SOURCE_NAMED {
+            return true;
+        }
+        if self.sources.is_empty()
+            || random.usize(..peers.min(SOURCE_NAMED * SOURCE_ANSWERS_MAX)) >= SOURCE_NAMED
+        {
+            return false;
+        }
+        let now_ms = self.used_ms;
+        let owed = self.source_named_until_ms.max(now_ms) + SOURCE_NAMED_PERIOD_MS;
+        let may = owed <= now_ms + SOURCE_NAMED as u64 * SOURCE_NAMED_PERIOD_MS;
+        self.source_named_until_ms = if may { owed } else { self.source_named_until_ms };
+        may
     }
 
     fn sample(&self, random: &mut fastrand::Rng) -> Vec<PeerId> {
@@ -370,8 +392,17 @@ mod tests {
             seen.extend(ids);
         }
         assert!(seen.len() > 90, "the weak are found too: {}", seen.len());
-        // A third: each of a crowd that dials a full source costs it a connection.
-        assert!((40..90).contains(&named), "the source is named to {named} of 200");
+        // Of as many as come at one moment to the first of them: each of a crowd that dials a full source costs it a connection.
+        assert_eq!(named, SOURCE_NAMED);
+        let mut later = 0;
+        for second in 1..=20 {
+            channel.used_ms = second * 1000;
+            for _ in 0..50 {
+                let picked = channel.pick(&peer(99), from, RenditionId(0), 20, None, &mut random);
+                later += picked.iter().filter(|info| info.source).count();
+            }
+        }
+        assert!((140..=168).contains(&later), "eight times a second: {later}");
         assert!(channel.pick(&peer(99), from, RenditionId(1), 20, None, &mut random).is_empty());
     }
 
