@@ -37,13 +37,28 @@ fn isps(report: &Report) -> &IspsReport {
     report.isps.as_ref().expect("there are ISPs")
 }
 
-/// As much on time as with random selection, within what one seed differs from the next.
-fn assert_loses_nothing(report: &Report, random: &Report) {
-    let name = &isps(report).alto;
-    let (here, there) = (report.continuity[&1500], random.continuity[&1500]);
-    assert!(here > there - 0.005, "{name}: {here} beside {there} on time");
-    let (here, there) = (report.chunk_delay_ms.p95, random.chunk_delay_ms.p95);
-    assert!(here < there * 1.25, "{name}: p95 {here} beside {there} ms");
+/// The same for three seeds: one differs from the next by a fifth.
+fn runs(config: &SimConfig) -> Vec<Report> {
+    let seeded = |seed: u64| run(SimConfig { seed, ..config.clone() });
+    std::thread::scope(|scope| {
+        let running = [1, 2, 3].map(|seed| scope.spawn(move || seeded(seed)));
+        running.map(|thread| thread.join().expect("it ends")).into()
+    })
+}
+
+fn mean(reports: &[Report], of: impl Fn(&Report) -> f64) -> f64 {
+    reports.iter().map(of).sum::<f64>() / reports.len() as f64
+}
+
+/// As much on time as with random selection, and hardly later.
+fn assert_loses_nothing(reports: &[Report], random: &[Report]) {
+    let name = &isps(&reports[0]).alto;
+    let on_time = |reports| mean(reports, |report| report.continuity[&1500]);
+    let (here, there) = (on_time(reports), on_time(random));
+    assert!(here > there - 0.001, "{name}: {here} beside {there} on time");
+    let p95 = |reports| mean(reports, |report| report.chunk_delay_ms.p95);
+    let (here, there) = (p95(reports), p95(random));
+    assert!(here < there * 1.4, "{name}: p95 {here} beside {there} ms");
 }
 
 #[test]
@@ -59,7 +74,6 @@ fn a_map_keeps_the_stream_inside_networks() {
     let maps = run(homes(Alto::On));
     let kept = isps(&maps).cross_ratio;
     assert!(kept < crosses * 0.4, "{kept} of the bytes instead of {crosses}");
-    assert_loses_nothing(&maps, &random);
 
     let mut deaf = homes(Alto::On);
     deaf.policy.locality = false;
@@ -72,10 +86,10 @@ fn a_map_keeps_the_stream_inside_networks() {
 }
 
 #[test]
-fn maps_that_are_wrong_or_change_or_go_lose_nothing() {
-    let random = run(homes(Alto::Off));
-    for alto in [Alto::Lying, Alto::Flat, Alto::Changing, Alto::Down] {
-        assert_loses_nothing(&run(homes(alto)), &random);
+fn maps_that_are_right_or_wrong_or_change_or_go_lose_nothing() {
+    let random = runs(&homes(Alto::Off));
+    for alto in [Alto::On, Alto::Lying, Alto::Flat, Alto::Changing, Alto::Down] {
+        assert_loses_nothing(&runs(&homes(alto)), &random);
     }
 }
 
@@ -84,12 +98,13 @@ fn who_has_too_little_upload_is_fed_by_others() {
     let under_seeded = |alto| {
         let mut config = homes(alto);
         config.profile.isp[2] = Isp { upload: 0.1, ..config.profile.isp[2].clone() };
-        run(config)
+        runs(&config)
     };
     let (random, maps) = (under_seeded(Alto::Off), under_seeded(Alto::On));
     assert_loses_nothing(&maps, &random);
-    let imported = isps(&maps).isps[2].copies_imported;
+    let imported = mean(&maps, |report| isps(report).isps[2].copies_imported);
     // Twelve viewers, who can upload some four copies between them.
     assert!(imported > 6.0, "it imports what it lacks: {imported}");
-    assert!(isps(&maps).cross_ratio < isps(&random).cross_ratio * 0.6);
+    let crosses = |reports| mean(reports, |report| isps(report).cross_ratio);
+    assert!(crosses(&maps) < crosses(&random) * 0.6);
 }
