@@ -41,10 +41,6 @@ const REFUSED_MAX: usize = 32;
 const CLAIM_AHEAD: u64 = 256;
 /// The segment that comes next may be this late before it is not waited for any longer.
 const COMING_GRACE: Duration = Duration::from_secs(6);
-/// Of so many chunks before a segment …
-const HOPELESS_SPAN: u64 = 128;
-/// … so many are missing, and an eighth of those that should be there: what cannot be played is given up.
-const HOPELESS_MIN: usize = 4;
 /// With so many neighbours heard, a start that only one of them names is not chosen if there is another.
 const VOTERS_MIN: usize = 3;
 
@@ -234,9 +230,6 @@ impl Swarm {
     fn is_better_start(&self, now: Timestamp, number: u64) -> bool {
         let Phase::Joined { burst_end } = self.phase else { return false };
         let first = self.joining.first;
-        if self.is_hopeless(now, number) {
-            return true;
-        }
         if number < burst_end || !self.is_joining(now) || now.since(self.joining.joined_at) < LEAP_AFTER {
             return false;
         }
@@ -250,25 +243,6 @@ impl Swarm {
         let first = self.joining.first;
         let count = self.store.get(first).map_or(1, |held| held.chunk.header().count);
         first..first + u64::from(count)
-    }
-
-    /// So much of what came before `number` is missing that it cannot be played, and chunks wait on most neighbours' uplinks:
-    /// what all of a swarm ask for again is what it has not got.
-    fn is_hopeless(&self, now: Timestamp, number: u64) -> bool {
-        if number <= self.joining.first || !self.is_busy(self.config.policy.scarce_wait) {
-            return false;
-        }
-        let from = self.joining.first.max(self.store.start()).max(number.saturating_sub(HOPELESS_SPAN));
-        let (mut old, mut missing) = (0, 0);
-        for n in from..number {
-            if let Some(since) = self.store.known_since(n)
-                && now.since(since) > self.config.policy.overdue_after
-            {
-                old += 1;
-                missing += usize::from(self.store.get(n).is_none());
-            }
-        }
-        missing >= HOPELESS_MIN && missing * 8 > old
     }
 
     /// Gives up the start for the one at `number`.
