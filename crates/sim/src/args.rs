@@ -191,7 +191,6 @@ impl SimArgs {
         config.attacks = self.attack.iter().map(|text| text.parse()).collect::<Result<Vec<Attack>, _>>()?;
         config.trace = self.trace;
         if self.watch {
-            eprintln!("{}", Second::HEAD);
             config.each_second = Some(|second| eprintln!("{second}"));
         }
         command.clone_into(&mut config.command);
@@ -211,6 +210,9 @@ impl SimArgs {
         mut tell: impl FnMut(&Report),
     ) -> Result<Vec<Report>, SimError> {
         let config = self.config(command)?;
+        if self.watch {
+            eprintln!("{}", Second::HEAD);
+        }
         let seeds: Vec<u64> = (self.seed..self.seed.saturating_add(self.seeds.max(1))).collect();
         let cores = std::thread::available_parallelism().map_or(1, usize::from).min(seeds.len());
         let mut reports = Vec::with_capacity(seeds.len());
@@ -246,7 +248,7 @@ impl SimArgs {
         }
         #[cfg(feature = "plot")]
         if let (false, Some(report)) = (self.plot_isps.is_empty(), reports.first()) {
-            let random = crate::run(SimConfig { alto: isp::Alto::Off, ..self.config(command)? })?;
+            let random = crate::run(SimConfig { alto: isp::Alto::Off, each_second: None, ..config })?;
             for file in &self.plot_isps {
                 crate::plot_isps::write(&random, report, file)?;
             }
