@@ -57,7 +57,7 @@ impl Swarm {
             return;
         }
         // What a newcomer shows first does not give way: it is a few chunks, and somebody waits for them.
-        let first_part = self.first_part();
+        let first_part = if joining { self.first_part() } else { 0..0 };
         let mut requests: BTreeMap<(PeerId, bool), Vec<u64>> = BTreeMap::new();
         for number in self.holes(now, burst_end) {
             let gives_way = joining && !first_part.contains(&number);

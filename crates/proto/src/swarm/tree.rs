@@ -450,9 +450,9 @@ impl Swarm {
         // Who has not pushed anything yet has no credit.
         let patience = if sub.proven { policy.starve_after } else { policy.starve_after / 2 } + usual;
         let hopeless = if sub.proven { patience * 3 / 2 } else { patience };
-        let quiet = self.neighbours.get(&parent).is_some_and(|n| now.since(n.heard) > policy.probe_after);
         // Whoever was heard just now is there, and late.
-        if quiet && age > policy.probe_after / 2 + usual {
+        let is_due = age > policy.probe_after / 2 + usual;
+        if is_due && self.neighbours.get(&parent).is_some_and(|n| now.since(n.heard) > policy.probe_after) {
             self.probe(now, parent);
         }
         let owes = self.neighbours.get(&parent).is_some_and(|n| n.owes_answer(now));
