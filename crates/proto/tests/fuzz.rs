@@ -271,7 +271,7 @@ fn no_input_panics_and_every_table_is_bounded() {
         let mut engine =
             Engine::new(EngineConfig { local: PeerId(key(LOCAL).public()), seed, upload_limit_bps });
         let role = match seed % 4 {
-            0 => Role::Source { certificate: fuzz.certificates[2], copies_percent: Some(200) },
+            0 => Role::Source { certificate: fuzz.certificates[2], copies_percent: Some(200), alone: false },
             _ => Role::Viewer,
         };
         let mut now = Timestamp::from_millis(1);

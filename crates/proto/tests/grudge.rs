@@ -60,7 +60,8 @@ impl Bench {
             rate_bps: 1_000_000,
         };
         let certificate = Certificate::sign(&channel_key, BroadcastId(key.public()), terms);
-        let role = if is_source { Role::Source { certificate, copies_percent } } else { Role::Viewer };
+        let role =
+            if is_source { Role::Source { certificate, copies_percent, alone: false } } else { Role::Viewer };
         let mut bench = Self {
             engine: Engine::new(EngineConfig { local: id(1), seed: 5, upload_limit_bps: None }),
             now: Timestamp::from_millis(1),

@@ -70,7 +70,7 @@ pub(crate) async fn run(args: &Args) -> Result<Value> {
     node.input(Input::Open(Box::new(SwarmConfig {
         channel: channel(),
         rendition: RenditionId(0),
-        role: Role::Source { certificate, copies_percent: None },
+        role: Role::Source { certificate, copies_percent: None, alone: false },
         upload: true,
         retention: Duration::from_secs(60),
         lan: true,

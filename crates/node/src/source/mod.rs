@@ -260,6 +260,7 @@ impl Source {
             role: Role::Source {
                 certificate,
                 copies_percent: config.copies.map(|copies| (copies * 100.0).clamp(1.0, 1e6) as u32),
+                alone: false,
             },
             upload: true,
             retention: RETENTION,

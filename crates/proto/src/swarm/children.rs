@@ -90,7 +90,7 @@ impl Swarm {
     }
 
     /// Children over all substreams that a source may have; its owner counted the headers when naming the copies.
-    fn source_slots(&self) -> u32 {
+    pub(super) fn source_slots(&self) -> u32 {
         let k = u64::from(self.substream_count());
         let carried = (self.upload_bps() * k / self.rate_bps.max(1)) as u32;
         match self.config.role {
@@ -99,8 +99,13 @@ impl Swarm {
                 let sold = (u64::from(percent) * k / 100) as u32;
                 if carried + k as u32 / 2 >= sold { sold } else { carried }
             }
-            _ => carried,
+            _ => self.ample_slots(carried),
         }
+    }
+
+    /// Children over all substreams.
+    pub(super) fn slots_used(&self) -> u32 {
+        self.substreams.iter().map(Substream::children).sum()
     }
 
     /// A substream's own share of `slots`, the `place`th of `of`: no substream is closed because others took its slots.
@@ -115,7 +120,7 @@ impl Swarm {
     }
 
     pub(super) fn unsold_slots(&self) -> u32 {
-        self.source_slots().saturating_sub(self.substreams.iter().map(Substream::children).sum())
+        self.source_slots().saturating_sub(self.slots_used())
     }
 
     fn room(&self, s: u8) -> Room {
@@ -123,12 +128,17 @@ impl Swarm {
         let here = self.substreams[usize::from(s)].settled();
         if self.is_source() {
             let quota = Self::quota(self.source_slots(), u32::from(s), u32::from(k));
-            return if here < quota { Room::Ease } else { Room::None };
+            return match here < quota {
+                _ if self.serves_alone() => Room::Ease,
+                false => Room::None,
+                true if self.is_ample() && !self.admission.is_open() => Room::Tight,
+                true => Room::Ease,
+            };
         }
         if self.uplink.usual_wait > self.config.policy.shed_wait / 2 {
             return Room::None;
         }
-        let used: u32 = self.substreams.iter().map(Substream::children).sum();
+        let used = self.slots_used();
         let policy = &self.config.policy;
         let slots = |fill| policy.slots(fill, self.upload_bps(), self.rate_bps, k);
         if used >= slots(policy.slot_fill_urgent_percent) {
@@ -305,6 +315,7 @@ impl Swarm {
                     self.displace(now, s, displaced.peer, peer);
                 }
                 self.adopt(now, peer, &attach, value);
+                self.watch_water();
                 self.send(peer, &Message::Accept(Accept { substream: s, path }));
             }
         }
@@ -385,6 +396,7 @@ impl Swarm {
         if let Some(sub) = self.substreams.get_mut(usize::from(s)) {
             sub.remove_child(&peer);
             self.put(SwarmOutput::WithdrawPushes(peer, s));
+            self.watch_water();
         }
     }
 

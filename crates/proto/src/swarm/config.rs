@@ -20,6 +20,8 @@ pub enum Role {
         certificate: Certificate,
         /// How many times the stream rate it sends at most, in hundredths (200 = two copies); `None`: as the uplink allows.
         copies_percent: Option<u32>,
+        /// It feeds every viewer itself and tells none of another.
+        alone: bool,
     },
     /// Watches and relays.
     Viewer,

@@ -10,6 +10,7 @@
 //! [`policy`] takes every choice between peers; the other modules keep the books. The swarm never orders its own
 //! sending: chunks to send are offered to the node's [`uplink`](crate::uplink), which every swarm shares.
 
+mod admission;
 mod children;
 mod class;
 mod climb;
@@ -49,6 +50,7 @@ use crate::peer_map::PeerMap;
 use crate::time::Timestamp;
 use crate::wire::{ChunkHead, Handshake, Message};
 
+use admission::Admission;
 pub use config::{NeighbourStats, Role, SwarmConfig, SwarmStats};
 use join::{Joining, Phase};
 pub use locality::{NetworkMap, PathCost};
@@ -168,6 +170,7 @@ pub(crate) struct Swarm {
     uplink: UplinkView,
     /// Bytes that a source with a set number of copies may still send, and since when they were counted.
     savings: i64,
+    admission: Admission,
     saved_at: Timestamp,
     /// No neighbour beyond the first ones is dialled before.
     dial_at: Timestamp,
@@ -252,6 +255,7 @@ impl Swarm {
             rate_bps: 1_000_000,
             uplink: UplinkView::default(),
             savings: i64::MAX / 2,
+            admission: Admission::default(),
             saved_at: now,
             pull_at: now,
             dial_at: now,
@@ -351,6 +355,7 @@ impl Swarm {
         self.measure_rate();
         self.measure_skew();
         self.look_up_paths();
+        self.watch_water();
         self.shed(now);
         self.lift_the_stronger(now);
         self.watch_spread(now);
@@ -375,12 +380,7 @@ impl Swarm {
         if self.neighbours.contains_key(&connected.peer) {
             return;
         }
-        let max = if self.is_source() {
-            self.config.policy.source_neighbours_max
-        } else {
-            self.config.policy.neighbours_max
-        };
-        if self.neighbours.len() >= max && !self.make_room(now) {
+        if self.neighbours.len() >= self.neighbours_max() && !self.make_room(now) {
             self.turn_away(now, connected.peer);
             return;
         }

@@ -333,7 +333,7 @@ impl Swarm {
     /// for a stronger one, and one place stays free to find out who is stronger. What uploads are is what peers say: those
     /// who came first stay whatever they say, as witnesses of where chunks arrive, and great words count no more than good ones.
     pub(super) fn keep_the_stronger(&mut self, now: Timestamp) {
-        if !self.is_source() || self.neighbours.len() < self.config.policy.source_neighbours_max {
+        if !self.is_source() || self.neighbours.len() < self.neighbours_max() {
             return;
         }
         let believed =
@@ -345,7 +345,7 @@ impl Swarm {
             .map(|n| (n.connected, n.upload_kbps.min(believed), n.peer))
             .collect();
         idle.sort_unstable();
-        let witnesses = self.config.policy.source_neighbours_max / WITNESSES_SHARE;
+        let witnesses = self.neighbours_max() / WITNESSES_SHARE;
         let others = idle.into_iter().skip(witnesses);
         let weakest =
             others.min_by_key(|(connected, upload, peer)| (*upload, core::cmp::Reverse(*connected), *peer));

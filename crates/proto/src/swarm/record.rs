@@ -230,7 +230,7 @@ impl Swarm {
 
     /// A neighbour's record, where others may be told of it: its connection lives, and there is time left.
     pub(super) fn introduction(&self, now: Timestamp, peer: &PeerId) -> Option<PeerRecord> {
-        let neighbour = self.neighbours.get(peer).filter(|n| n.met && !n.suspect)?;
+        let neighbour = self.neighbours.get(peer).filter(|n| n.met && !n.suspect && !self.serves_alone())?;
         let (record, _) = neighbour.papers.held.filter(|(_, until)| now + PASSED_ON_MIN <= *until)?;
         Some(PeerRecord { peer: *peer, record })
     }

@@ -113,7 +113,7 @@ impl Budget {
     pub(super) fn new(limit_bps: Option<u64>) -> Self {
         Self {
             limit_bps,
-            capacity_bps: None,
+            capacity_bps: limit_bps.map(|bps| bps * LIMIT_USEFUL_PERCENT / 100),
             proven_bps: 0,
             acknowledged: 0,
             acknowledged_at: Timestamp::ZERO,

@@ -147,7 +147,7 @@ impl World {
     /// The source begins a broadcast, under the id it always has.
     pub(super) fn start_source(&mut self, copies_percent: Option<u32>) {
         let certificate = self.begin_broadcast();
-        self.open(self.source, Role::Source { certificate, copies_percent });
+        self.open(self.source, Role::Source { certificate, copies_percent, alone: false });
         self.list(self.source);
     }
 

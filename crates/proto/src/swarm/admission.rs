@@ -1,0 +1,119 @@
+//! Whom a source feeds: everybody while its upload carries everybody, those who relay most once it does not.
+//!
+//! Owns the water marks. Who is displaced for whom is [`children`](super::children)'s decision, whom a viewer prefers
+//! [`policy`](super::policy)'s; this module never ends what is under way: a viewer that is fed stays fed until another feeds it.
+
+use super::{Role, Swarm};
+
+/// A source whose upload carries the stream at least this often feeds whoever comes; with less it pushes to relays alone.
+pub(super) const AMPLE_COPIES: u64 = 4;
+/// Of such an upload, what is pushed: headers take 7 %, control and repair the rest.
+const PUSHED_PERCENT: u64 = 90;
+/// From this share of the places taken on, newcomers have no place of right: those who relay more displace those who relay less, and
+/// what is left is for those with no other parent.
+const HIGH_WATER_PERCENT: u32 = 90;
+/// Below this share everybody is welcome again.
+const LOW_WATER_PERCENT: u32 = 75;
+/// Neighbours of a source for each copy that its upload carries: not everybody takes all substreams from it …
+const NEIGHBOURS_PER_COPY: u64 = 2;
+/// … and the most it ever has.
+const NEIGHBOURS_MOST: usize = 256;
+
+/// Whether there is a place for everybody.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Admission {
+    is_closed: bool,
+}
+
+impl Admission {
+    /// Of `slots` places `used` are taken.
+    fn observe(&mut self, used: u32, slots: u32) {
+        let mark = if self.is_closed { LOW_WATER_PERCENT } else { HIGH_WATER_PERCENT };
+        self.is_closed = u64::from(used) * 100 >= u64::from(slots) * u64::from(mark);
+    }
+
+    pub(super) fn is_open(self) -> bool {
+        !self.is_closed
+    }
+}
+
+impl Swarm {
+    /// A source that feeds all viewers itself: none is told of another.
+    pub(super) fn serves_alone(&self) -> bool {
+        matches!(self.config.role, Role::Source { alone: true, .. })
+    }
+
+    /// A source whose upload carries many copies.
+    pub(super) fn is_ample(&self) -> bool {
+        self.is_source() && self.upload_bps() >= self.rate_bps * AMPLE_COPIES
+    }
+
+    /// What such a source pushes, in substreams of the stream.
+    pub(super) fn ample_slots(&self, carried: u32) -> u32 {
+        let k = u64::from(self.substream_count());
+        if u64::from(carried) < AMPLE_COPIES * k {
+            return carried;
+        }
+        (u64::from(carried) * PUSHED_PERCENT / 100) as u32
+    }
+
+    /// Places were taken or left.
+    pub(super) fn watch_water(&mut self) {
+        if self.is_source() {
+            let (used, slots) = (self.slots_used(), self.source_slots());
+            self.admission.observe(used, slots);
+        }
+    }
+
+    /// The most neighbours that this node has.
+    pub(super) fn neighbours_max(&self) -> usize {
+        let policy = &self.config.policy;
+        if !self.is_source() {
+            return policy.neighbours_max;
+        }
+        if self.serves_alone() {
+            return NEIGHBOURS_MOST;
+        }
+        policy.source_neighbours(self.upload_bps() / self.rate_bps.max(1))
+    }
+}
+
+/// The most neighbours of a source whose upload carries so many copies, `least` at least.
+pub(super) fn source_neighbours(least: usize, copies: u64) -> usize {
+    if copies < AMPLE_COPIES {
+        return least;
+    }
+    least.max((copies * NEIGHBOURS_PER_COPY).min(NEIGHBOURS_MOST as u64) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn between_the_marks_it_stays_as_it_was() {
+        let mut admission = Admission::default();
+        let mut open = |used| {
+            admission.observe(used, 160);
+            admission.is_open()
+        };
+        assert!(open(0) && open(143));
+        assert!(!open(144) && !open(160) && !open(150) && !open(120), "three quarters are still full");
+        assert!(open(119) && open(143), "and from there on there is room up to the high mark");
+        assert!(!open(144));
+    }
+
+    #[test]
+    fn a_source_without_places_is_closed() {
+        let mut admission = Admission::default();
+        admission.observe(0, 0);
+        assert!(!admission.is_open());
+    }
+
+    #[test]
+    fn neighbours_follow_the_copies() {
+        assert_eq!(source_neighbours(32, 2), 32);
+        assert_eq!(source_neighbours(32, 20), 40);
+        assert_eq!(source_neighbours(32, 1_000_000), NEIGHBOURS_MOST);
+    }
+}
