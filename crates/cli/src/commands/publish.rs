@@ -16,7 +16,7 @@ use caudal_node::source::{
     CardSettings, InputConfig, InputKind, RtmpServer, RtmpSettings, Source, SourceConfig,
 };
 use caudal_tracker::descriptor::{Descriptor, DescriptorError, NAME_CHARS_MAX};
-use caudal_tracker::link::Link;
+use caudal_tracker::link::{EDGES_MAX, Link};
 use caudal_tracker::url::AllowedUrl;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -57,7 +57,11 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
     }
     let mut on_air = go_on_air(&channel)?;
     let trackers_of_link = trackers.iter().map(|url: &AllowedUrl| url.url().clone()).collect();
-    let link = Link { channel, trackers: trackers_of_link, name: Some(args.name.clone()) };
+    if args.edge.len() > EDGES_MAX {
+        return Err(Failure::usage(anyhow::anyhow!("--edge: at most {EDGES_MAX} edges are expected")));
+    }
+    let name = Some(args.name.clone());
+    let link = Link { channel, trackers: trackers_of_link, edges: args.edge.clone(), name };
     let kind = input.kind();
     let rate_bps = match kind {
         InputKind::Card => u32::try_from(args.card_rate).unwrap_or(u32::MAX),
@@ -71,6 +75,7 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
         language: args.language.clone(),
         listed: args.listed,
         trackers: trackers.clone(),
+        edges: args.edge.clone(),
         input,
         network: NetworkConfig {
             bind: args.bind.clone(),

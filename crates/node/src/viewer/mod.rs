@@ -15,14 +15,16 @@ use caudal_proto::swarm::policy::Policy;
 use caudal_proto::swarm::{Role, SwarmConfig, SwarmStats};
 use caudal_tracker::message::Qos;
 use caudal_tracker::url::AllowedUrl;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::NodeError;
 use crate::clock::unix_us;
+use crate::edge::feed::{Counters, Feed, FeedConfig, Told};
+use crate::edge::shelf::Shelf;
 use crate::live::Live;
 use crate::maps::{Maps, Vantage};
 use crate::meter::Meter;
-use crate::network::{Network, NetworkConfig, is_lan};
+use crate::network::{Network, NetworkConfig, is_lan, random_key};
 use crate::rates::Rates;
 use crate::report::{Check, Gauge, PeerReport, SCHEMA, ViewerReport};
 use crate::tracking::{News, Tracking, TrackingConfig};
@@ -36,6 +38,9 @@ const TICK: Duration = Duration::from_millis(250);
 const END_PATIENCE: Duration = Duration::from_secs(2);
 /// Alone for so long, a viewer that has had nothing yet says that nobody can be reached.
 const UNREACHABLE_AFTER: Duration = Duration::from_secs(10);
+/// Until an edge was named.
+const NO_EDGE: &str = "no edge is known: neither the link nor what the channel says of itself names one that may be asked; name one \
+                       with --edge URL, or watch without --no-p2p";
 /// Most reasons of drops kept for the report.
 const DROPPED_MAX: usize = 32;
 
@@ -52,6 +57,14 @@ pub struct ViewerConfig {
     pub maps: Arc<Maps>,
     /// Whether to upload.
     pub upload: bool,
+    /// Whether to meet other viewers at all; otherwise everything comes from edges.
+    pub p2p: bool,
+    /// Edges that are known; the channel's descriptor may name more.
+    pub edges: Vec<AllowedUrl>,
+    /// Private addresses are used: trackers and edges.
+    pub lan: bool,
+    /// Where an edge keeps the signed parts that it serves.
+    pub shelf: Option<Arc<Shelf>>,
     /// When the process started.
     pub started: Instant,
     /// The command as it was typed.
@@ -96,14 +109,22 @@ impl State {
 pub struct Shared {
     channel: ChannelId,
     peer: PeerId,
-    handle: Handle,
+    origin: Origin,
     command: String,
     commit: &'static str,
     upload: bool,
     inner: Mutex<Inner>,
     vantage: Arc<Vantage>,
+    shelf: Option<Arc<Shelf>>,
     /// Parts for players.
     pub live: Arc<Live>,
+}
+
+/// Where the figures come from.
+#[derive(Debug)]
+enum Origin {
+    Swarm(Handle),
+    Edges(Arc<Counters>),
 }
 
 #[derive(Debug)]
@@ -125,11 +146,19 @@ struct Inner {
 #[derive(Debug)]
 pub struct Viewer {
     shared: Arc<Shared>,
-    network: Network,
-    tracking: Tracking,
+    side: Side,
+    events: mpsc::Receiver<Event>,
+    news: mpsc::Receiver<News>,
     playout: Playout,
     ended_at: Option<Instant>,
     outlook: Outlook,
+}
+
+/// Whom the stream comes from.
+#[derive(Debug)]
+enum Side {
+    Swarm(Handle, Tracking),
+    Edges(Feed),
 }
 
 /// What is known of whether anybody can be reached.
@@ -143,17 +172,22 @@ struct Outlook {
     answered: bool,
     /// What the last tracker that did not answer gave as the cause.
     error: Option<String>,
+    /// The same of edges, where everything comes from there.
+    edge: Option<String>,
 }
 
 impl Outlook {
     fn new() -> Self {
-        Self { alone_since: Instant::now(), named: 0, answered: false, error: None }
+        Self { alone_since: Instant::now(), named: 0, answered: false, error: None, edge: None }
     }
 
     /// Why nobody can be reached, once that has lasted.
     fn unreachable(&self) -> Option<String> {
         if self.alone_since.elapsed() < UNREACHABLE_AFTER {
             return None;
+        }
+        if self.edge.is_some() {
+            return self.edge.clone();
         }
         if self.named > 0 {
             return Some(format!(
@@ -167,23 +201,40 @@ impl Outlook {
 }
 
 impl Viewer {
-    /// Binds, joins the swarm, starts talking to trackers.
+    /// Binds, joins the swarm, starts talking to trackers; or asks trackers and edges alone.
     ///
     /// # Errors
     /// When a socket cannot be bound or TLS cannot be set up.
     pub async fn start(config: ViewerConfig) -> Result<Self, NodeError> {
+        let lan = config.lan || is_lan(&config.trackers);
+        if !config.p2p {
+            let key = random_key()?;
+            let feed = FeedConfig {
+                channel: config.channel,
+                trackers: config.trackers.clone(),
+                edges: config.edges.clone(),
+                lan,
+            };
+            let (feed, told) = Feed::start(&feed, &key)?;
+            let vantage = Vantage::new(Arc::clone(&config.maps), Vec::new());
+            let origin = Origin::Edges(Arc::clone(&feed.counters));
+            let has_none = config.edges.is_empty();
+            let mut viewer =
+                Self::new(config, PeerId(key.public()), origin, vantage, Side::Edges(feed), told);
+            viewer.outlook.edge = has_none.then(|| NO_EDGE.to_owned());
+            return Ok(viewer);
+        }
         let upload_bps = config.network.upload_limit_bps;
-        let network = Network::start(config.network).await?;
-        let lan = is_lan(&config.trackers);
+        let network = Network::start(config.network.clone()).await?;
         let addresses = network.handle.local_addrs().await;
-        let vantage = Vantage::new(config.maps, addresses.clone());
+        let vantage = Vantage::new(Arc::clone(&config.maps), addresses.clone());
         let swarm = SwarmConfig {
             channel: config.channel,
             rendition: RenditionId(0),
             role: Role::Viewer,
             upload: config.upload,
             retention: RETENTION,
-            lan,
+            lan: is_lan(&config.trackers),
             policy: Policy::default(),
             verifier: Box::new(Ed25519Verifier),
             records: Box::new(Ed25519Records(network.key.clone())),
@@ -200,17 +251,31 @@ impl Viewer {
             upload_bps: if config.upload { upload_bps } else { Some(0) },
             source: None,
         };
-        let tracking = match Tracking::start(&config.trackers, &tracking) {
+        let mut tracking = match Tracking::start(&config.trackers, &tracking) {
             Ok(tracking) => tracking,
             Err(error) => return Err(network.give_up(error).await),
         };
+        let news = std::mem::replace(&mut tracking.news, mpsc::channel(1).1);
+        let Network { handle, events, .. } = network;
+        let (peer, origin) = (handle.local(), Origin::Swarm(handle.clone()));
+        Ok(Self::new(config, peer, origin, vantage, Side::Swarm(handle, tracking), (events, news)))
+    }
+
+    fn new(
+        config: ViewerConfig,
+        peer: PeerId,
+        origin: Origin,
+        vantage: Arc<Vantage>,
+        side: Side,
+        (events, news): Told,
+    ) -> Self {
         let shared = Arc::new(Shared {
             channel: config.channel,
-            peer: network.handle.local(),
-            handle: network.handle.clone(),
+            peer,
+            origin,
             command: config.command,
             commit: config.commit,
-            upload: config.upload,
+            upload: config.upload && config.p2p,
             inner: Mutex::new(Inner {
                 meter: Meter::new(config.started),
                 state: State::Joining,
@@ -223,16 +288,10 @@ impl Viewer {
                 stats: SwarmStats::default(),
             }),
             vantage,
+            shelf: config.shelf,
             live: Live::new(RETENTION),
         });
-        Ok(Self {
-            shared,
-            network,
-            tracking,
-            playout: Playout::new(),
-            ended_at: None,
-            outlook: Outlook::new(),
-        })
+        Self { shared, side, events, news, playout: Playout::new(), ended_at: None, outlook: Outlook::new() }
     }
 
     /// What others may look at.
@@ -250,11 +309,11 @@ impl Viewer {
         let mut turn = 0u32;
         let result = loop {
             tokio::select! {
-                event = self.network.events.recv() => match event {
+                event = self.events.recv() => match event {
                     Some(event) => self.event(event),
                     None => break Ok(()),
                 },
-                news = self.tracking.news.recv() => {
+                news = self.news.recv() => {
                     if let Some(reason) = self.news(news).await {
                         break Err(NodeError::TakenDown(reason));
                     }
@@ -270,8 +329,13 @@ impl Viewer {
         };
         self.shared.refresh().await;
         self.shared.live.end();
-        self.tracking.leave().await;
-        self.network.handle.shutdown().await;
+        match self.side {
+            Side::Swarm(handle, tracking) => {
+                tracking.leave().await;
+                handle.shutdown().await;
+            }
+            Side::Edges(feed) => feed.stop(),
+        }
         result
     }
 
@@ -281,6 +345,9 @@ impl Viewer {
                 let header = chunk.header();
                 let len = u64::from(header.len);
                 self.shared.lock().meter.chunk(header.number, header.signed_unix_us(), len, unix_us());
+                if let Some(shelf) = &self.shared.shelf {
+                    shelf.chunk(&chunk);
+                }
                 self.playout.chunk(chunk);
                 self.play();
             }
@@ -303,7 +370,21 @@ impl Viewer {
                     inner.dropped.push(format!("{}: {reason}", peer.short()));
                 }
             }
-            Event::NeedPeers(_) => self.tracking.need_peers(),
+            Event::NeedPeers(_) => {
+                if let Side::Swarm(_, tracking) = &self.side {
+                    tracking.need_peers();
+                }
+            }
+            Event::Certificate(certificate) => {
+                if let Some(shelf) = &self.shared.shelf {
+                    shelf.certificate(certificate);
+                }
+            }
+            Event::Note(note) => {
+                if let Some(shelf) = &self.shared.shelf {
+                    shelf.note(note);
+                }
+            }
             _ => {}
         }
     }
@@ -326,11 +407,11 @@ impl Viewer {
         match news? {
             News::Peers(peers) => {
                 self.outlook.named = self.outlook.named.max(peers.len());
-                let _ = self.network.handle.input(Input::Candidates(channel, peers)).await;
+                self.input(Input::Candidates(channel, peers)).await;
             }
             News::Broadcast(broadcast) => {
                 let (certificate, note) = *broadcast;
-                let _ = self.network.handle.input(Input::Broadcast(channel, certificate, Some(note))).await;
+                self.input(Input::Broadcast(channel, certificate, Some(note))).await;
             }
             News::TakenDown(reason) => {
                 let mut inner = self.shared.lock();
@@ -348,9 +429,25 @@ impl Viewer {
             }
             News::SeenAs(addr) => self.shared.vantage.seen_as(addr.ip()),
             News::Map(tracker, alto) => self.shared.vantage.told(&tracker, alto),
-            News::Viewers(_) => {}
+            News::Edge(why) => {
+                tracing::warn!("{why}");
+                let mut inner = self.shared.lock();
+                if inner.dropped.len() < DROPPED_MAX {
+                    inner.dropped.push(why.clone());
+                }
+                drop(inner);
+                self.outlook.edge = Some(why);
+            }
+            News::Viewers(_) | News::Edges(_) => {}
         }
         None
+    }
+
+    /// For the engine, where there is one. It is gone only when this node leaves.
+    async fn input(&self, input: Input) {
+        if let Side::Swarm(handle, _) = &self.side {
+            let _ = handle.input(input).await;
+        }
     }
 
     /// True when the broadcast is over.
@@ -365,10 +462,12 @@ impl Viewer {
             self.shared.refresh().await;
             self.look_out();
             let qos = self.shared.look();
-            self.tracking.set_qos(qos);
+            if let Side::Swarm(_, tracking) = &self.side {
+                tracking.set_qos(qos);
+            }
             let playout =
                 io::Playout { buffer_ms: self.shared.buffer_ms(), next_number: self.playout.next_number() };
-            let _ = self.network.handle.input(Input::Playout(self.shared.channel, playout)).await;
+            self.input(Input::Playout(self.shared.channel, playout)).await;
         }
         false
     }
@@ -401,6 +500,11 @@ impl Shared {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// `viewer`, or `edge` where what comes is served to others over HTTP.
+    pub fn role(&self) -> &'static str {
+        if self.shelf.is_some() { "edge" } else { "viewer" }
+    }
+
     /// Whether this viewer sends to others.
     pub fn uploads(&self) -> bool {
         self.upload
@@ -422,7 +526,10 @@ impl Shared {
     }
 
     async fn refresh(&self) {
-        let stats = self.handle.stats(self.channel).await;
+        let stats = match &self.origin {
+            Origin::Swarm(handle) => handle.stats(self.channel).await,
+            Origin::Edges(counters) => Some(counters.stats()),
+        };
         let mut inner = self.lock();
         if let Some(stats) = stats {
             inner.rates.look(Instant::now(), &stats);
@@ -503,7 +610,7 @@ impl Shared {
             schema: SCHEMA,
             commit: self.commit,
             command: self.command.clone(),
-            role: "viewer",
+            role: self.role(),
             channel: self.channel.to_string(),
             peer: self.peer.to_string(),
             state: inner.state.as_str(),
@@ -521,6 +628,7 @@ impl Shared {
             offload_ratio: offload(stats),
             useful_bytes: stats.useful_bytes,
             useful_bytes_from_source: stats.useful_bytes_from_source,
+            useful_bytes_from_edge: stats.useful_bytes_from_edge,
             bytes_out: stats.bytes_out,
             upload_capacity_bps: stats.upload_capacity_bps,
             upload_wait_ms: stats.upload_wait_us / 1000,
@@ -536,6 +644,7 @@ impl Shared {
             stalls: meter.stalls(),
             dropped: inner.dropped.clone(),
             network: self.vantage.report(stats),
+            edge: self.shelf.as_ref().map(|shelf| shelf.report()),
             peers: peers(stats, &inner.rates),
             ok: checks.iter().all(|check| check.ok),
             checks,
@@ -574,7 +683,8 @@ fn offload(stats: &SwarmStats) -> f64 {
     if stats.useful_bytes == 0 {
         return 0.0;
     }
-    (stats.useful_bytes - stats.useful_bytes_from_source) as f64 / stats.useful_bytes as f64
+    let from_server = stats.useful_bytes_from_source + stats.useful_bytes_from_edge;
+    stats.useful_bytes.saturating_sub(from_server) as f64 / stats.useful_bytes as f64
 }
 
 /// What a gauge shows of `live`.
