@@ -253,6 +253,38 @@ fn players_and_caches(cdn: &str, channel: &str) {
 }
 
 #[test]
+fn a_restarted_source_is_followed_and_old_names_keep_their_meaning() {
+    let home = Folder::new();
+    let tracker = tracker(&home);
+    let mut source = publish_card(&home, &tracker, &[]);
+    let link = link(&source);
+    let edge = Caudal::start(&home, &["edge", &link, "--listen", "127.0.0.1:0"]);
+    let url = edge.told("edge").to_owned();
+    let viewer = Caudal::start(&home, &["watch", edge.told("link"), "--no-p2p", "--listen", "127.0.0.1:0"]);
+    common::wait_until_playing(&viewer);
+    let base = format!("/v1/channels/{}", edge.told("channel"));
+    let view =
+        || serde_json::from_slice::<serde_json::Value>(&get(&url, &format!("{base}/edge")).1).expect("JSON");
+    let before = view();
+    let old = format!("{base}/parts/{}-{}", before["epoch"], before["newest"]);
+    let (_, old_part) = get(&url, &old);
+    source.kill();
+    let source = publish_card(&home, &tracker, &[]);
+    let parts = number(&viewer.stats(), "/parts");
+    viewer.wait_until("playing the new broadcast", PATIENCE, |stats| number(stats, "/parts") >= parts + 5.0);
+    let after = view();
+    assert!(number(&after, "/epoch") > number(&before, "/epoch"), "{before} {after}");
+    assert_eq!(get(&url, &old), (200, old_part), "what a name means is for ever");
+    // The broadcaster ends: who watches is done, the edge waits for the next broadcast.
+    drop(source.end());
+    let (status, report, said) = viewer.ended();
+    assert!(status.success(), "{said}");
+    assert!(report.is_some_and(|report| report.contains("\"state\":\"ended\"")), "{said}");
+    let stats = edge.wait_until("ended", PATIENCE, |stats| stats["state"] == "ended");
+    assert!(number(&stats, "/edge/parts_held") > 10.0, "{stats}");
+}
+
+#[test]
 fn an_edge_that_is_not_there_or_not_known_is_said_with_the_remedy() {
     let home = Folder::new();
     let tracker = tracker(&home);

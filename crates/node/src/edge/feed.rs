@@ -3,7 +3,7 @@
 //! Contacts trackers (to read the channel's descriptor, live notes and takedowns; it never registers) and edges, nobody
 //! else. Applies a joiner's rules: a valid certificate, a fresh note, never an older epoch, every chunk verified.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::client::{Edge, EdgeClient, EdgeError};
 use super::shelf::{EdgeView, Start};
@@ -44,6 +44,8 @@ const LOOK_PERIOD: Duration = Duration::from_secs(2);
 const FOLLOWED_BY: u64 = 2;
 /// A part that does not come is asked for so often.
 const TRIES_MAX: u32 = 3;
+/// An edge that gives no answers so often, one after another, is left for a moment, or for another.
+const FAILED_MAX: u32 = 12;
 /// First and longest wait before an edge or a tracker is asked again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 /// The rate is measured over so much of the stream.
@@ -119,6 +121,7 @@ impl Feed {
             counters: Arc::clone(&counters),
             measured: BTreeMap::new(),
             complained: None,
+            place: None,
         };
         tasks.push(tokio::spawn(fetcher.run()));
         Ok((Self { counters, tasks }, (events_out, news_out)))
@@ -219,6 +222,33 @@ struct Fetcher {
     measured: BTreeMap<u64, u64>,
     /// What was complained of last; nobody is told twice.
     complained: Option<String>,
+    /// How far the broadcast was fetched; another edge goes on from there.
+    place: Option<Place>,
+}
+
+/// How far a broadcast was fetched.
+#[derive(Debug, Default)]
+struct Place {
+    epoch: u64,
+    /// The next part to ask for.
+    next: u64,
+    /// Those before it that were asked for and have not come.
+    lacking: BTreeSet<u64>,
+}
+
+impl Place {
+    fn oldest(&self) -> u64 {
+        self.lacking.first().copied().unwrap_or(self.next)
+    }
+
+    /// Where what comes next has left the edge's window, on from what there is.
+    fn leap(&mut self, view: &EdgeView) {
+        if self.next < view.first
+            && let Some(start) = choose_start(view)
+        {
+            self.next = start.part;
+        }
+    }
 }
 
 /// Why a broadcast is not followed any more.
@@ -243,16 +273,17 @@ impl Fetcher {
                 continue;
             };
             match self.begin(&client).await {
-                Ok((start, view)) => {
+                Ok((mut place, view)) => {
                     wait = RETRY.0;
-                    match self.follow(&client, start, view).await {
+                    let left = self.follow(&client, &mut place, &view).await;
+                    self.place = Some(place);
+                    match left {
                         Left::Nobody => return,
                         Left::Epoch => continue,
                         Left::Edge => {}
                     }
                 }
-                Err(Some(why)) => self.complain(why).await,
-                Err(None) => {}
+                Err(why) => self.complain_of(why).await,
             }
             self.at = (self.at + 1) % self.clients.len().max(1);
             sleep(wait).await;
@@ -274,6 +305,12 @@ impl Fetcher {
                 Ok(client) => self.clients.push(client),
                 Err(error) => tracing::warn!("edge {}: {error}", url.url()),
             }
+        }
+    }
+
+    async fn complain_of(&mut self, why: Option<String>) {
+        if let Some(why) = why {
+            self.complain(why).await;
         }
     }
 
@@ -304,7 +341,9 @@ impl Fetcher {
             return Err(Some(format!("edge {url} has an older broadcast")));
         }
         if !edge.note.is_fresh(now) {
-            return Err(Some(format!("edge {url} is not live: its live note is not fresh")));
+            return Err(Some(format!(
+                "edge {url} is not live: its live note is not fresh (or this computer's clock is wrong)"
+            )));
         }
         if self.certificate.is_none_or(|certificate| edge.certificate.epoch > certificate.epoch) {
             self.certificate = Some(edge.certificate);
@@ -326,9 +365,16 @@ impl Fetcher {
         Ok(edge)
     }
 
-    /// Finds a start and proves that it is one; gives the part after it.
-    async fn begin(&mut self, client: &EdgeClient) -> Result<(u64, EdgeView), Option<String>> {
+    /// Goes on where another edge left off, or else finds a start and proves that it is one.
+    async fn begin(&mut self, client: &EdgeClient) -> Result<(Place, EdgeView), Option<String>> {
         let edge = self.look(client).await?;
+        let there = edge.view.first..=edge.view.newest + AHEAD;
+        let goes_on =
+            |place: &mut Place| place.epoch == edge.certificate.epoch && there.contains(&place.oldest());
+        if let Some(place) = self.place.take_if(goes_on) {
+            self.complained = None;
+            return Ok((place, edge.view));
+        }
         let Some(start) = choose_start(&edge.view) else { return Err(None) };
         let body = match client.part(PartId { epoch: edge.certificate.epoch, part: start.part }, false).await
         {
@@ -353,77 +399,69 @@ impl Fetcher {
         let _ = self.events.send(joined).await;
         self.hand_on(read.chunks).await;
         self.complained = None;
-        Ok((start.part + 1, edge.view))
+        let place = Place { epoch: header.epoch, next: start.part + 1, lacking: BTreeSet::new() };
+        Ok((place, edge.view))
     }
 
     /// Fetches part after part.
-    async fn follow(&mut self, client: &EdgeClient, from: u64, view: EdgeView) -> Left {
-        let epoch = view.epoch;
-        let (mut next, mut newest) = (from, view.newest);
+    async fn follow(&mut self, client: &EdgeClient, place: &mut Place, view: &EdgeView) -> Left {
+        let (epoch, mut newest) = (place.epoch, view.newest);
         let mut tries: BTreeMap<u64, u32> = BTreeMap::new();
         let mut under_way: FuturesUnordered<BoxFuture<'static, Fetched>> = FuturesUnordered::new();
+        let ask = |part, tried| fetch(client.clone(), PartId { epoch, part }, tried);
+        under_way.extend(place.lacking.iter().map(|part| ask(*part, 0)));
         let mut again: Vec<(u64, Instant)> = Vec::new();
         let mut look_at = Instant::now() + LOOK_PERIOD;
-        let mut failed = 0;
+        // Of looks and of fetches, one after another.
+        let (mut blind, mut failed) = (0, 0);
         loop {
             let is_over = self.note.is_some_and(|note| note.ended);
-            while under_way.len() + again.len() < PIPELINE && next <= newest + if is_over { 0 } else { AHEAD }
-            {
-                under_way.push(fetch(client.clone(), PartId { epoch, part: next }, 0));
-                next += 1;
+            let last = newest + if is_over { 0 } else { AHEAD };
+            while under_way.len() + again.len() < PIPELINE && place.next <= last {
+                under_way.push(ask(place.next, 0));
+                place.lacking.insert(place.next);
+                place.next += 1;
             }
             let due = again.iter().map(|(_, at)| *at).min();
             let (part, came) = tokio::select! {
                 Some(fetched) = under_way.next() => fetched,
-                () = tokio::time::sleep_until(due.unwrap_or(look_at)), if due.is_some() => {
+                () = sleep_until(due.unwrap_or(look_at)), if due.is_some() => {
                     let now = Instant::now();
                     for (part, _) in again.extract_if(.., |(_, at)| *at <= now) {
-                        let tried = tries.get(&part).copied().unwrap_or(0);
-                        under_way.push(fetch(client.clone(), PartId { epoch, part }, tried));
+                        under_way.push(ask(part, tries.get(&part).copied().unwrap_or(0)));
                     }
                     continue;
                 }
-                () = tokio::time::sleep_until(look_at) => {
+                () = sleep_until(look_at) => {
                     look_at = Instant::now() + LOOK_PERIOD;
                     match self.look(client).await {
                         Ok(edge) if edge.view.epoch != epoch => return Left::Epoch,
                         Ok(edge) => {
-                            failed = 0;
+                            blind = 0;
                             newest = newest.max(edge.view.newest);
-                            if next < edge.view.first
-                                && let Some(start) = choose_start(&edge.view)
-                            {
-                                // What comes next has left the window: on from what there is.
-                                next = start.part;
-                            }
+                            place.leap(&edge.view);
                         }
                         Err(why) => {
-                            failed += 1;
-                            if let Some(why) = why {
-                                self.complain(why).await;
-                            }
-                            if failed >= TRIES_MAX {
-                                return Left::Edge;
-                            }
+                            blind += 1;
+                            self.complain_of(why).await;
                         }
                     }
                     if self.events.is_closed() {
                         return Left::Nobody;
                     }
+                    if blind >= TRIES_MAX {
+                        return Left::Edge;
+                    }
                     continue;
                 }
             };
-            match came {
+            let error = match came {
                 Ok(body) => {
+                    failed = 0;
                     let read = self.read(&body, part);
-                    let error = read.error;
                     newest = newest.max(part);
                     self.hand_on(read.chunks).await;
-                    let Some(error) = error else {
-                        tries.remove(&part);
-                        continue;
-                    };
-                    self.complain(format!("edge {}: part {part}: {error}", client.url())).await;
+                    read.error.map(|error| error.to_string())
                 }
                 // Beyond the edge: it was waited for in vain, and the broadcast may go on.
                 Err(EdgeError::Absent { .. }) if part > newest => {
@@ -432,9 +470,24 @@ impl Fetcher {
                     }
                     continue;
                 }
-                Err(EdgeError::Absent { .. }) => {}
-                Err(error) => self.complain(error.to_string()).await,
-            }
+                Err(EdgeError::Absent { .. }) => Some("it does not have it".to_owned()),
+                // That says nothing about the part.
+                Err(error) => {
+                    self.complain(error.to_string()).await;
+                    failed += 1;
+                    if failed >= FAILED_MAX {
+                        return Left::Edge;
+                    }
+                    again.push((part, Instant::now() + RETRY.0));
+                    continue;
+                }
+            };
+            let Some(error) = error else {
+                tries.remove(&part);
+                place.lacking.remove(&part);
+                continue;
+            };
+            self.complain(format!("edge {}: part {part}: {error}", client.url())).await;
             let tried = tries.entry(part).or_insert(0);
             *tried += 1;
             if *tried < TRIES_MAX {
@@ -442,7 +495,7 @@ impl Fetcher {
             } else {
                 // Playing steps over it.
                 tries.remove(&part);
-                tracing::debug!("part {part} does not come");
+                place.lacking.remove(&part);
             }
         }
     }

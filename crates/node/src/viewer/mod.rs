@@ -456,7 +456,10 @@ impl Viewer {
         self.play();
         if self.ended_at.is_some_and(|at| at.elapsed() > END_PATIENCE) {
             self.shared.lock().state = State::Ended;
-            return true;
+            // An edge is there for the next broadcast, too.
+            if self.shared.shelf.is_none() {
+                return true;
+            }
         }
         if turn.is_multiple_of(4) {
             self.shared.refresh().await;
