@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use caudal_node::maps::{MapChoice, Maps};
+use caudal_proto::hybrid::urgent::SHARE_PERCENT;
 use caudal_tracker::url::EdgeUrl;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
@@ -220,6 +221,10 @@ pub(crate) struct WatchArgs {
     /// An edge that has the channel, or a CDN in front of one (up to 4 times), beside those that its link and descriptor name.
     #[arg(long, value_name = "URL", requires = "link")]
     pub(crate) edge: Vec<String>,
+    /// What a swarm is about to miss is fetched from an edge, up to this share of the stream's rate; 0: never.
+    #[arg(long, value_name = "PERCENT", default_value_t = SHARE_PERCENT, value_parser = clap::value_parser!(u32).range(0..=100))]
+    #[arg(conflicts_with = "no_p2p")]
+    pub(crate) edge_share: u32,
     /// Send no more than this (bit/s: 5M, 800k).
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub(crate) upload_limit: Option<u64>,

@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -177,7 +177,7 @@ fn however_many_watch_through_a_cdn_each_part_leaves_the_edge_once_and_nobody_is
     let watch = |through: &str| {
         Caudal::start(
             &home,
-            &["watch", &link, "--no-p2p", "--edge", through, "--listen", "127.0.0.1:0", "--duration", "7s"],
+            &["watch", &link, "--no-p2p", "--edge", through, "--listen", "127.0.0.1:0", "--duration", "6s"],
         )
     };
     let viewers: Vec<Caudal> = (0..4).map(|_| watch(&nginx.url)).collect();
@@ -198,7 +198,7 @@ fn however_many_watch_through_a_cdn_each_part_leaves_the_edge_once_and_nobody_is
         assert_eq!(number(&report, "/gaps"), 0.0, "{report}");
         assert_eq!(number(&report, "/chunks/missing"), 0.0, "{report}");
         assert!(number(&report, "/continuity/3000") >= 0.98, "{report}");
-        assert!(number(&report, "/parts") > 25.0, "{report}");
+        assert!(number(&report, "/parts") > 22.0, "{report}");
         // HTTP's bytes are the server's.
         assert_eq!(number(&report, "/offload_ratio"), 0.0, "{report}");
         assert!(number(&report, "/useful_bytes") > 500_000.0, "{report}");
@@ -210,9 +210,9 @@ fn however_many_watch_through_a_cdn_each_part_leaves_the_edge_once_and_nobody_is
         );
     }
     let parts = nginx.parts();
-    assert!(parts.len() > 25, "{parts:?}");
+    assert!(parts.len() > 22, "{parts:?}");
     assert!(parts.values().all(|(fetched, _)| *fetched == 1), "fetched more than once: {parts:?}");
-    assert!(parts.values().filter(|(_, answered)| *answered >= 4).count() > 20, "{parts:?}");
+    assert!(parts.values().filter(|(_, answered)| *answered >= 4).count() > 15, "{parts:?}");
 
     let (status, report, said) = deceived.ended();
     let report: serde_json::Value = serde_json::from_str(&report.expect("a report")).expect("JSON");
@@ -284,6 +284,53 @@ fn a_restarted_source_is_followed_and_old_names_keep_their_meaning() {
     assert!(number(&stats, "/edge/parts_held") > 10.0, "{stats}");
 }
 
+/// Packets of this UDP port are thrown away, for as long as it lives.
+struct Cut;
+
+impl Cut {
+    const TABLE: &str = "caudal_e2e_edge";
+
+    fn new(port: u16) -> Self {
+        let table = Self::TABLE;
+        let hook = "{ type filter hook input priority 0; }";
+        run_clean(Command::new("nft").arg(format!(
+            "add table inet {table}; add chain inet {table} in {hook}; \
+             add rule inet {table} in udp dport {port} drop; add rule inet {table} in udp sport {port} drop"
+        )));
+        Self
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        let _ = Command::new("nft").args(["delete", "table", "inet", Self::TABLE]).status();
+    }
+}
+
+#[test]
+fn what_the_swarm_fails_to_bring_comes_from_the_edge_within_its_share() {
+    let home = Folder::new();
+    let tracker = tracker(&home);
+    let source = publish_card(&home, &tracker, &[]);
+    let edge = Caudal::start(&home, &["edge", &link(&source), "--listen", "127.0.0.1:0"]);
+    let port = UdpSocket::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    let bind = format!("127.0.0.1:{port}");
+    let viewer = Caudal::start(
+        &home,
+        &["watch", edge.told("link"), "--no-upload", "--bind", &bind, "--listen", "127.0.0.1:0"],
+    );
+    common::wait_until_playing(&viewer);
+    assert_eq!(number(&viewer.stats(), "/useful_bytes_from_edge"), 0.0, "nothing is urgent");
+    let cut = Cut::new(port);
+    let stats = viewer.wait_until("helped", PATIENCE, |stats| number(stats, "/useful_bytes_from_edge") > 0.0);
+    drop(cut);
+    // A tenth of the stream, and ten seconds of that to begin with; a part more may be under way.
+    let most = (number(&stats, "/duration_ms") / 1e3 + 10.0) * number(&stats, "/rate_bps") / 80.0 + 60_000.0;
+    assert!(number(&stats, "/useful_bytes_from_edge") <= most, "{most}: {stats}");
+    assert_eq!(number(&stats, "/offload_ratio"), 0.0, "source and edge are the server: {stats}");
+    assert!(number(&edge.stats(), "/edge/parts_sent") >= 1.0);
+}
+
 #[test]
 fn an_edge_that_is_not_there_or_not_known_is_said_with_the_remedy() {
     let home = Folder::new();
@@ -293,10 +340,10 @@ fn an_edge_that_is_not_there_or_not_known_is_said_with_the_remedy() {
         let args = ["watch", &link, "--no-p2p", "--listen", "127.0.0.1:0", "--duration", within];
         Caudal::spawn(&home, &[&args[..], more].concat()).ended()
     };
-    let (status, _, said) = watch(&["--edge", "http://127.0.0.1:1"], "1s");
+    let (status, _, said) = watch(&["--edge", "http://127.0.0.1:1"], "700ms");
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("edge http://127.0.0.1:1 cannot be reached"), "{said}");
-    let (status, _, said) = watch(&["--edge", "http://cdn.example"], "1s");
+    let (status, _, said) = watch(&["--edge", "http://cdn.example"], "700ms");
     assert_eq!(status.code(), Some(1), "{said}");
     for (bad, words) in
         [("nonsense", "https://"), ("http://169.254.169.254", "metadata"), ("http://8.8.8.8", "https://")]

@@ -142,6 +142,8 @@ pub struct SessionSettings {
     pub p2p: bool,
     /// Edges that the person named.
     pub edges: Vec<AllowedUrl>,
+    /// See [`ViewerConfig::edge_share`].
+    pub edge_share: u32,
     /// The UDP side. Its fixed ports are the command line's session's: others take free ones.
     pub network: NetworkConfig,
     /// Maps of the network, for all sessions together.
@@ -282,6 +284,7 @@ impl Sessions {
             upload: upload && settings.upload,
             p2p: settings.p2p,
             edges,
+            edge_share: settings.edge_share,
             lan: settings.lan,
             shelf: None,
             started: Instant::now(),

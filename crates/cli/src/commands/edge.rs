@@ -47,6 +47,7 @@ pub(crate) async fn run(args: EdgeArgs, context: Context) -> Result<(), Failure>
         upload: false,
         p2p: true,
         edges: Vec::new(),
+        edge_share: 0,
         lan: args.lan,
         shelf: Some(Arc::clone(&shelf)),
         started: context.started,

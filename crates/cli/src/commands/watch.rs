@@ -190,6 +190,7 @@ fn config(args: &WatchArgs, link: &Link, context: Context, maps: Arc<Maps>) -> V
         channel: link.channel,
         trackers: Vec::new(),
         edges: Vec::new(),
+        edge_share: args.edge_share,
         p2p: !args.no_p2p,
         lan: args.lan,
         shelf: None,
@@ -217,6 +218,7 @@ fn sessions(
         upload: !args.no_upload,
         p2p: !args.no_p2p,
         edges: typed_edges(args)?,
+        edge_share: args.edge_share,
         network: NetworkConfig {
             bind: Vec::new(),
             upload_limit_bps: args.upload_limit,

@@ -1,6 +1,7 @@
 //! Watching a channel: join, put parts together, feed the live window, say how it goes.
 
 mod playout;
+mod urgent;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::NodeError;
 use crate::clock::unix_us;
-use crate::edge::feed::{Counters, Feed, FeedConfig, Told};
+use crate::edge::feed::{Counters, Feed, FeedConfig, Told, told_edges};
 use crate::edge::shelf::Shelf;
 use crate::live::Live;
 use crate::maps::{Maps, Vantage};
@@ -29,6 +30,7 @@ use crate::rates::Rates;
 use crate::report::{Check, Gauge, PeerReport, SCHEMA, ViewerReport};
 use crate::tracking::{News, Tracking, TrackingConfig};
 use playout::{Played, Playout};
+use urgent::Fetches;
 
 /// Chunks and parts are kept for this long behind the live edge.
 pub const RETENTION: Duration = Duration::from_secs(60);
@@ -61,6 +63,8 @@ pub struct ViewerConfig {
     pub p2p: bool,
     /// Edges that are known; the channel's descriptor may name more.
     pub edges: Vec<AllowedUrl>,
+    /// Share of the stream's rate that a swarm's holes may be filled with from edges, percent; 0: they are not.
+    pub edge_share: u32,
     /// Private addresses are used: trackers and edges.
     pub lan: bool,
     /// Where an edge keeps the signed parts that it serves.
@@ -152,6 +156,9 @@ pub struct Viewer {
     playout: Playout,
     ended_at: Option<Instant>,
     outlook: Outlook,
+    fetches: Fetches,
+    edge_share: u32,
+    lan: bool,
 }
 
 /// Whom the stream comes from.
@@ -258,7 +265,11 @@ impl Viewer {
         let news = std::mem::replace(&mut tracking.news, mpsc::channel(1).1);
         let Network { handle, events, .. } = network;
         let (peer, origin) = (handle.local(), Origin::Swarm(handle.clone()));
-        Ok(Self::new(config, peer, origin, vantage, Side::Swarm(handle, tracking), (events, news)))
+        let edges = config.edges.clone();
+        let side = Side::Swarm(handle, tracking);
+        let mut viewer = Self::new(config, peer, origin, vantage, side, (events, news));
+        viewer.learn_edges(edges.into_iter()).await;
+        Ok(viewer)
     }
 
     fn new(
@@ -269,6 +280,8 @@ impl Viewer {
         side: Side,
         (events, news): Told,
     ) -> Self {
+        let lan = config.lan || is_lan(&config.trackers);
+        let (channel, edge_share) = (config.channel, config.edge_share);
         let shared = Arc::new(Shared {
             channel: config.channel,
             peer,
@@ -291,7 +304,18 @@ impl Viewer {
             shelf: config.shelf,
             live: Live::new(RETENTION),
         });
-        Self { shared, side, events, news, playout: Playout::new(), ended_at: None, outlook: Outlook::new() }
+        Self {
+            shared,
+            side,
+            events,
+            news,
+            playout: Playout::new(),
+            ended_at: None,
+            outlook: Outlook::new(),
+            fetches: Fetches::new(channel),
+            edge_share,
+            lan,
+        }
     }
 
     /// What others may look at.
@@ -317,6 +341,12 @@ impl Viewer {
                     if let Some(reason) = self.news(news).await {
                         break Err(NodeError::TakenDown(reason));
                     }
+                }
+                (fetched, why) = self.fetches.next() => {
+                    if let Some(why) = why {
+                        self.complain_of_edge(&why);
+                    }
+                    self.input(Input::Fetched(self.shared.channel, fetched)).await;
                 }
                 _ = ticks.tick() => {
                     turn = turn.wrapping_add(1);
@@ -375,7 +405,9 @@ impl Viewer {
                     tracking.need_peers();
                 }
             }
+            Event::FetchPart(_, part) => self.fetches.fetch(part),
             Event::Certificate(certificate) => {
+                self.fetches.follow(certificate);
                 if let Some(shelf) = &self.shared.shelf {
                     shelf.certificate(certificate);
                 }
@@ -430,17 +462,28 @@ impl Viewer {
             News::SeenAs(addr) => self.shared.vantage.seen_as(addr.ip()),
             News::Map(tracker, alto) => self.shared.vantage.told(&tracker, alto),
             News::Edge(why) => {
-                tracing::warn!("{why}");
-                let mut inner = self.shared.lock();
-                if inner.dropped.len() < DROPPED_MAX {
-                    inner.dropped.push(why.clone());
-                }
-                drop(inner);
+                self.complain_of_edge(&why);
                 self.outlook.edge = Some(why);
             }
-            News::Viewers(_) | News::Edges(_) => {}
+            News::Edges(told) => self.learn_edges(told_edges(&told, self.lan)).await,
+            News::Viewers(_) => {}
         }
         None
+    }
+
+    fn complain_of_edge(&self, why: &str) {
+        tracing::warn!("{why}");
+        let mut inner = self.shared.lock();
+        if inner.dropped.len() < DROPPED_MAX {
+            inner.dropped.push(why.to_owned());
+        }
+    }
+
+    /// The swarm may have its holes filled from these. An edge has the channel from the swarm alone: it does not ask itself.
+    async fn learn_edges(&mut self, edges: impl Iterator<Item = AllowedUrl>) {
+        if self.shared.shelf.is_none() && self.edge_share > 0 && self.fetches.add(edges) {
+            self.input(Input::Edge(self.shared.channel, self.edge_share)).await;
+        }
     }
 
     /// For the engine, where there is one. It is gone only when this node leaves.

@@ -7,13 +7,14 @@
 //!                               └──► pull ── REQUEST, serve┘
 //! ```
 //!
-//! [`policy`] takes every choice between peers; the other modules keep the books. The swarm never orders its own
+//! [`policy`] takes every choice between peers, [`hybrid`](crate::hybrid) those about HTTP; the other modules keep the books. The swarm never orders its own
 //! sending: chunks to send are offered to the node's [`uplink`](crate::uplink), which every swarm shares.
 
 mod children;
 mod class;
 mod climb;
 mod config;
+mod edge;
 mod gossip;
 mod have;
 mod join;
@@ -43,6 +44,7 @@ use bytes::Bytes;
 
 use crate::broadcast::{Certificate, LiveNote};
 use crate::chunk::VerifiedChunk;
+use crate::hybrid::urgent::Urgent;
 use crate::id::PeerId;
 use crate::io::{CloseCode, Connected, Event, Playout};
 use crate::peer_map::PeerMap;
@@ -163,6 +165,10 @@ pub(crate) struct Swarm {
     /// Chunks that nobody is asked for on a guess until then; as many as there are requests under way.
     guess_after: BTreeMap<u64, Timestamp>,
     playout: Playout,
+    /// When the player said so.
+    playout_at: Timestamp,
+    /// What may be fetched over HTTP.
+    urgent: Urgent,
     /// Measured stream rate, bit/s; the certificate's until there is enough.
     rate_bps: u64,
     uplink: UplinkView,
@@ -249,6 +255,8 @@ impl Swarm {
             locks: BTreeMap::new(),
             guess_after: BTreeMap::new(),
             playout: Playout::default(),
+            playout_at: now,
+            urgent: Urgent::default(),
             rate_bps: 1_000_000,
             uplink: UplinkView::default(),
             savings: i64::MAX / 2,
@@ -303,8 +311,8 @@ impl Swarm {
         self.uplink = view;
     }
 
-    pub(crate) fn set_playout(&mut self, playout: Playout) {
-        self.playout = playout;
+    pub(crate) fn set_playout(&mut self, now: Timestamp, playout: Playout) {
+        (self.playout, self.playout_at) = (playout, now);
     }
 
     /// When [`Swarm::tick`] wants to be called.
@@ -330,6 +338,7 @@ impl Swarm {
         self.watch_neighbours(now);
         self.close_turned_away(now);
         self.tend(now);
+        self.fetch_urgent(now);
         self.gossip(now);
         self.flush();
     }
