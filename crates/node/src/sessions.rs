@@ -96,10 +96,7 @@ impl Session {
             channel: self.channel.to_string(),
             name: self.name.clone(),
             link: self.link.clone(),
-            role: match &self.side {
-                Side::Viewer(shared) => shared.role(),
-                Side::Source(_) => "source",
-            },
+            role: if matches!(self.side, Side::Viewer(_)) { "viewer" } else { "source" },
             state,
             reason,
             live: format!("/s/{}/live.mp4", self.id),

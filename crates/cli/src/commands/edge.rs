@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::args::EdgeArgs;
 use crate::run::{
     COMMIT, Context, Failure, PAGE, print_json, say, tell, typed_trackers, until_ended, until_stopped,
-    warn_of_strangers,
+    warn_of_edge, warn_of_strangers,
 };
 
 pub(crate) async fn run(args: EdgeArgs, context: Context) -> Result<(), Failure> {
@@ -34,7 +34,10 @@ pub(crate) async fn run(args: EdgeArgs, context: Context) -> Result<(), Failure>
     let control = HttpServer::bind_or(args.control, 0).await?;
     warn_of_strangers(control.addr());
     let url = match &args.public_url {
-        Some(url) => url.clone(),
+        Some(url) => {
+            warn_of_edge("--public-url", url);
+            url.clone()
+        }
         None => format!("http://{}", reachable(server.addr())).parse().map_err(Failure::usage)?,
     };
     let shelf = Shelf::new(link.channel);

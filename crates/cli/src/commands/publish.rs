@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use crate::args::PublishArgs;
 use crate::run::{
     COMMIT, Context, Failure, PAGE, open_browser, print_json, say, typed_trackers, until_ended,
-    until_stopped, warn_of_strangers,
+    until_stopped, warn_of_edge, warn_of_strangers,
 };
 use crate::state::{ChannelKey, go_on_air, last_epoch, store_epoch};
 
@@ -60,6 +60,7 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
     if args.edge.len() > EDGES_MAX {
         return Err(Failure::usage(anyhow::anyhow!("--edge: at most {EDGES_MAX} edges are expected")));
     }
+    args.edge.iter().for_each(|url| warn_of_edge("--edge", url));
     let name = Some(args.name.clone());
     let link = Link { channel, trackers: trackers_of_link, edges: args.edge.clone(), name };
     let kind = input.kind();

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::client::{Edge, EdgeClient, EdgeError};
-use super::shelf::{EdgeView, Start};
+use super::shelf::{EdgeView, STARTS_MAX, Start};
 use crate::clock::unix_us;
 use crate::tracking::News;
 use crate::viewer::RETENTION;
@@ -50,6 +50,10 @@ const FAILED_MAX: u32 = 12;
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 /// The rate is measured over so much of the stream.
 const RATE_SPAN_US: u64 = 2_000_000;
+/// Most parts that it is measured over.
+const MEASURED_MAX: usize = 256;
+/// An edge's newest part may be so many parts newer than its live note: a note is renewed every few seconds.
+const AHEAD_OF_NOTE_MAX: u64 = 64;
 
 /// What a feed is told.
 #[derive(Debug, Clone)]
@@ -321,12 +325,16 @@ impl Fetcher {
         }
     }
 
-    /// Looks where the edge is, and takes its word for the broadcast if it is fresh.
+    /// Takes an edge's word for the broadcast, if it is fresh.
     ///
     /// # Errors
     /// Why it is not taken; nothing where there is nothing to complain of.
-    async fn look(&mut self, client: &EdgeClient) -> Result<Edge, Option<String>> {
-        let edge = match client.edge().await {
+    async fn heed(
+        &mut self,
+        client: &EdgeClient,
+        told: Result<Edge, EdgeError>,
+    ) -> Result<Edge, Option<String>> {
+        let mut edge = match told {
             Ok(edge) => edge,
             // It has had nothing yet.
             Err(EdgeError::Absent { .. }) => return Err(None),
@@ -345,6 +353,9 @@ impl Fetcher {
                 "edge {url} is not live: its live note is not fresh (or this computer's clock is wrong)"
             )));
         }
+        // The address of a part names the broadcast that the certificate is for.
+        edge.view.epoch = edge.certificate.epoch;
+        bound(&mut edge.view, &edge.note);
         if self.certificate.is_none_or(|certificate| edge.certificate.epoch > certificate.epoch) {
             self.certificate = Some(edge.certificate);
             self.note = None;
@@ -367,8 +378,9 @@ impl Fetcher {
 
     /// Goes on where another edge left off, or else finds a start and proves that it is one.
     async fn begin(&mut self, client: &EdgeClient) -> Result<(Place, EdgeView), Option<String>> {
-        let edge = self.look(client).await?;
-        let there = edge.view.first..=edge.view.newest + AHEAD;
+        let told = client.edge().await;
+        let edge = self.heed(client, told).await?;
+        let there = edge.view.first..=edge.view.newest.saturating_add(AHEAD);
         let goes_on =
             |place: &mut Place| place.epoch == edge.certificate.epoch && there.contains(&place.oldest());
         if let Some(place) = self.place.take_if(goes_on) {
@@ -412,11 +424,13 @@ impl Fetcher {
         under_way.extend(place.lacking.iter().map(|part| ask(*part, 0)));
         let mut again: Vec<(u64, Instant)> = Vec::new();
         let mut look_at = Instant::now() + LOOK_PERIOD;
+        // Parts do not wait for it.
+        let mut look: Option<BoxFuture<'static, Result<Edge, EdgeError>>> = None;
         // Of looks and of fetches, one after another.
         let (mut blind, mut failed) = (0, 0);
         loop {
             let is_over = self.note.is_some_and(|note| note.ended);
-            let last = newest + if is_over { 0 } else { AHEAD };
+            let last = newest.saturating_add(if is_over { 0 } else { AHEAD });
             while under_way.len() + again.len() < PIPELINE && place.next <= last {
                 under_way.push(ask(place.next, 0));
                 place.lacking.insert(place.next);
@@ -432,9 +446,15 @@ impl Fetcher {
                     }
                     continue;
                 }
-                () = sleep_until(look_at) => {
-                    look_at = Instant::now() + LOOK_PERIOD;
-                    match self.look(client).await {
+                () = sleep_until(look_at), if look.is_none() => {
+                    look = Some(asked(client.clone()));
+                    continue;
+                }
+                told = async { look.as_mut().expect("it is asked for only while there is one").await },
+                    if look.is_some() =>
+                {
+                    (look, look_at) = (None, Instant::now() + LOOK_PERIOD);
+                    match self.heed(client, told).await {
                         Ok(edge) if edge.view.epoch != epoch => return Left::Epoch,
                         Ok(edge) => {
                             blind = 0;
@@ -518,7 +538,7 @@ impl Fetcher {
             stats.received += 1;
             stats.useful_bytes += len;
             stats.useful_bytes_from_edge += len;
-            stats.edge = stats.edge.max(header.number + 1);
+            stats.edge = stats.edge.max(header.number.saturating_add(1));
             *self.measured.entry(header.capture_unix_us).or_insert(0) += len;
         }
         stats.forged += read.forged;
@@ -526,7 +546,9 @@ impl Fetcher {
             let (first, last) = (measured.first_key_value()?, measured.last_key_value()?);
             Some(last.0 - first.0)
         };
-        while span(&self.measured).is_some_and(|span_us| span_us > 2 * RATE_SPAN_US) {
+        while self.measured.len() > MEASURED_MAX
+            || span(&self.measured).is_some_and(|span_us| span_us > 2 * RATE_SPAN_US)
+        {
             self.measured.pop_first();
         }
         if let Some(span_us) = span(&self.measured).filter(|span_us| *span_us > RATE_SPAN_US) {
@@ -543,13 +565,71 @@ impl Fetcher {
     }
 }
 
+fn asked(client: EdgeClient) -> BoxFuture<'static, Result<Edge, EdgeError>> {
+    async move { client.edge().await }.boxed()
+}
+
 /// After a first try caches on the way are passed over: what they keep may be what was wrong.
 fn fetch(client: EdgeClient, id: PartId, tried: u32) -> BoxFuture<'static, Fetched> {
     async move { (id.part, client.part(id, tried > 0).await) }.boxed()
 }
 
+/// What an edge says of its parts, as far as it can be: every part has a chunk, and the note says how many of those there are.
+fn bound(view: &mut EdgeView, note: &LiveNote) {
+    view.newest = view.newest.min(note.next_number.saturating_add(AHEAD_OF_NOTE_MAX));
+    view.first = view.first.min(view.newest);
+    view.starts.retain(|start| (view.first..=view.newest).contains(&start.part));
+    view.starts.truncate(STARTS_MAX);
+}
+
 /// The newest start with something after it, else the newest.
 fn choose_start(view: &EdgeView) -> Option<Start> {
-    let followed = view.starts.iter().rev().find(|start| start.part + FOLLOWED_BY <= view.newest);
+    let is_followed = |start: &&Start| start.part.saturating_add(FOLLOWED_BY) <= view.newest;
+    let followed = view.starts.iter().rev().find(is_followed);
     followed.or(view.starts.last()).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use caudal_proto::id::SecretKey;
+    use caudal_tracker::message::LiveBroadcast;
+
+    use super::*;
+
+    fn view(first: u64, newest: u64, starts: &[u64]) -> EdgeView {
+        let broadcast = LiveBroadcast { certificate: Vec::new(), live_note: Vec::new() };
+        let starts =
+            starts.iter().map(|part| Start { part: *part, number: part.saturating_mul(3) }).collect();
+        EdgeView { channel: String::new(), epoch: 7, broadcast, first, newest, starts }
+    }
+
+    fn note(next_number: u64) -> LiveNote {
+        let key = SecretKey::from_bytes(&[2; 32]);
+        LiveNote::sign(&key, key.channel(), 7, next_number, 1, false)
+    }
+
+    #[test]
+    fn it_begins_where_something_follows() {
+        let start = |newest, starts: &[u64]| choose_start(&view(0, newest, starts)).map(|start| start.part);
+        assert_eq!(start(12, &[0, 5, 10]), Some(10));
+        assert_eq!(start(11, &[0, 5, 10]), Some(5));
+        assert_eq!(start(0, &[0]), Some(0), "or at what there is");
+        assert_eq!(start(9, &[]), None);
+    }
+
+    #[test]
+    fn an_edge_that_boasts_leads_nobody_beyond_what_was_signed() {
+        let mut boast = view(u64::MAX, u64::MAX, &[3, 90, u64::MAX]);
+        bound(&mut boast, &note(100));
+        assert_eq!((boast.first, boast.newest), (164, 164));
+        assert_eq!(choose_start(&boast), None);
+        let mut honest = view(2, 33, &[5, 30]);
+        bound(&mut honest, &note(100));
+        assert_eq!(honest, view(2, 33, &[5, 30]));
+        let mut place = Place { epoch: 7, next: 1, lacking: BTreeSet::new() };
+        place.leap(&honest);
+        assert_eq!(place.next, 30, "what has left the window is stepped over");
+        place.leap(&honest);
+        assert_eq!(place.next, 30);
+    }
 }

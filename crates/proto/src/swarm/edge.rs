@@ -56,10 +56,10 @@ impl Swarm {
             // The first hole after what is held is in that chunk's part, or begins the next one: others must wait until it is filled.
             let Some((_, before)) = self.store.range(0..number).next_back() else { continue };
             let header = before.chunk.header();
-            let end = header.part_start() + u64::from(header.count);
+            let end = header.part_start().saturating_add(u64::from(header.count));
             let part = match number {
                 _ if number < end => header.part,
-                _ if number == end => header.part + 1,
+                _ if number == end => header.part.saturating_add(1),
                 _ => continue,
             };
             let ahead_us = header.capture_unix_us.saturating_sub(played_us);
