@@ -48,6 +48,10 @@ struct World {
     /// What the viewer had fetched, and when.
     fetches: Vec<(PartId, Timestamp)>,
     joined: Option<u64>,
+    /// From then on nothing gets through.
+    cut: Timestamp,
+    /// Asked for before they were there.
+    waiting: Vec<PartId>,
 }
 
 fn peer_key(place: usize) -> SecretKey {
@@ -83,6 +87,8 @@ impl World {
             held: BTreeMap::new(),
             fetches: Vec::new(),
             joined: None,
+            cut: Timestamp::FAR_FUTURE,
+            waiting: Vec::new(),
         };
         for place in [SOURCE, VIEWER] {
             let role = if place == SOURCE {
@@ -163,13 +169,21 @@ impl World {
             }
             Event::FetchPart(_, part) => {
                 self.fetches.push((part, self.now));
-                let chunks = self.parts[&part.part].clone();
-                let bytes = chunks.iter().map(|chunk| chunk.encoded().len() as u64).sum();
-                let fetched = FetchedPart { part, chunks, bytes };
-                self.wire.push((self.now + MS(60), VIEWER, Input::Fetched(self.channel, fetched)));
+                self.answer(part);
             }
             _ => {}
         }
+    }
+
+    /// As an edge does, which waits for what is being made.
+    fn answer(&mut self, part: PartId) {
+        let Some(chunks) = self.parts.get(&part.part).cloned() else {
+            self.waiting.push(part);
+            return;
+        };
+        let bytes = chunks.iter().map(|chunk| chunk.encoded().len() as u64).sum();
+        let fetched = FetchedPart { part, chunks, bytes };
+        self.wire.push((self.now + MS(60), VIEWER, Input::Fetched(self.channel, fetched)));
     }
 
     fn run(&mut self, time: Duration) {
@@ -178,7 +192,10 @@ impl World {
             self.now += MS(5);
             let now = self.now;
             for (_, place, input) in self.wire.extract_if(.., |due| due.0 <= now).collect::<Vec<_>>() {
-                self.input(place, input);
+                let is_cut = now >= self.cut && !matches!(input, Input::Fetched(..));
+                if !is_cut {
+                    self.input(place, input);
+                }
             }
             let ms = now.as_micros() / 1000;
             if ms / PART_MS > self.signer.next_part() {
@@ -200,6 +217,9 @@ impl World {
         let chunks =
             self.signer.sign(&PartIn { flags, capture_unix_us: unix_us - PART_MS * 1000, payload }, unix_us);
         self.parts.insert(number, chunks.clone());
+        for part in std::mem::take(&mut self.waiting) {
+            self.answer(part);
+        }
         self.input(SOURCE, Input::Publish(self.channel, chunks));
         if number.is_multiple_of(5) {
             let next = self.signer.next_number();
@@ -267,6 +287,27 @@ fn a_swarm_that_fails_gets_its_share_from_the_edge_and_no_more() {
     // A tenth, and what may be spent to begin with.
     assert!(from_edge <= whole / 10 + 125_000, "{from_edge}");
     assert!(from_edge > whole / 20, "{from_edge}");
+}
+
+#[test]
+fn who_is_cut_off_plays_on_from_an_edge_that_may_give_all() {
+    let mut world = World::new(100, |_| false);
+    world.run(Duration::from_secs(9));
+    assert_eq!(world.fetches, []);
+    world.cut = world.now;
+    for _ in 0..200 {
+        world.run(MS(50));
+        let newest = world.held.values().map(|(_, captured_us)| *captured_us).max().unwrap();
+        assert!(
+            world.buffer_ms(newest) > 0,
+            "it stands still {:?} after the cut",
+            world.now.since(world.cut)
+        );
+    }
+    // One after another, each once.
+    let fetched: Vec<u64> = world.fetches.iter().map(|(part, _)| part.part).collect();
+    assert!(fetched.len() >= 40, "{fetched:?}");
+    assert!(fetched.windows(2).all(|two| two[1] == two[0] + 1), "{fetched:?}");
 }
 
 #[test]

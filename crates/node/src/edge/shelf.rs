@@ -22,6 +22,8 @@ use crate::viewer::RETENTION;
 pub const PARTS_MAX: usize = 2048;
 /// Most bytes kept, whatever the retention. They are the swarm's own buffers.
 pub const BYTES_MAX: usize = 256 << 20;
+/// What a chunk's place takes, bytes.
+const PLACE_LEN: usize = size_of::<Option<Bytes>>();
 /// Segment starts that are named to newcomers.
 pub const STARTS_MAX: usize = 8;
 /// So many parts beyond the newest may be asked for before they are there.
@@ -195,7 +197,9 @@ impl Shelf {
             return;
         }
         let encoded = chunk.encoded().clone();
-        let len = encoded.len();
+        let mut len = encoded.len();
+        // Places that nothing may ever come for cost something, too.
+        let places = usize::from(header.count) * PLACE_LEN;
         let kept = inner.parts.entry(id).or_insert_with(|| Kept {
             chunks: vec![None; usize::from(header.count)],
             missing: usize::from(header.count),
@@ -209,6 +213,9 @@ impl Shelf {
             return;
         };
         *place = Some(encoded);
+        if kept.bytes == 0 {
+            len += places;
+        }
         kept.missing -= 1;
         kept.bytes += len;
         let is_whole = kept.missing == 0;

@@ -24,11 +24,20 @@ pub(super) struct Fetches {
     at: usize,
     under_way: JoinSet<Came>,
     certificate: Option<Certificate>,
+    /// What was complained of last; nobody is told twice.
+    complained: Option<String>,
 }
 
 impl Fetches {
     pub(super) fn new(channel: ChannelId) -> Self {
-        Self { channel, clients: Vec::new(), at: 0, under_way: JoinSet::new(), certificate: None }
+        Self {
+            channel,
+            clients: Vec::new(),
+            at: 0,
+            under_way: JoinSet::new(),
+            certificate: None,
+            complained: None,
+        }
     }
 
     /// There are more edges; true when these are the first.
@@ -89,9 +98,10 @@ impl Fetches {
             (Err(EdgeError::Absent { .. }), _) => (nothing(0), None),
             (Err(error), _) => (nothing(0), Some(error.to_string())),
         };
-        if why.is_some() {
-            self.at = (self.at + 1) % self.clients.len().max(1);
-        }
-        (fetched, why)
+        let Some(why) = why else { return (fetched, None) };
+        self.at = (self.at + 1) % self.clients.len().max(1);
+        let is_new = self.complained.as_ref() != Some(&why);
+        self.complained = Some(why.clone());
+        (fetched, is_new.then_some(why))
     }
 }

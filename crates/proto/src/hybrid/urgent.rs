@@ -19,8 +19,10 @@ pub const UNDER_WAY_MAX: usize = 2;
 pub const SAVED: Duration = Duration::from_secs(10);
 /// Share of the stream's rate that may come this way, percent, unless said otherwise.
 pub const SHARE_PERCENT: u32 = 10;
-/// A part that did not come is not asked for again for this long.
+/// A part that did not come is not asked for again for this long …
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// … and for twice as long after each failure that follows, so often at most: where nothing comes from anybody, all viewers ask.
+const DOUBLED_MAX: u32 = 5;
 /// A fetch of which nobody told how it ended is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(30);
 /// Failures that are remembered.
@@ -38,7 +40,10 @@ pub(crate) struct Urgent {
     at: Timestamp,
     /// Since when, and what was set aside for it.
     under_way: BTreeMap<PartId, (Timestamp, u64)>,
+    /// And until when they are left alone.
     failed: BTreeMap<PartId, Timestamp>,
+    /// Failures, one after another.
+    failures: u32,
 }
 
 impl Urgent {
@@ -67,7 +72,7 @@ impl Urgent {
     ) -> bool {
         self.earn(now, rate_bps);
         self.under_way.retain(|_, (begun, _)| now.since(*begun) < FORGET_AFTER);
-        self.failed.retain(|_, failed| now.since(*failed) < AGAIN_AFTER);
+        self.failed.retain(|_, until| now < *until);
         let is_urgent = due <= now + DUE_WITHIN && since.is_none_or(|since| now.since(since) >= KNOWN_FOR);
         if !is_urgent
             || self.under_way.len() >= UNDER_WAY_MAX
@@ -94,7 +99,10 @@ impl Urgent {
             if self.failed.len() >= FAILED_MAX {
                 self.failed.pop_first();
             }
-            self.failed.insert(id, now);
+            self.failed.insert(id, now + AGAIN_AFTER * (1 << self.failures.min(DOUBLED_MAX)));
+            self.failures += 1;
+        } else {
+            self.failures = 0;
         }
         true
     }
@@ -152,12 +160,20 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_is_left_alone_for_a_second() {
+    fn what_failed_is_left_alone_for_a_second_and_for_longer_each_time() {
         let mut urgent = with_share(10);
-        assert!(urgent.admits(at(1000), RATE_BPS, id(1), at(1000), None));
-        assert!(urgent.done(at(1100), id(1), 0, true));
-        assert!(!urgent.admits(at(2099), RATE_BPS, id(1), at(2000), None));
-        assert!(urgent.admits(at(2100), RATE_BPS, id(1), at(2000), None));
+        let mut now = at(0);
+        for pause_ms in [1000, 2000, 4000, 8000, 16_000, 32_000, 32_000] {
+            assert!(urgent.admits(now, RATE_BPS, id(1), now, None));
+            assert!(urgent.done(now, id(1), 0, true));
+            now += Duration::from_millis(pause_ms - 1);
+            assert!(!urgent.admits(now, RATE_BPS, id(1), now, None), "{pause_ms} ms");
+            now += Duration::from_millis(1);
+        }
+        assert!(urgent.admits(now, RATE_BPS, id(2), now, None) && urgent.done(now, id(2), PART, false));
+        assert!(urgent.admits(now, RATE_BPS, id(1), now, None) && urgent.done(now, id(1), 0, true));
+        let later = now + Duration::from_secs(1);
+        assert!(urgent.admits(later, RATE_BPS, id(1), later, None), "what comes makes up for it");
     }
 
     #[test]

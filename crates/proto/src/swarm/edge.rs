@@ -15,6 +15,8 @@ use crate::wire::{Message, RangeList};
 
 /// Holes that are looked at; those beyond are not due yet.
 const HOLES_MAX: usize = 64;
+/// When nothing has come from anybody for this long beyond what is usual, the next part may be one that only others have.
+const STALLED_FOR: Duration = Duration::from_millis(500);
 
 /// A part that lacks chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,24 +37,45 @@ impl Swarm {
         if !self.urgent.is_on() || self.is_source() || !self.phase.is_joined() {
             return;
         }
-        for hole in self.due_holes() {
+        let mut holes = self.due_holes();
+        if holes.is_empty() {
+            holes.extend(self.next_part(now));
+        }
+        for hole in holes {
             if self.urgent.admits(now, self.rate_bps, hole.part, hole.due, hole.since) {
                 self.event(Event::FetchPart(self.config.channel, hole.part));
             }
         }
     }
 
+    /// When what follows a part captured at `captured_us` is due. Nothing is before anything plays, and of a player that still
+    /// speaks of another broadcast.
+    fn due_after(&self, captured_us: u64) -> Option<Timestamp> {
+        let next = self.playout.next_number;
+        let (_, played) = self.store.range(0..next).next_back().filter(|_| next <= self.store.edge())?;
+        let ahead_us = captured_us.saturating_sub(played.chunk.header().capture_unix_us);
+        let buffered = self.playout_at + Duration::from_millis(u64::from(self.playout.buffer_ms));
+        Some(buffered + Duration::from_micros(ahead_us))
+    }
+
+    /// The part after all that is known, when nobody brings anything: notes tell of it too late.
+    fn next_part(&self, now: Timestamp) -> Option<Hole> {
+        let is_over = self.note.is_none_or(|note| note.ended);
+        if is_over || !(self.led_by_edge || self.store.stalled(now) >= STALLED_FOR) {
+            return None;
+        }
+        let (_, newest) = self.store.range(0..self.store.edge()).next_back()?;
+        let header = newest.chunk.header();
+        let part = PartId { epoch: self.epoch(), part: header.part.saturating_add(1) };
+        Some(Hole { part, due: self.due_after(header.capture_unix_us)?, since: None })
+    }
+
     /// Parts with holes in what the player needs next, the earliest first.
     fn due_holes(&self) -> Vec<Hole> {
         let (next, edge) = (self.playout.next_number, self.store.edge());
         let mut holes: Vec<Hole> = Vec::new();
-        // Before anything plays, and of a player that still speaks of another broadcast, nothing is due.
-        let Some(played) = self.store.range(0..next).next_back().filter(|_| next <= edge) else {
-            return holes;
-        };
-        let played_us = played.1.chunk.header().capture_unix_us;
-        let buffered = self.playout_at + Duration::from_millis(u64::from(self.playout.buffer_ms));
-        for number in self.store.have().missing(next.max(self.store.start())..edge).take(HOLES_MAX) {
+        let start = next.max(self.store.start());
+        for number in self.store.have().missing(start.min(edge)..edge).take(HOLES_MAX) {
             // The first hole after what is held is in that chunk's part, or begins the next one: others must wait until it is filled.
             let Some((_, before)) = self.store.range(0..number).next_back() else { continue };
             let header = before.chunk.header();
@@ -62,10 +85,9 @@ impl Swarm {
                 _ if number == end => header.part.saturating_add(1),
                 _ => continue,
             };
-            let ahead_us = header.capture_unix_us.saturating_sub(played_us);
             let part = PartId { epoch: self.epoch(), part };
+            let Some(due) = self.due_after(header.capture_unix_us) else { return holes };
             if holes.iter().all(|hole| hole.part != part) {
-                let due = buffered + Duration::from_micros(ahead_us);
                 holes.push(Hole { part, due, since: self.store.known_since(number) });
             }
         }
@@ -87,6 +109,7 @@ impl Swarm {
 
     fn take_from_edge(&mut self, now: Timestamp, chunk: VerifiedChunk) {
         let header = *chunk.header();
+        self.led_by_edge |= header.number >= self.store.edge();
         if !self.store.insert(Held { chunk: chunk.clone(), received: now, hops_us: None }) {
             return;
         }

@@ -169,6 +169,8 @@ pub(crate) struct Swarm {
     playout_at: Timestamp,
     /// What may be fetched over HTTP.
     urgent: Urgent,
+    /// Nobody but an edge brings what is new.
+    led_by_edge: bool,
     /// Measured stream rate, bit/s; the certificate's until there is enough.
     rate_bps: u64,
     uplink: UplinkView,
@@ -257,6 +259,7 @@ impl Swarm {
             playout: Playout::default(),
             playout_at: now,
             urgent: Urgent::default(),
+            led_by_edge: false,
             rate_bps: 1_000_000,
             uplink: UplinkView::default(),
             savings: i64::MAX / 2,
