@@ -34,6 +34,7 @@ pub(crate) const TO_TEST: &[Need] = &[
     need("ip", "iproute2", "tests put peers into network namespaces"),
     need("nft", "nftables", "tests count and drop packets"),
     need("tcpdump", "tcpdump", "tests look at what is on the wire"),
+    need("nginx", "nginx-light", "tests put it before an edge, as a CDN"),
     need("chromium", "chromium", "tests use the page as people do"),
     need("setsid", "util-linux", "tests open terminals"),
     need("xdg-mime", "xdg-utils", "tests ask the desktop what opens a link"),
@@ -145,7 +146,7 @@ mod tests {
         let present = |program: &str| matches!(program, "g++" | "ip" | "nft");
         assert_eq!(
             missing(TO_TEST, present),
-            ["ffmpeg", "tcpdump", "chromium", "util-linux", "xdg-utils", "desktop-file-utils"]
+            ["ffmpeg", "tcpdump", "nginx-light", "chromium", "util-linux", "xdg-utils", "desktop-file-utils"]
         );
         assert_eq!(missing(TO_TEST, |_| true), [""; 0]);
         assert_eq!(missing(TO_BUILD, |_| false), ["g++"]);

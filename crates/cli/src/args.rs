@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use caudal_node::maps::{MapChoice, Maps};
+use caudal_proto::hybrid::urgent::SHARE_PERCENT;
+use caudal_tracker::url::EdgeUrl;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use crate::units::{parse_duration, parse_listen, parse_rate, parse_size};
@@ -34,6 +36,8 @@ pub(crate) enum Command {
     Publish(Box<PublishArgs>),
     /// Watch a channel: play it here, record it, relay it.
     Watch(WatchArgs),
+    /// Serve a channel over HTTP to viewers and CDNs: signed parts from memory, and plain LL-HLS.
+    Edge(EdgeArgs),
     /// List the channels of a tracker.
     Channels(ChannelsArgs),
     /// Make, show and back up channel keys.
@@ -95,7 +99,8 @@ pub(crate) struct TrackerArgs {
 #[command(after_help = "Examples:\n  caudal publish --name \"Canal 1\" --tracker http://127.0.0.1:7777\n  \
                         caudal publish --name \"Canal 1\" --tracker https://tracker.example --listed\n  \
                         caudal publish --name Loop --tracker http://127.0.0.1:7777 --input film.mp4\n  \
-                        caudal publish --name Test --tracker http://127.0.0.1:7777 --input test\n\n\
+                        caudal publish --name Test --tracker http://127.0.0.1:7777 --input test\n  \
+                        caudal publish --name \"Canal 1\" --tracker https://tracker.example --edge https://cdn.example\n\n\
                         OBS: Settings → Stream → Custom: paste server and stream key as printed; Output → Keyframe interval: 1 or 2 s.")]
 pub(crate) struct PublishArgs {
     /// The channel's name.
@@ -113,6 +118,10 @@ pub(crate) struct PublishArgs {
     /// rtmp://HOST:PORT/APP to listen for an encoder, an MP4 or FLV file to loop, or `test` for the test card.
     #[arg(long, default_value = "rtmp://127.0.0.1:1935/live")]
     pub(crate) input: String,
+    /// An edge that has the channel over HTTP, or a CDN in front of one (up to 4 times): viewers learn of it by the link and the
+    /// channel's descriptor.
+    #[arg(long, value_name = "URL")]
+    pub(crate) edge: Vec<EdgeUrl>,
     /// The channel's key; made on first use. Without it each name has a key of its own.
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
@@ -169,6 +178,7 @@ pub(crate) struct PublishArgs {
                         caudal watch --tracker https://tracker.example --open     a page with all its channels\n  \
                         caudal watch LINK --output recording.mp4 --duration 1h\n  \
                         caudal watch LINK --output - | ffplay -\n  \
+                        caudal watch LINK --no-p2p     over HTTP alone: no other viewer sees you\n  \
                         caudal watch LINK --tui     a view that fills the terminal: q leaves, ? explains\n\n\
                         --tui draws on the terminal, whatever standard output is: with --json or --output - send\n\
                         that to a file or a pipe. Without a terminal it is refused.")]
@@ -205,6 +215,16 @@ pub(crate) struct WatchArgs {
     /// Watch without sending to others.
     #[arg(long)]
     pub(crate) no_upload: bool,
+    /// Meet no other viewer: only trackers and edges are contacted, and everything comes over HTTP.
+    #[arg(long, conflicts_with_all = ["bind", "relay", "upload_limit", "alto"])]
+    pub(crate) no_p2p: bool,
+    /// An edge that has the channel, or a CDN in front of one (up to 4 times), beside those that its link and descriptor name.
+    #[arg(long, value_name = "URL", requires = "link")]
+    pub(crate) edge: Vec<String>,
+    /// What a swarm is about to miss is fetched from an edge, up to this share of the stream's rate; 0: never.
+    #[arg(long, value_name = "PERCENT", default_value_t = SHARE_PERCENT, value_parser = clap::value_parser!(u32).range(0..=100))]
+    #[arg(conflicts_with = "no_p2p")]
+    pub(crate) edge_share: u32,
     /// Send no more than this (bit/s: 5M, 800k).
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub(crate) upload_limit: Option<u64>,
@@ -221,6 +241,47 @@ pub(crate) struct WatchArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) duration: Option<Duration>,
     /// Print as JSON: a ready line, a line when the broadcast falls silent and when it goes on, and a report.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Examples:\n  caudal edge 'caudal:…?tracker=…' --listen 0.0.0.0:7781 --public-url https://cdn.example\n  \
+                        caudal edge LINK     then caudal watch LINK --no-p2p --edge http://127.0.0.1:7781\n\n\
+                        What it serves is public: /v1/channels/ID/hls/index.m3u8 plays in any player. On the internet put a CDN or an\n\
+                        HTTPS proxy before it, which keeps parts for as long as it likes (docs/http.md, An edge)."
+)]
+pub(crate) struct EdgeArgs {
+    /// The channel link.
+    #[arg(value_name = "LINK")]
+    pub(crate) link: String,
+    /// TCP address for viewers and CDNs.
+    #[arg(long, default_value = "127.0.0.1:7781", value_name = "ADDR", value_parser = parse_listen)]
+    pub(crate) listen: SocketAddr,
+    /// The URL by which viewers know this edge, or the CDN in front of it; it stands in the link that is printed [default: the
+    /// address that it listens on]
+    #[arg(long, value_name = "URL")]
+    pub(crate) public_url: Option<EdgeUrl>,
+    /// TCP address for stats and metrics, not for viewers [default: a free port of this computer]
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
+    pub(crate) control: Option<SocketAddr>,
+    /// Tracker to ask about a link that names none (up to 4 times).
+    #[arg(long, value_name = "URL")]
+    pub(crate) tracker: Vec<String>,
+    /// UDP address to listen on (once for IPv4, once for IPv6).
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
+    pub(crate) bind: Vec<SocketAddr>,
+    /// A relay for peers that cannot be reached directly.
+    #[arg(long, value_name = "URL")]
+    pub(crate) relay: Option<String>,
+    /// Trackers and peers on private addresses are used.
+    #[arg(long)]
+    pub(crate) lan: bool,
+    /// Stop after this long (30s, 5m).
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// Print a ready line and a report as JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use caudal_tracker::page::Page;
-use caudal_tracker::url::{AllowedUrl, TrackerUrl, UrlOrigin};
+use caudal_tracker::url::{AllowedUrl, EdgeUrl, TrackerUrl, UrlOrigin};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -192,6 +192,13 @@ pub(crate) fn warn_of_strangers(listen: SocketAddr) {
             "--listen {listen}: others on the network can connect. Who has an address with the token in it can watch, and \
              change what this node does: give it only to whom you trust. 127.0.0.1 keeps everybody else out."
         );
+    }
+}
+
+/// Says so when viewers elsewhere will not ask an edge at `url`.
+pub(crate) fn warn_of_edge(flag: &str, url: &EdgeUrl) {
+    if let Err(error) = url.check(UrlOrigin::Foreign, false) {
+        tell!("{flag}: only viewers in your own network, or with --lan, will ask this edge: {error}");
     }
 }
 

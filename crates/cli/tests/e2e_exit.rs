@@ -156,7 +156,7 @@ fn standard_output_holds_the_stream_alone() {
 fn every_command_has_help_with_an_example_and_wrong_usage_is_2() {
     let caudal =
         |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_caudal")).args(args).output().expect("runs");
-    for command in ["tracker", "publish", "watch", "channels", "key", "demo"] {
+    for command in ["tracker", "publish", "watch", "edge", "channels", "key", "demo"] {
         let out = caudal(&[command, "--help"]);
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         assert_eq!(out.status.code(), Some(0), "{command}");
@@ -172,6 +172,8 @@ fn every_command_has_help_with_an_example_and_wrong_usage_is_2() {
         &["publish", "--name", "x", "--tracker", "http://127.0.0.1:1", "--upload-limit", "much"],
         &["watch", "caudal:x", "--duration", "10"],
         &["watch"],
+        &["watch", "caudal:x", "--no-p2p", "--bind", "127.0.0.1:0"],
+        &["edge"],
         &["tracker", "--listen", "nowhere"],
         &["demo", "--peers", "0"],
         &[],

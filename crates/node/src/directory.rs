@@ -143,7 +143,9 @@ impl Directory {
                 trackers.push(url.clone());
             }
         }
-        let link = Link { channel: *channel, trackers, name: name.clone() }.to_string();
+        let told = view.descriptor.iter().flat_map(|descriptor| &descriptor.edges).map(|edge| edge.0.clone());
+        let edges = told.filter(|url| url.check(UrlOrigin::Foreign, false).is_ok()).collect();
+        let link = Link { channel: *channel, trackers, edges, name: name.clone() }.to_string();
         Some(json!({
             "channel": channel.to_string(),
             "state": view.state,

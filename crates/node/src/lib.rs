@@ -1,4 +1,4 @@
-//! The roles a node plays: source and viewer. Here, and only here, media meets the swarm.
+//! The roles a node plays: source, viewer and edge. Here, and only here, media meets the swarm.
 //!
 //! ```text
 //! source: input ─Ingest─► Segmenter ─Part─► Signer ─Chunk─► net          viewer: net ─Chunk─► playout ─Part─► live ─► http, record
@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`source`] | publishing: inputs, cutting, signing, live notes |
 //! | [`viewer`] | watching: joining, putting parts together, deciding when to step over a hole |
+//! | [`edge`] | HTTP as the server's side: an edge that serves signed parts, and those who fetch them |
 //! | [`live`] | the window of parts that players and recorders read |
 //! | [`http`] | what a player, a page and Prometheus see: HLS, the streaming response, sessions, events, stats, metrics |
 //! | [`sessions`], [`desk`] | the channels that a page watches on this node, and a broadcaster's side of it |
@@ -23,6 +24,7 @@
 pub mod clock;
 pub mod desk;
 pub mod directory;
+pub mod edge;
 pub mod error;
 pub mod http;
 pub mod link_trackers;

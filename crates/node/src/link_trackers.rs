@@ -1,4 +1,4 @@
-//! Which trackers are asked about a link: the one rule for what is typed, what a page opens and what a desktop hands over.
+//! Which trackers and edges are asked about a link: the one rule for what is typed, what a page opens and what a desktop hands over.
 //!
 //! Decides by where the link came from; asks and resolves nothing.
 
@@ -76,6 +76,26 @@ pub fn link_trackers(
     Ok(asked)
 }
 
+/// Which of a link's edges may be asked, and why not the others. Those that the person named come first; `lan` is LAN mode.
+pub fn link_edges(
+    link: &Link,
+    source: LinkSource,
+    own: &[AllowedUrl],
+    lan: bool,
+) -> (Vec<AllowedUrl>, Vec<UrlError>) {
+    // What a page asks for may be out of a list, and a list is no reason to ask this computer anything.
+    let origin = if source == LinkSource::Typed { UrlOrigin::TypedLink } else { UrlOrigin::Foreign };
+    let (mut allowed, mut refused) = (own.to_vec(), Vec::new());
+    for url in &link.edges {
+        match url.check(origin, lan) {
+            _ if own.iter().any(|edge| edge.url() == url) => {}
+            Ok(url) => allowed.push(url),
+            Err(error) => refused.push(error),
+        }
+    }
+    (allowed, refused)
+}
+
 #[cfg(test)]
 mod tests {
     use caudal_tracker::url::TrackerUrl;
@@ -117,6 +137,26 @@ mod tests {
         }
         assert_eq!(ask_as(clicked, "?tracker=https://tracker.example", false), Ok((1, 0)));
         assert_eq!(ask_as(clicked, &format!("?{OTHER}"), true), Ok((1, 0)), "--lan is the person's word");
+    }
+
+    #[test]
+    fn edges_are_allowed_by_the_same_rule() {
+        let edges = |source, query: &str, lan| {
+            let link: Link = format!("caudal:{ID}?{query}").parse().unwrap();
+            let (allowed, refused) = link_edges(&link, source, &[], lan);
+            (allowed.len(), refused.len())
+        };
+        let (public, here) = ("edge=https://cdn.example/live", "edge=http://127.0.0.1:7781");
+        for source in [LinkSource::Typed, LinkSource::Page, LinkSource::Desktop] {
+            assert_eq!(edges(source, public, false), (1, 0));
+            assert_eq!(edges(source, "edge=http://192.168.1.1", false), (0, 1));
+            assert_eq!(edges(source, "edge=http://169.254.169.254", true), (0, 1));
+            assert_eq!(edges(source, "edge=http://cdn.example", false), (0, 1), "not encrypted");
+            assert_eq!(edges(source, here, true), (1, 0));
+        }
+        assert_eq!(edges(LinkSource::Typed, here, false), (1, 0));
+        assert_eq!(edges(LinkSource::Page, here, false), (0, 1));
+        assert_eq!(edges(LinkSource::Desktop, here, false), (0, 1));
     }
 
     #[test]

@@ -15,7 +15,7 @@ enum Kind {
 }
 
 /// Where a figure stands in a report, its name and kind, and what it says. Those that a report lacks are left out.
-const FAMILIES: [(&str, &str, Kind, &str); 37] = [
+const FAMILIES: [(&str, &str, Kind, &str); 43] = [
     ("/ok", "ok", Kind::Gauge, "Whether all that must hold does."),
     ("/duration_ms", "uptime_seconds", Kind::Seconds, "Since the process started."),
     ("/rate_bps", "stream_rate_bps", Kind::Gauge, "Measured stream rate, bit/s."),
@@ -30,6 +30,12 @@ const FAMILIES: [(&str, &str, Kind, &str); 37] = [
         "useful_bytes_from_source_total",
         Kind::Counter,
         "Of those received, from the source.",
+    ),
+    (
+        "/useful_bytes_from_edge",
+        "useful_bytes_from_edge_total",
+        Kind::Counter,
+        "Of those received, over HTTP from an edge or a CDN in front of one.",
     ),
     ("/bytes_out", "payload_bytes_out_total", Kind::Counter, "Payload bytes sent to peers."),
     ("/control_bytes", "control_bytes_total", Kind::Counter, "Control bytes sent and received."),
@@ -93,6 +99,11 @@ const FAMILIES: [(&str, &str, Kind, &str); 37] = [
         Kind::Seconds,
         "Since it was last shown that the map of the network is the newest.",
     ),
+    ("/edge/parts_held", "edge_parts_held", Kind::Gauge, "Whole parts that an edge holds."),
+    ("/edge/bytes_held", "edge_held_bytes", Kind::Gauge, "Bytes of signed parts that an edge holds."),
+    ("/edge/requests", "edge_requests_total", Kind::Counter, "Requests that an edge answered."),
+    ("/edge/parts_sent", "edge_parts_sent_total", Kind::Counter, "Parts that an edge sent."),
+    ("/edge/bytes_sent", "edge_bytes_sent_total", Kind::Counter, "Bytes that an edge sent, without heads."),
     ("/viewers", "viewers", Kind::Gauge, "Viewers, as the tracker counts them."),
     ("/input/rate_bps", "input_rate_bps", Kind::Gauge, "What the encoder sends, bit/s."),
     ("/input/samples", "input_samples_total", Kind::Counter, "Access units received from the encoder."),

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::edge::shelf::EdgeReport;
+
 /// Version of this vocabulary.
 pub const SCHEMA: u32 = 1;
 
@@ -117,7 +119,7 @@ pub struct ViewerReport {
     pub commit: &'static str,
     /// As it was typed.
     pub command: String,
-    /// `viewer`
+    /// `viewer` or `edge`
     pub role: &'static str,
     /// The channel's id.
     pub channel: String,
@@ -154,6 +156,8 @@ pub struct ViewerReport {
     pub useful_bytes: u64,
     /// Of those, from the source.
     pub useful_bytes_from_source: u64,
+    /// Of those, over HTTP from an edge or a CDN in front of one: the server's, as the source's are.
+    pub useful_bytes_from_edge: u64,
     /// Payload bytes sent to peers.
     pub bytes_out: u64,
     /// What the uplink is believed to carry, bit/s of chunks; absent while nothing has queued on it.
@@ -185,6 +189,9 @@ pub struct ViewerReport {
     pub dropped: Vec<String>,
     /// The own network.
     pub network: NetworkReport,
+    /// What an edge has and served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edge: Option<EdgeReport>,
     /// Neighbours.
     pub peers: Vec<PeerReport>,
     /// What must hold.

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::NodeError;
-use crate::link_trackers::{LinkSource, link_trackers};
+use crate::link_trackers::{LinkSource, link_edges, link_trackers};
 use crate::live::Live;
 use crate::maps::Maps;
 use crate::network::{NetworkConfig, random};
@@ -135,6 +135,12 @@ pub struct SessionSettings {
     pub trackers: Vec<AllowedUrl>,
     /// Whether sessions may upload at all.
     pub upload: bool,
+    /// Whether sessions may meet other viewers at all.
+    pub p2p: bool,
+    /// Edges that the person named.
+    pub edges: Vec<AllowedUrl>,
+    /// See [`ViewerConfig::edge_share`].
+    pub edge_share: u32,
     /// The UDP side. Its fixed ports are the command line's session's: others take free ones.
     pub network: NetworkConfig,
     /// Maps of the network, for all sessions together.
@@ -186,7 +192,7 @@ impl Sessions {
 
     /// Whether those that a page starts may send to others.
     pub fn may_upload(&self) -> bool {
-        self.settings.as_ref().is_none_or(|settings| settings.upload)
+        self.settings.as_ref().is_none_or(|settings| settings.upload && settings.p2p)
     }
 
     /// Whether a page can start some.
@@ -252,7 +258,9 @@ impl Sessions {
         let asked = link_trackers(&link, LinkSource::Page, &settings.trackers, settings.lan);
         let trackers = asked.map_err(|error| bad(&error))?.allowed;
         // Those that may not be asked stay out of what the page remembers: pasted again, the link would name them.
-        let link = Link { trackers: trackers.iter().map(|url| url.url().clone()).collect(), ..link };
+        let (edges, _) = link_edges(&link, LinkSource::Page, &settings.edges, settings.lan);
+        let urls = |of: &[AllowedUrl]| of.iter().map(|url| url.url().clone()).collect();
+        let link = Link { trackers: urls(&trackers), edges: urls(&edges), ..link };
         let _opening = self.opening.lock().await;
         let there = self.lock().iter().find(|s| s.channel == link.channel && !s.is_over()).cloned();
         if let Some(session) = there {
@@ -271,6 +279,11 @@ impl Sessions {
             network: NetworkConfig { bind: Vec::new(), ..settings.network.clone() },
             maps: Arc::clone(&settings.maps),
             upload: upload && settings.upload,
+            p2p: settings.p2p,
+            edges,
+            edge_share: settings.edge_share,
+            lan: settings.lan,
+            shelf: None,
             started: Instant::now(),
             command: settings.command.clone(),
             commit: settings.commit,

@@ -12,7 +12,7 @@ use caudal_proto::broadcast::{Certificate, LiveNote};
 use caudal_proto::id::{ChannelId, PeerId, RenditionId, SecretKey};
 use caudal_proto::io::Candidate;
 use caudal_tracker::client::{ChannelEvent, ClientError, Events, Join, SourceRole, SwarmView, TrackerClient};
-use caudal_tracker::descriptor::SignedDescriptor;
+use caudal_tracker::descriptor::{SignedDescriptor, Tracker};
 use caudal_tracker::message::{Qos, SwarmId};
 use caudal_tracker::url::{AllowedUrl, AltoUrl, TrackerUrl};
 use tokio::sync::{Notify, mpsc, watch};
@@ -50,6 +50,10 @@ pub enum News {
     Online,
     /// The tracker does not answer; told once until it does.
     Offline(ClientError),
+    /// The edges that the channel's descriptor names, unchecked.
+    Edges(Vec<Tracker>),
+    /// What is wrong with an edge.
+    Edge(String),
 }
 
 /// What a source shows to be one.
@@ -285,6 +289,9 @@ impl Task {
                     self.tell(News::TakenDown(takedown.reason)).await;
                 } else if let Some(broadcast) = view.broadcast {
                     self.tell(News::Broadcast(Box::new(broadcast))).await;
+                }
+                if let Some(descriptor) = view.descriptor.filter(|descriptor| !descriptor.edges.is_empty()) {
+                    self.tell(News::Edges(descriptor.edges)).await;
                 }
             }
             _ => {}

@@ -220,7 +220,9 @@ impl Engine {
             }),
             Input::Publish(channel, chunks) => self.with(&channel, |swarm| swarm.publish(now, chunks)),
             Input::PublishNote(note) => self.with(&note.channel, |swarm| swarm.offer_note(now, note)),
-            Input::Playout(channel, playout) => self.with(&channel, |swarm| swarm.set_playout(playout)),
+            Input::Playout(channel, playout) => self.with(&channel, |swarm| swarm.set_playout(now, playout)),
+            Input::Edge(channel, share) => self.with(&channel, |swarm| swarm.set_edge(now, share)),
+            Input::Fetched(channel, part) => self.with(&channel, |swarm| swarm.fetched(now, part)),
             Input::Connected(connected) => self.connected(now, connected),
             Input::DialFailed(peer) => {
                 self.swarms_mut().for_each(|swarm| swarm.dial_failed(now, peer));

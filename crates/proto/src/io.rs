@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use crate::broadcast::{Certificate, LiveNote};
 use crate::chunk::VerifiedChunk;
+use crate::hybrid::part::PartId;
 use crate::id::{ChannelId, PeerId};
 use crate::swarm::{SwarmConfig, SwarmStats};
 use crate::time::Timestamp;
@@ -42,6 +43,11 @@ pub enum Input {
     PublishNote(LiveNote),
     /// What the player holds.
     Playout(ChannelId, Playout),
+    /// An edge is known from which holes may be filled, with at most this share of the stream's rate, percent; 0: none is. See
+    /// [`Event::FetchPart`].
+    Edge(ChannelId, u32),
+    /// How fetching a part ended.
+    Fetched(ChannelId, FetchedPart),
     /// A connection stands, dialled by either side; control and chunks may flow.
     Connected(Connected),
     /// A dial failed, or was refused.
@@ -96,6 +102,17 @@ pub struct Playout {
     pub buffer_ms: u32,
     /// The first chunk that playing still needs.
     pub next_number: u64,
+}
+
+/// A part that the node was to fetch over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchedPart {
+    /// Which.
+    pub part: PartId,
+    /// Its chunks; none when it could not be had, or not all of them were genuine.
+    pub chunks: Vec<VerifiedChunk>,
+    /// What came, of use or not, bytes.
+    pub bytes: u64,
 }
 
 /// Names a released chunk towards the driver.
@@ -201,6 +218,8 @@ pub enum Event {
         /// The first chunk that will be delivered.
         number: u64,
     },
+    /// A player is about to miss this part: fetch it over HTTP, and answer with [`Input::Fetched`] whatever becomes of it.
+    FetchPart(ChannelId, PartId),
     /// These chunks left the discard window without arriving: playing must step over them.
     Missed(ChannelId, core::ops::Range<u64>),
     /// The broadcaster ended the broadcast.

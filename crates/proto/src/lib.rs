@@ -10,6 +10,7 @@
 //!
 //! | [`wire`] | what peers say to each other, to the byte |
 //! | [`swarm`] | one channel's swarm: have map, substreams, pulls, neighbours, joining |
+//! | [`hybrid`] | what HTTP carries beside the swarm, and when it is worth fetching it |
 //! | [`congestion`] | how much one connection may have under way |
 //! | [`uplink`] | the node's one pacer and deadline queue, above all its swarms |
 //! | [`addr`] | which addresses may be dialled or passed on |
@@ -28,6 +29,7 @@ pub mod broadcast;
 pub mod chunk;
 pub mod congestion;
 pub mod engine;
+pub mod hybrid;
 pub mod id;
 pub mod io;
 mod peer_map;

@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use caudal_proto::broadcast::{Certificate, CertificateTerms, LiveNote};
 use caudal_proto::chunk::{Chunk, Ed25519Verifier, Flags, PartIn, Signer, VerifiedChunk};
+use caudal_proto::hybrid::part::{PartId, read_part};
 use caudal_proto::id::{BroadcastId, Domain, PeerId, RenditionId, SecretKey};
 use caudal_proto::record::{Ed25519Records, Record};
 use caudal_proto::wire::ChunkHead;
@@ -71,6 +72,10 @@ fn chunk_vectors_hold() {
     let read = Chunk::decode(documented("signed-chunk").into()).expect("decodes");
     let key = certificate().broadcast;
     assert!(VerifiedChunk::new(read, &channel.channel(), &key, &mut Ed25519Verifier).is_ok());
+    // Over HTTP it is a part of its own.
+    let id = PartId { epoch: 1_800_000_000_000, part: 0 };
+    let part = read_part(&documented("signed-chunk").into(), id, &certificate(), &mut Ed25519Verifier);
+    assert_eq!((part.error, &part.chunks[..]), (None, &[chunk.clone()][..]));
     let head = ChunkHead { handle: 4, requested: true, lag_ms: 90 };
     let mut stream = head.encode().to_vec();
     stream.extend_from_slice(chunk.encoded());

@@ -8,7 +8,7 @@
 use caudal_proto::id::{ChannelId, Domain, RenditionId, SIGNATURE_LEN, SecretKey};
 use serde::{Deserialize, Serialize};
 
-use crate::link::TRACKERS_MAX;
+use crate::link::{EDGES_MAX, TRACKERS_MAX};
 use crate::text::{self, as_text, base64url};
 use crate::url::TrackerUrl;
 
@@ -96,6 +96,9 @@ pub struct Descriptor {
     /// Up to [`TRACKERS_MAX`] trackers; foreign to whoever reads them.
     #[serde(default)]
     pub trackers: Vec<Tracker>,
+    /// Up to [`EDGES_MAX`] edges that have the channel over HTTP; foreign likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edges: Vec<Tracker>,
     /// Whether trackers may list the channel.
     #[serde(default)]
     pub listed: bool,
@@ -103,7 +106,7 @@ pub struct Descriptor {
     pub issued_unix_ms: u64,
 }
 
-/// A tracker URL in JSON.
+/// A tracker's or an edge's URL in JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Tracker(#[serde(with = "as_text")] pub TrackerUrl);
@@ -131,6 +134,7 @@ impl Descriptor {
             renditions: Vec::new(),
             still: None,
             trackers: Vec::new(),
+            edges: Vec::new(),
             listed: false,
             issued_unix_ms,
         }
@@ -172,6 +176,9 @@ impl Descriptor {
         }
         if self.trackers.len() > TRACKERS_MAX {
             return refuse("trackers", "must be at most 4");
+        }
+        if self.edges.len() > EDGES_MAX {
+            return refuse("edges", "must be at most 4");
         }
         Ok(())
     }
@@ -281,6 +288,7 @@ mod tests {
             renditions: vec![rendition],
             still: Some("ab".repeat(32)),
             trackers: vec![Tracker("https://t.example".parse().unwrap())],
+            edges: vec![Tracker("https://cdn.example".parse().unwrap())],
             listed: true,
             ..Descriptor::new(key().channel(), "Canal 1", 7)
         }
@@ -321,7 +329,7 @@ mod tests {
     #[test]
     fn every_member_has_its_limit() {
         type Spoil = fn(&mut Descriptor);
-        let bad: [(&str, Spoil); 12] = [
+        let bad: [(&str, Spoil); 13] = [
             ("name", |d| d.name = " ".into()),
             ("name", |d| d.name = "n".repeat(65)),
             ("name", |d| d.name = "a\u{202e}b".into()),
@@ -334,6 +342,7 @@ mod tests {
             ("renditions.codecs", |d| d.renditions[0].codecs = "<script>".into()),
             ("still", |d| d.still = Some("zz".repeat(32))),
             ("trackers", |d| d.trackers = vec![d.trackers[0].clone(); 5]),
+            ("edges", |d| d.edges = vec![d.edges[0].clone(); 5]),
         ];
         for (member, spoil) in bad {
             let mut descriptor = full();

@@ -1,6 +1,6 @@
-//! The channel link: what a broadcaster hands to viewers (`caudal:CHANNEL?tracker=URL&name=…`, RFC 3986 syntax).
+//! The channel link: what a broadcaster hands to viewers (`caudal:CHANNEL?tracker=URL&edge=URL&name=…`, RFC 3986 syntax).
 //!
-//! A link is written by a stranger. Parsing one resolves and asks nothing; its tracker URLs still have to pass
+//! A link is written by a stranger. Parsing one resolves and asks nothing; its URLs still have to pass
 //! [`TrackerUrl::check`].
 
 use std::fmt;
@@ -11,12 +11,14 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 
 use crate::descriptor::NAME_CHARS_MAX;
 use crate::text;
-use crate::url::{TrackerUrl, UrlError};
+use crate::url::{EdgeUrl, TrackerUrl, UrlError};
 
 /// Longest link, bytes.
 pub const LINK_LEN_MAX: usize = 2048;
 /// Most trackers in a link or a descriptor.
 pub const TRACKERS_MAX: usize = 4;
+/// Most edges in a link or a descriptor.
+pub const EDGES_MAX: usize = 4;
 
 /// Everything that a query value may hold as it stands; the rest is percent-encoded.
 const QUERY_VALUE: &AsciiSet =
@@ -29,6 +31,8 @@ pub struct Link {
     pub channel: ChannelId,
     /// Up to [`TRACKERS_MAX`], unchecked: see [`TrackerUrl::check`].
     pub trackers: Vec<TrackerUrl>,
+    /// Up to [`EDGES_MAX`] edges that have it, unchecked likewise.
+    pub edges: Vec<EdgeUrl>,
     /// What the channel's name was when the link was made, for people; the descriptor is what counts.
     pub name: Option<String>,
 }
@@ -47,7 +51,7 @@ pub enum LinkError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// One of its tracker URLs is none.
+    /// One of its tracker or edge URLs is none.
     #[error("in the channel link: {0}")]
     Tracker(#[from] UrlError),
 }
@@ -78,7 +82,7 @@ impl FromStr for Link {
             .trim_end_matches('/')
             .parse()
             .map_err(|_| refuse("what follows caudal: is not a channel id, 52 characters of a-z and 2-7"))?;
-        let mut link = Self { channel, trackers: Vec::new(), name: None };
+        let mut link = Self { channel, trackers: Vec::new(), edges: Vec::new(), name: None };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = percent_decode_str(value).decode_utf8().map_err(|_| refuse("it is not UTF-8"))?;
@@ -87,6 +91,12 @@ impl FromStr for Link {
                     let tracker: TrackerUrl = value.parse()?;
                     if !link.trackers.contains(&tracker) {
                         link.trackers.push(tracker);
+                    }
+                }
+                "edge" => {
+                    let edge: EdgeUrl = value.parse()?;
+                    if !link.edges.contains(&edge) {
+                        link.edges.push(edge);
                     }
                 }
                 "name" => {
@@ -98,6 +108,9 @@ impl FromStr for Link {
             if link.trackers.len() > TRACKERS_MAX {
                 return Err(refuse("it names more than 4 trackers"));
             }
+            if link.edges.len() > EDGES_MAX {
+                return Err(refuse("it names more than 4 edges"));
+            }
         }
         Ok(link)
     }
@@ -107,8 +120,9 @@ impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "caudal:{}", self.channel)?;
         let mut separator = '?';
-        for tracker in &self.trackers {
-            write!(f, "{separator}tracker={}", utf8_percent_encode(tracker.as_str(), QUERY_VALUE))?;
+        let trackers = self.trackers.iter().map(|url| ("tracker", url));
+        for (what, url) in trackers.chain(self.edges.iter().map(|url| ("edge", url))) {
+            write!(f, "{separator}{what}={}", utf8_percent_encode(url.as_str(), QUERY_VALUE))?;
             separator = '&';
         }
         if let Some(name) = &self.name {
@@ -129,11 +143,12 @@ mod tests {
         let link = Link {
             channel: ID.parse().unwrap(),
             trackers: vec!["http://127.0.0.1:7777".parse().unwrap(), "https://t.example/a".parse().unwrap()],
+            edges: vec!["https://cdn.example/live".parse().unwrap()],
             name: Some("Canal 1 & más = 50%#?+".into()),
         };
         let text = link.to_string();
         assert!(text.starts_with(&format!(
-            "caudal:{ID}?tracker=http://127.0.0.1:7777&tracker=https://t.example/a&name=Canal%201"
+            "caudal:{ID}?tracker=http://127.0.0.1:7777&tracker=https://t.example/a&edge=https://cdn.example/live&name=Canal%201"
         )));
         assert_eq!(text.parse(), Ok(link));
     }
@@ -153,7 +168,7 @@ mod tests {
 
     #[test]
     fn what_is_no_link_says_what_one_looks_like() {
-        let five: String = (0..5).map(|n| format!("&tracker=https://t{n}.example")).collect();
+        let five = |what: &str| (0..5).map(|n| format!("&{what}=https://t{n}.example")).collect::<String>();
         for bad in [
             String::new(),
             "http://x".into(),
@@ -162,12 +177,16 @@ mod tests {
             "caudal:é".into(),
             "cauda\u{e9}:".into(),
             format!("caudal:{ID}?name={}", "a".repeat(LINK_LEN_MAX)),
-            format!("caudal:{ID}?{five}"),
+            format!("caudal:{ID}?{}", five("tracker")),
+            format!("caudal:{ID}?{}", five("edge")),
             format!("caudal:{ID}?name=%ff"),
         ] {
             let error = bad.parse::<Link>().unwrap_err().to_string();
             assert!(error.contains("a link looks like caudal:"), "{error}");
         }
-        assert!(matches!(format!("caudal:{ID}?tracker=ftp://x").parse::<Link>(), Err(LinkError::Tracker(_))));
+        for what in ["tracker", "edge"] {
+            let bad = format!("caudal:{ID}?{what}=ftp://x").parse::<Link>();
+            assert!(matches!(bad, Err(LinkError::Tracker(_))), "{what}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Tracker URLs and who may lead this node to which of them.
+//! Tracker URLs, and those of edges, and who may lead this node to which of them.
 //!
 //! A [`TrackerUrl`] is only well-formed. Before it can be asked it is checked against where it came from, which gives an
 //! [`AllowedUrl`], the one thing that [`crate::client::TrackerClient`] takes; the same rule is applied again to every
@@ -31,7 +31,7 @@ pub enum UrlOrigin {
 pub enum UrlError {
     /// Not a tracker URL at all.
     #[error(
-        "{url:?} is not a tracker URL ({why}); one looks like https://tracker.example or http://127.0.0.1:7777"
+        "{url:?} is not the URL of a tracker or an edge ({why}); one looks like https://tracker.example or http://127.0.0.1:7777"
     )]
     Malformed {
         /// What was given, cut to a readable length.
@@ -40,14 +40,14 @@ pub enum UrlError {
         why: &'static str,
     },
     /// `http` towards the public network.
-    #[error("tracker {url}: plain http is for this machine and the local network; use https://")]
+    #[error("{url}: plain http is for this machine and the local network; use https://")]
     NotEncrypted {
         /// The URL.
         url: String,
     },
     /// Points at this machine or into the local network, and the user did not type it.
     #[error(
-        "tracker {url} points at {what}, and links and descriptors are written by strangers; \
+        "{url} points at {what}, and links and descriptors are written by strangers; \
          if you trust whoever gave you this one, add --lan"
     )]
     Inward {
@@ -57,14 +57,15 @@ pub enum UrlError {
         what: &'static str,
     },
     /// Link-local, metadata, multicast and the like.
-    #[error(
-        "tracker {url} has an address that no tracker can have (link-local, multicast, metadata or reserved)"
-    )]
+    #[error("{url} has an address that no server can have (link-local, multicast, metadata or reserved)")]
     Impossible {
         /// The URL.
         url: String,
     },
 }
+
+/// The URL of an edge: well-formed in the same way, and allowed by the same rule.
+pub type EdgeUrl = TrackerUrl;
 
 /// A well-formed tracker URL: `http` or `https`, a host, perhaps a port and a path prefix, nothing else.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

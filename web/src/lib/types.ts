@@ -4,7 +4,7 @@
 /** What stands in `GET /api/v1/node`. */
 export interface NodeInfo {
   schema: number;
-  role: 'viewer' | 'source' | 'tracker';
+  role: 'viewer' | 'source' | 'edge' | 'tracker';
   version: string;
   commit?: string;
   /** `upload` is false where the node was started with --no-upload. */

@@ -16,8 +16,9 @@ pub(crate) async fn run(args: ChannelsArgs) -> Result<(), Failure> {
     let tracker = url.url().clone();
     let client = TrackerClient::new(url, random_key()?)?;
     let list = client.channels(&args.search, 0, LIMIT).await?;
-    let link =
-        |channel, name: Option<String>| Link { channel, trackers: vec![tracker.clone()], name }.to_string();
+    let link = |channel, name: Option<String>| {
+        Link { channel, trackers: vec![tracker.clone()], edges: Vec::new(), name }.to_string()
+    };
     if args.json {
         let channels: Vec<_> = list
             .channels

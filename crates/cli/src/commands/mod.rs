@@ -3,6 +3,7 @@
 pub(crate) mod alto;
 pub(crate) mod channels;
 pub(crate) mod demo;
+pub(crate) mod edge;
 pub(crate) mod key;
 pub(crate) mod publish;
 pub(crate) mod register_links;

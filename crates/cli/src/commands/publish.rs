@@ -16,7 +16,7 @@ use caudal_node::source::{
     CardSettings, InputConfig, InputKind, RtmpServer, RtmpSettings, Source, SourceConfig,
 };
 use caudal_tracker::descriptor::{Descriptor, DescriptorError, NAME_CHARS_MAX};
-use caudal_tracker::link::Link;
+use caudal_tracker::link::{EDGES_MAX, Link};
 use caudal_tracker::url::AllowedUrl;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use crate::args::PublishArgs;
 use crate::run::{
     COMMIT, Context, Failure, PAGE, open_browser, print_json, say, typed_trackers, until_ended,
-    until_stopped, warn_of_strangers,
+    until_stopped, warn_of_edge, warn_of_strangers,
 };
 use crate::state::{ChannelKey, go_on_air, last_epoch, store_epoch};
 
@@ -57,7 +57,12 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
     }
     let mut on_air = go_on_air(&channel)?;
     let trackers_of_link = trackers.iter().map(|url: &AllowedUrl| url.url().clone()).collect();
-    let link = Link { channel, trackers: trackers_of_link, name: Some(args.name.clone()) };
+    if args.edge.len() > EDGES_MAX {
+        return Err(Failure::usage(anyhow::anyhow!("--edge: at most {EDGES_MAX} edges are expected")));
+    }
+    args.edge.iter().for_each(|url| warn_of_edge("--edge", url));
+    let name = Some(args.name.clone());
+    let link = Link { channel, trackers: trackers_of_link, edges: args.edge.clone(), name };
     let kind = input.kind();
     let rate_bps = match kind {
         InputKind::Card => u32::try_from(args.card_rate).unwrap_or(u32::MAX),
@@ -71,6 +76,7 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
         language: args.language.clone(),
         listed: args.listed,
         trackers: trackers.clone(),
+        edges: args.edge.clone(),
         input,
         network: NetworkConfig {
             bind: args.bind.clone(),

@@ -9,14 +9,14 @@ use anyhow::Context as _;
 use caudal_media::hls::MULTIVARIANT_URI;
 use caudal_node::directory::Directory;
 use caudal_node::http::{HttpServer, Shown};
-use caudal_node::link_trackers::{LinkSource, link_trackers};
+use caudal_node::link_trackers::{LinkSource, link_edges, link_trackers};
 use caudal_node::live::Reader;
-use caudal_node::maps::Maps;
+use caudal_node::maps::{MapChoice, Maps};
 use caudal_node::network::{NetworkConfig, random_key};
 use caudal_node::record::{Output, Recorded, Recording};
 use caudal_node::sessions::{SessionSettings, Sessions};
 use caudal_node::viewer::{Shared, State, Viewer, ViewerConfig};
-use caudal_tracker::link::Link;
+use caudal_tracker::link::{EDGES_MAX, Link};
 use caudal_tracker::url::AllowedUrl;
 use serde_json::json;
 use tokio::sync::watch;
@@ -54,9 +54,10 @@ pub(crate) async fn run(mut args: WatchArgs, context: Context) -> Result<(), Fai
     };
     let link: Link = typed.parse().map_err(Failure::usage)?;
     let trackers = trackers(&link, &args, &listed)?;
+    let edges = edges(&link, &args)?;
     // Before Ctrl-C means more than to end the process, and before anything is sent.
     let mut agreed = false;
-    if args.foreign_link && !args.no_upload {
+    if args.foreign_link && !args.no_upload && !args.no_p2p {
         match ask(&link.title())? {
             Consent::Upload => agreed = true,
             Consent::NoUpload => args.no_upload = true,
@@ -73,7 +74,7 @@ pub(crate) async fn run(mut args: WatchArgs, context: Context) -> Result<(), Fai
         Some(output) => Some(open(output, stop.clone()).await?),
         None => None,
     };
-    if !agreed {
+    if !agreed && !args.no_p2p {
         say_once_about_addresses(!args.no_upload);
     }
     warn_of_strangers(http.addr());
@@ -84,9 +85,10 @@ pub(crate) async fn run(mut args: WatchArgs, context: Context) -> Result<(), Fai
         }
     }
     let maps = maps(&args)?;
-    let sessions = sessions(&args, known.clone(), &context, &maps);
+    let sessions = sessions(&args, known.clone(), &context, &maps)?;
     let started = context.started;
-    let viewer = Viewer::start(config(&args, &link, trackers, context, maps)).await?;
+    let config = ViewerConfig { trackers, edges, ..config(&args, &link, context, maps) };
+    let viewer = Viewer::start(config).await?;
     let shared = viewer.shared();
     sessions.add_viewer(&link, Arc::clone(&shared))?;
     let (url, players, page) = (http.url(), http.players_url(), http.page_url());
@@ -177,19 +179,21 @@ fn check_view(args: &WatchArgs) -> Result<(), Failure> {
 
 /// The maps that this process follows.
 fn maps(args: &WatchArgs) -> Result<Arc<Maps>, Failure> {
-    Maps::new(args.alto.clone().unwrap_or_default()).map_err(Failure::usage)
+    // A map's server is neither a tracker nor an edge.
+    let told = if args.no_p2p { MapChoice::Off } else { MapChoice::Told };
+    Maps::new(args.alto.clone().unwrap_or(told)).map_err(Failure::usage)
 }
 
-fn config(
-    args: &WatchArgs,
-    link: &Link,
-    trackers: Vec<AllowedUrl>,
-    context: Context,
-    maps: Arc<Maps>,
-) -> ViewerConfig {
+/// Without trackers and edges.
+fn config(args: &WatchArgs, link: &Link, context: Context, maps: Arc<Maps>) -> ViewerConfig {
     ViewerConfig {
         channel: link.channel,
-        trackers,
+        trackers: Vec::new(),
+        edges: Vec::new(),
+        edge_share: args.edge_share,
+        p2p: !args.no_p2p,
+        lan: args.lan,
+        shelf: None,
         network: NetworkConfig {
             bind: args.bind.clone(),
             upload_limit_bps: args.upload_limit,
@@ -208,10 +212,13 @@ fn sessions(
     trackers: Vec<AllowedUrl>,
     context: &Context,
     maps: &Arc<Maps>,
-) -> Arc<Sessions> {
-    Arc::new(Sessions::new(Some(SessionSettings {
+) -> Result<Arc<Sessions>, Failure> {
+    Ok(Arc::new(Sessions::new(Some(SessionSettings {
         trackers,
         upload: !args.no_upload,
+        p2p: !args.no_p2p,
+        edges: typed_edges(args)?,
+        edge_share: args.edge_share,
         network: NetworkConfig {
             bind: Vec::new(),
             upload_limit_bps: args.upload_limit,
@@ -221,7 +228,25 @@ fn sessions(
         lan: args.lan,
         command: context.typed.clone(),
         commit: COMMIT,
-    })))
+    }))))
+}
+
+/// Edges that somebody typed.
+fn typed_edges(args: &WatchArgs) -> Result<Vec<AllowedUrl>, Failure> {
+    if args.edge.len() > EDGES_MAX {
+        return Err(Failure::usage(anyhow::anyhow!("--edge: at most {EDGES_MAX} edges are expected")));
+    }
+    typed_trackers(&args.edge, args.lan)
+}
+
+/// Edges that may be asked; says which not.
+fn edges(link: &Link, args: &WatchArgs) -> Result<Vec<AllowedUrl>, Failure> {
+    let source = if args.foreign_link { LinkSource::Desktop } else { LinkSource::Typed };
+    let (allowed, refused) = link_edges(link, source, &typed_edges(args)?, args.lan);
+    for error in refused {
+        tell!("caudal: {error}; this edge of the link is not asked");
+    }
+    Ok(allowed)
 }
 
 fn serve(
@@ -244,9 +269,11 @@ async fn browse(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
     let http = HttpServer::bind_or(args.listen, PORT).await?;
-    say_once_about_addresses(!args.no_upload);
+    if !args.no_p2p {
+        say_once_about_addresses(!args.no_upload);
+    }
     warn_of_strangers(http.addr());
-    let sessions = sessions(args, trackers.clone(), &context, &maps(args)?);
+    let sessions = sessions(args, trackers.clone(), &context, &maps(args)?)?;
     let (url, page) = (http.url(), http.page_url());
     serve(http, "Channels".to_owned(), &trackers, &sessions)?;
     if args.json {
@@ -349,7 +376,11 @@ fn conclude(
         return Ok(());
     }
     if !args.json && report.parts == 0 {
-        tell!("Nothing arrived. Is the channel on the air, and does your network let UDP through?");
+        let hint = if args.no_p2p { "does the edge have it?" } else { "does your network let UDP through?" };
+        match report.reason {
+            Some(why) => tell!("Nothing arrived: {why}"),
+            None => tell!("Nothing arrived. Is the channel on the air, and {hint}"),
+        }
     }
     Err(Failure::NotOk)
 }

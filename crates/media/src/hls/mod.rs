@@ -166,6 +166,14 @@ impl Playlist {
         pieces.map_or(ResourceAnswer::NotFound, ResourceAnswer::Ready)
     }
 
+    /// Whether nothing will be added to what stands behind a name: a segment grows until the next one begins.
+    pub fn is_final(&self, resource: Resource) -> bool {
+        match resource {
+            Resource::Segment(msn) => self.window.segment(msn).is_some_and(|segment| segment.complete),
+            Resource::Init(_) | Resource::Part(..) => true,
+        }
+    }
+
     /// Init data by the id that EXT-X-MAP names.
     pub fn init(&self, id: u64) -> Option<Bytes> {
         self.window.init(id).map(|init| init.data.clone())

@@ -83,40 +83,74 @@ async fn next_piece(
 }
 
 async fn hls_within(live: &Live, name: &str, query: Option<&str>) -> Response {
-    let blocked = tokio::time::timeout(BLOCK_MAX, hls_answer(live, name, query)).await;
-    blocked.unwrap_or_else(|_| (StatusCode::SERVICE_UNAVAILABLE, "nothing came in time").into_response())
+    match hls_found(live, name, query).await {
+        Found::Playlist(text) => playlist_response(text),
+        Found::Media { pieces, .. } => media_response(&pieces),
+        Found::BadRequest(why) => (StatusCode::BAD_REQUEST, why).into_response(),
+        Found::Nothing => StatusCode::NOT_FOUND.into_response(),
+        Found::Late => (StatusCode::SERVICE_UNAVAILABLE, "nothing came in time").into_response(),
+    }
 }
 
-async fn hls_answer(live: &Live, name: &str, query: Option<&str>) -> Response {
+/// What stands behind a name of LL-HLS.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A playlist.
+    Playlist(String),
+    /// Bytes, in pieces.
+    Media {
+        /// They are shared.
+        pieces: Vec<Bytes>,
+        /// Nothing will be added to them.
+        is_final: bool,
+    },
+    /// The query makes no sense.
+    BadRequest(&'static str),
+    /// Nothing is there.
+    Nothing,
+    /// Nothing came in time.
+    Late,
+}
+
+/// Looks a name up, and waits for what is announced.
+pub(crate) async fn hls_found(live: &Live, name: &str, query: Option<&str>) -> Found {
     let mut changes = live.changes();
-    loop {
-        changes.borrow_and_update();
-        let answer = match name {
-            MULTIVARIANT_URI => live.playlist(Playlist::multivariant_playlist).map(playlist_response),
-            MEDIA_URI => match Query::parse(query.unwrap_or_default()) {
-                Err(why) => Some((StatusCode::BAD_REQUEST, why).into_response()),
-                Ok(query) => match live.playlist(|playlist| playlist.media_playlist(&query)) {
-                    PlaylistAnswer::Ready(text) => Some(playlist_response(text)),
-                    PlaylistAnswer::Wait => None,
-                    PlaylistAnswer::BadRequest(why) => Some((StatusCode::BAD_REQUEST, why).into_response()),
-                },
-            },
-            _ => match Resource::parse(name) {
-                None => Some(StatusCode::NOT_FOUND.into_response()),
-                Some(resource) => match live.playlist(|playlist| playlist.resource(resource)) {
-                    ResourceAnswer::Ready(pieces) => Some(media_response(&pieces)),
-                    ResourceAnswer::Wait => None,
-                    ResourceAnswer::NotFound => Some(StatusCode::NOT_FOUND.into_response()),
-                },
-            },
-        };
-        if let Some(answer) = answer {
-            return answer;
+    let wait = async {
+        loop {
+            changes.borrow_and_update();
+            if let Some(found) = hls_now(live, name, query) {
+                return found;
+            }
+            if changes.changed().await.is_err() {
+                return Found::Nothing;
+            }
         }
-        if changes.changed().await.is_err() {
-            return StatusCode::NOT_FOUND.into_response();
-        }
+    };
+    tokio::time::timeout(BLOCK_MAX, wait).await.unwrap_or(Found::Late)
+}
+
+/// `None`: not yet.
+fn hls_now(live: &Live, name: &str, query: Option<&str>) -> Option<Found> {
+    if name == MULTIVARIANT_URI {
+        return live.playlist(Playlist::multivariant_playlist).map(Found::Playlist);
     }
+    if name == MEDIA_URI {
+        let query = match Query::parse(query.unwrap_or_default()) {
+            Ok(query) => query,
+            Err(why) => return Some(Found::BadRequest(why)),
+        };
+        return match live.playlist(|playlist| playlist.media_playlist(&query)) {
+            PlaylistAnswer::Ready(text) => Some(Found::Playlist(text)),
+            PlaylistAnswer::Wait => None,
+            PlaylistAnswer::BadRequest(why) => Some(Found::BadRequest(why)),
+        };
+    }
+    let Some(resource) = Resource::parse(name) else { return Some(Found::Nothing) };
+    live.playlist(|playlist| match playlist.resource(resource) {
+        ResourceAnswer::Ready(pieces) => Some(Found::Media { pieces, is_final: playlist.is_final(resource) }),
+        ResourceAnswer::Wait => None,
+        ResourceAnswer::NotFound => Some(Found::Nothing),
+    })
 }
 
 fn playlist_response(text: String) -> Response {

@@ -10,18 +10,18 @@
 //! | `api` | sessions, the desk, stats, metrics |
 //! | `events` | server-sent events: reports, the list of channels |
 //! | `media` | what players read |
+//! | `serve` | connections and their limits |
 
 mod api;
 mod events;
 mod guard;
-mod media;
+pub(crate) mod media;
 mod page;
+pub(crate) mod serve;
 mod token;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -29,11 +29,8 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{delete, get, post};
 use caudal_tracker::page::Page;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt as _;
 
 use crate::NodeError;
@@ -48,12 +45,6 @@ pub use token::Token;
 const CONNECTIONS_MAX: usize = 128;
 /// Most streams of events at a time.
 const EVENTS_MAX: usize = 32;
-/// A request's head must come within this.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// A client may leave an answer unread for this long: longer than any player buffers ahead, and paused players come back.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest request head.
-const HEAD_LEN_MAX: usize = 16 * 1024;
 /// Longest request body: a link and some.
 const BODY_LEN_MAX: usize = 8 * 1024;
 
@@ -184,48 +175,9 @@ impl HttpServer {
             .layer(DefaultBodyLimit::max(BODY_LEN_MAX))
             .layer(middleware::from_fn_with_state(guard, guard::guard))
             .with_state(served);
-        tokio::spawn(accept(self.listener, router, token));
-    }
-}
-
-async fn accept(listener: TcpListener, router: Router, token: Token) {
-    let open = Arc::new(AtomicUsize::new(0));
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
-                    open.fetch_sub(1, Ordering::Relaxed);
-                    continue;
-                }
-                let (router, open, token) = (router.clone(), Arc::clone(&open), token.clone());
-                tokio::spawn(async move {
-                    serve(stream, router, token).await;
-                    open.fetch_sub(1, Ordering::Relaxed);
-                });
-            }
-            Err(error) => {
-                tracing::warn!("accepting a player: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-async fn serve(stream: TcpStream, router: Router, token: Token) {
-    let _not_fatal = stream.set_nodelay(true);
-    let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        guard::take_token(&token, &mut request);
-        router.clone().oneshot(request.map(Body::new))
-    });
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(WRITE_TIMEOUT));
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_LEN_MAX)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!("a player's connection: {error}");
+        tokio::spawn(serve::accept(self.listener, CONNECTIONS_MAX, move |mut request| {
+            guard::take_token(&token, &mut request);
+            router.clone().oneshot(request.map(Body::new))
+        }));
     }
 }

@@ -22,7 +22,7 @@ use caudal_proto::swarm::policy::Policy;
 use caudal_proto::swarm::{Role, SwarmConfig, SwarmStats};
 use caudal_tracker::descriptor::{Descriptor, Rendition, SignedDescriptor, Tracker};
 use caudal_tracker::message::Qos;
-use caudal_tracker::url::AllowedUrl;
+use caudal_tracker::url::{AllowedUrl, EdgeUrl};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
@@ -106,6 +106,8 @@ pub struct SourceConfig {
     pub listed: bool,
     /// Trackers to announce it to.
     pub trackers: Vec<AllowedUrl>,
+    /// Edges that have it over HTTP, for its descriptor.
+    pub edges: Vec<EdgeUrl>,
     /// The stream.
     pub input: InputConfig,
     /// The UDP side.
@@ -456,7 +458,7 @@ impl Source {
                 self.shared.lock().announced = true;
                 tracing::info!("a tracker answers");
             }
-            News::Broadcast(_) => {}
+            News::Broadcast(_) | News::Edges(_) | News::Edge(_) => {}
         }
         None
     }
@@ -492,6 +494,7 @@ fn descriptor(config: &SourceConfig, channel: ChannelId) -> Descriptor {
         // With the first part it is.
         listed: false,
         trackers: config.trackers.iter().map(|url| Tracker(url.url().clone())).collect(),
+        edges: config.edges.iter().cloned().map(Tracker).collect(),
         ..Descriptor::new(channel, &config.name, unix_ms())
     }
 }

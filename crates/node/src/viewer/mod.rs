@@ -1,11 +1,12 @@
 //! Watching a channel: join, put parts together, feed the live window, say how it goes.
 
 mod playout;
+mod shared;
+mod urgent;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use caudal_media::part::Part;
 use caudal_net::Handle;
 use caudal_proto::chunk::Ed25519Verifier;
 use caudal_proto::id::{ChannelId, PeerId, RenditionId};
@@ -13,20 +14,23 @@ use caudal_proto::io::{self, Event, Input};
 use caudal_proto::record::Ed25519Records;
 use caudal_proto::swarm::policy::Policy;
 use caudal_proto::swarm::{Role, SwarmConfig, SwarmStats};
-use caudal_tracker::message::Qos;
 use caudal_tracker::url::AllowedUrl;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::NodeError;
 use crate::clock::unix_us;
+use crate::edge::feed::{Counters, Feed, FeedConfig, Told, told_edges};
+use crate::edge::shelf::Shelf;
 use crate::live::Live;
 use crate::maps::{Maps, Vantage};
 use crate::meter::Meter;
-use crate::network::{Network, NetworkConfig, is_lan};
+use crate::network::{Network, NetworkConfig, is_lan, random_key};
 use crate::rates::Rates;
-use crate::report::{Check, Gauge, PeerReport, SCHEMA, ViewerReport};
 use crate::tracking::{News, Tracking, TrackingConfig};
 use playout::{Played, Playout};
+pub use shared::Glance;
+pub(crate) use shared::{check, gauge, peers};
+use urgent::Fetches;
 
 /// Chunks and parts are kept for this long behind the live edge.
 pub const RETENTION: Duration = Duration::from_secs(60);
@@ -36,6 +40,9 @@ const TICK: Duration = Duration::from_millis(250);
 const END_PATIENCE: Duration = Duration::from_secs(2);
 /// Alone for so long, a viewer that has had nothing yet says that nobody can be reached.
 const UNREACHABLE_AFTER: Duration = Duration::from_secs(10);
+/// Until an edge was named.
+const NO_EDGE: &str = "no edge is known: neither the link nor what the channel says of itself names one that may be asked; name one \
+                       with --edge URL, or watch without --no-p2p";
 /// Most reasons of drops kept for the report.
 const DROPPED_MAX: usize = 32;
 
@@ -52,6 +59,16 @@ pub struct ViewerConfig {
     pub maps: Arc<Maps>,
     /// Whether to upload.
     pub upload: bool,
+    /// Whether to meet other viewers at all; otherwise everything comes from edges.
+    pub p2p: bool,
+    /// Edges that are known; the channel's descriptor may name more.
+    pub edges: Vec<AllowedUrl>,
+    /// Share of the stream's rate that a swarm's holes may be filled with from edges, percent; 0: they are not.
+    pub edge_share: u32,
+    /// Private addresses are used: trackers and edges.
+    pub lan: bool,
+    /// Where an edge keeps the signed parts that it serves.
+    pub shelf: Option<Arc<Shelf>>,
     /// When the process started.
     pub started: Instant,
     /// The command as it was typed.
@@ -96,14 +113,22 @@ impl State {
 pub struct Shared {
     channel: ChannelId,
     peer: PeerId,
-    handle: Handle,
+    origin: Origin,
     command: String,
     commit: &'static str,
     upload: bool,
     inner: Mutex<Inner>,
     vantage: Arc<Vantage>,
+    shelf: Option<Arc<Shelf>>,
     /// Parts for players.
     pub live: Arc<Live>,
+}
+
+/// Where the figures come from.
+#[derive(Debug)]
+enum Origin {
+    Swarm(Handle),
+    Edges(Arc<Counters>),
 }
 
 #[derive(Debug)]
@@ -125,11 +150,22 @@ struct Inner {
 #[derive(Debug)]
 pub struct Viewer {
     shared: Arc<Shared>,
-    network: Network,
-    tracking: Tracking,
+    side: Side,
+    events: mpsc::Receiver<Event>,
+    news: mpsc::Receiver<News>,
     playout: Playout,
     ended_at: Option<Instant>,
     outlook: Outlook,
+    fetches: Fetches,
+    edge_share: u32,
+    lan: bool,
+}
+
+/// Whom the stream comes from.
+#[derive(Debug)]
+enum Side {
+    Swarm(Handle, Tracking),
+    Edges(Feed),
 }
 
 /// What is known of whether anybody can be reached.
@@ -143,17 +179,22 @@ struct Outlook {
     answered: bool,
     /// What the last tracker that did not answer gave as the cause.
     error: Option<String>,
+    /// The same of edges, where everything comes from there.
+    edge: Option<String>,
 }
 
 impl Outlook {
     fn new() -> Self {
-        Self { alone_since: Instant::now(), named: 0, answered: false, error: None }
+        Self { alone_since: Instant::now(), named: 0, answered: false, error: None, edge: None }
     }
 
     /// Why nobody can be reached, once that has lasted.
     fn unreachable(&self) -> Option<String> {
         if self.alone_since.elapsed() < UNREACHABLE_AFTER {
             return None;
+        }
+        if self.edge.is_some() {
+            return self.edge.clone();
         }
         if self.named > 0 {
             return Some(format!(
@@ -167,23 +208,40 @@ impl Outlook {
 }
 
 impl Viewer {
-    /// Binds, joins the swarm, starts talking to trackers.
+    /// Binds, joins the swarm, starts talking to trackers; or asks trackers and edges alone.
     ///
     /// # Errors
     /// When a socket cannot be bound or TLS cannot be set up.
     pub async fn start(config: ViewerConfig) -> Result<Self, NodeError> {
+        let lan = config.lan || is_lan(&config.trackers);
+        if !config.p2p {
+            let key = random_key()?;
+            let feed = FeedConfig {
+                channel: config.channel,
+                trackers: config.trackers.clone(),
+                edges: config.edges.clone(),
+                lan,
+            };
+            let (feed, told) = Feed::start(&feed, &key)?;
+            let vantage = Vantage::new(Arc::clone(&config.maps), Vec::new());
+            let origin = Origin::Edges(Arc::clone(&feed.counters));
+            let has_none = config.edges.is_empty();
+            let mut viewer =
+                Self::new(config, PeerId(key.public()), origin, vantage, Side::Edges(feed), told);
+            viewer.outlook.edge = has_none.then(|| NO_EDGE.to_owned());
+            return Ok(viewer);
+        }
         let upload_bps = config.network.upload_limit_bps;
-        let network = Network::start(config.network).await?;
-        let lan = is_lan(&config.trackers);
+        let network = Network::start(config.network.clone()).await?;
         let addresses = network.handle.local_addrs().await;
-        let vantage = Vantage::new(config.maps, addresses.clone());
+        let vantage = Vantage::new(Arc::clone(&config.maps), addresses.clone());
         let swarm = SwarmConfig {
             channel: config.channel,
             rendition: RenditionId(0),
             role: Role::Viewer,
             upload: config.upload,
             retention: RETENTION,
-            lan,
+            lan: is_lan(&config.trackers),
             policy: Policy::default(),
             verifier: Box::new(Ed25519Verifier),
             records: Box::new(Ed25519Records(network.key.clone())),
@@ -200,17 +258,37 @@ impl Viewer {
             upload_bps: if config.upload { upload_bps } else { Some(0) },
             source: None,
         };
-        let tracking = match Tracking::start(&config.trackers, &tracking) {
+        let mut tracking = match Tracking::start(&config.trackers, &tracking) {
             Ok(tracking) => tracking,
             Err(error) => return Err(network.give_up(error).await),
         };
+        let news = std::mem::replace(&mut tracking.news, mpsc::channel(1).1);
+        let Network { handle, events, .. } = network;
+        let (peer, origin) = (handle.local(), Origin::Swarm(handle.clone()));
+        let edges = config.edges.clone();
+        let side = Side::Swarm(handle, tracking);
+        let mut viewer = Self::new(config, peer, origin, vantage, side, (events, news));
+        viewer.learn_edges(edges.into_iter()).await;
+        Ok(viewer)
+    }
+
+    fn new(
+        config: ViewerConfig,
+        peer: PeerId,
+        origin: Origin,
+        vantage: Arc<Vantage>,
+        side: Side,
+        (events, news): Told,
+    ) -> Self {
+        let lan = config.lan || is_lan(&config.trackers);
+        let (channel, edge_share) = (config.channel, config.edge_share);
         let shared = Arc::new(Shared {
             channel: config.channel,
-            peer: network.handle.local(),
-            handle: network.handle.clone(),
+            peer,
+            origin,
             command: config.command,
             commit: config.commit,
-            upload: config.upload,
+            upload: config.upload && config.p2p,
             inner: Mutex::new(Inner {
                 meter: Meter::new(config.started),
                 state: State::Joining,
@@ -223,16 +301,21 @@ impl Viewer {
                 stats: SwarmStats::default(),
             }),
             vantage,
+            shelf: config.shelf,
             live: Live::new(RETENTION),
         });
-        Ok(Self {
+        Self {
             shared,
-            network,
-            tracking,
+            side,
+            events,
+            news,
             playout: Playout::new(),
             ended_at: None,
             outlook: Outlook::new(),
-        })
+            fetches: Fetches::new(channel),
+            edge_share,
+            lan,
+        }
     }
 
     /// What others may look at.
@@ -250,14 +333,20 @@ impl Viewer {
         let mut turn = 0u32;
         let result = loop {
             tokio::select! {
-                event = self.network.events.recv() => match event {
+                event = self.events.recv() => match event {
                     Some(event) => self.event(event),
                     None => break Ok(()),
                 },
-                news = self.tracking.news.recv() => {
+                news = self.news.recv() => {
                     if let Some(reason) = self.news(news).await {
                         break Err(NodeError::TakenDown(reason));
                     }
+                }
+                (fetched, why) = self.fetches.next() => {
+                    if let Some(why) = why {
+                        self.complain_of_edge(&why);
+                    }
+                    self.input(Input::Fetched(self.shared.channel, fetched)).await;
                 }
                 _ = ticks.tick() => {
                     turn = turn.wrapping_add(1);
@@ -270,8 +359,13 @@ impl Viewer {
         };
         self.shared.refresh().await;
         self.shared.live.end();
-        self.tracking.leave().await;
-        self.network.handle.shutdown().await;
+        match self.side {
+            Side::Swarm(handle, tracking) => {
+                tracking.leave().await;
+                handle.shutdown().await;
+            }
+            Side::Edges(feed) => feed.stop(),
+        }
         result
     }
 
@@ -281,6 +375,9 @@ impl Viewer {
                 let header = chunk.header();
                 let len = u64::from(header.len);
                 self.shared.lock().meter.chunk(header.number, header.signed_unix_us(), len, unix_us());
+                if let Some(shelf) = &self.shared.shelf {
+                    shelf.chunk(&chunk);
+                }
                 self.playout.chunk(chunk);
                 self.play();
             }
@@ -303,7 +400,23 @@ impl Viewer {
                     inner.dropped.push(format!("{}: {reason}", peer.short()));
                 }
             }
-            Event::NeedPeers(_) => self.tracking.need_peers(),
+            Event::NeedPeers(_) => {
+                if let Side::Swarm(_, tracking) = &self.side {
+                    tracking.need_peers();
+                }
+            }
+            Event::FetchPart(_, part) => self.fetches.fetch(part),
+            Event::Certificate(certificate) => {
+                self.fetches.follow(certificate);
+                if let Some(shelf) = &self.shared.shelf {
+                    shelf.certificate(certificate);
+                }
+            }
+            Event::Note(note) => {
+                if let Some(shelf) = &self.shared.shelf {
+                    shelf.note(note);
+                }
+            }
             _ => {}
         }
     }
@@ -326,11 +439,11 @@ impl Viewer {
         match news? {
             News::Peers(peers) => {
                 self.outlook.named = self.outlook.named.max(peers.len());
-                let _ = self.network.handle.input(Input::Candidates(channel, peers)).await;
+                self.input(Input::Candidates(channel, peers)).await;
             }
             News::Broadcast(broadcast) => {
                 let (certificate, note) = *broadcast;
-                let _ = self.network.handle.input(Input::Broadcast(channel, certificate, Some(note))).await;
+                self.input(Input::Broadcast(channel, certificate, Some(note))).await;
             }
             News::TakenDown(reason) => {
                 let mut inner = self.shared.lock();
@@ -348,9 +461,36 @@ impl Viewer {
             }
             News::SeenAs(addr) => self.shared.vantage.seen_as(addr.ip()),
             News::Map(tracker, alto) => self.shared.vantage.told(&tracker, alto),
+            News::Edge(why) => {
+                self.complain_of_edge(&why);
+                self.outlook.edge = Some(why);
+            }
+            News::Edges(told) => self.learn_edges(told_edges(&told, self.lan)).await,
             News::Viewers(_) => {}
         }
         None
+    }
+
+    fn complain_of_edge(&self, why: &str) {
+        tracing::warn!("{why}");
+        let mut inner = self.shared.lock();
+        if inner.dropped.len() < DROPPED_MAX {
+            inner.dropped.push(why.to_owned());
+        }
+    }
+
+    /// The swarm may have its holes filled from these. An edge has the channel from the swarm alone: it does not ask itself.
+    async fn learn_edges(&mut self, edges: impl Iterator<Item = AllowedUrl>) {
+        if self.shared.shelf.is_none() && self.edge_share > 0 && self.fetches.add(edges) {
+            self.input(Input::Edge(self.shared.channel, self.edge_share)).await;
+        }
+    }
+
+    /// For the engine, where there is one. It is gone only when this node leaves.
+    async fn input(&self, input: Input) {
+        if let Side::Swarm(handle, _) = &self.side {
+            let _ = handle.input(input).await;
+        }
     }
 
     /// True when the broadcast is over.
@@ -359,16 +499,21 @@ impl Viewer {
         self.play();
         if self.ended_at.is_some_and(|at| at.elapsed() > END_PATIENCE) {
             self.shared.lock().state = State::Ended;
-            return true;
+            // An edge is there for the next broadcast, too.
+            if self.shared.shelf.is_none() {
+                return true;
+            }
         }
         if turn.is_multiple_of(4) {
             self.shared.refresh().await;
             self.look_out();
             let qos = self.shared.look();
-            self.tracking.set_qos(qos);
+            if let Side::Swarm(_, tracking) = &self.side {
+                tracking.set_qos(qos);
+            }
             let playout =
                 io::Playout { buffer_ms: self.shared.buffer_ms(), next_number: self.playout.next_number() };
-            let _ = self.network.handle.input(Input::Playout(self.shared.channel, playout)).await;
+            self.input(Input::Playout(self.shared.channel, playout)).await;
         }
         false
     }
@@ -394,223 +539,4 @@ impl Viewer {
             _ => {}
         }
     }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether this viewer sends to others.
-    pub fn uploads(&self) -> bool {
-        self.upload
-    }
-
-    fn part(&self, part: Part) {
-        let mut inner = self.lock();
-        inner.meter.part(Duration::from_micros(u64::from(part.duration_us)));
-        inner.parts += 1;
-        inner.last_part = Some(Instant::now());
-        inner.state = State::Live;
-        inner.reason = None;
-        drop(inner);
-        self.live.push(part);
-    }
-
-    fn buffer_ms(&self) -> u32 {
-        u32::try_from(self.lock().meter.buffer_ms()).unwrap_or(0)
-    }
-
-    async fn refresh(&self) {
-        let stats = self.handle.stats(self.channel).await;
-        let mut inner = self.lock();
-        if let Some(stats) = stats {
-            inner.rates.look(Instant::now(), &stats);
-            inner.stats = stats;
-        }
-        inner.meter.count(unix_us());
-        let quiet = inner.last_part.is_some_and(|at| at.elapsed() > Duration::from_secs(3));
-        if quiet && inner.state == State::Live {
-            inner.state = State::Waiting;
-        }
-    }
-
-    fn look(&self) -> Qos {
-        let inner = self.lock();
-        let (stats, delay) = (&inner.stats, inner.meter.delay());
-        Qos {
-            uploaded_bytes: Some(stats.bytes_out),
-            downloaded_bytes: None,
-            useful_bytes: Some(stats.useful_bytes),
-            upload_bps: None,
-            continuity: (inner.meter.chunks(0).due > 0)
-                .then(|| inner.meter.continuity().get(&1500).copied().unwrap_or(1.0)),
-            offload_ratio: Some(offload(stats)),
-            startup_ms: inner.meter.startup_ms(),
-            delay_p50_ms: Some(delay.p50),
-            delay_p95_ms: Some(delay.p95),
-            buffer_ms: Some(inner.meter.buffer_ms().max(0) as f64),
-            stalls: Some(inner.meter.stalls()),
-        }
-    }
-
-    /// For the status line.
-    pub fn glance(&self) -> Glance {
-        let inner = self.lock();
-        Glance {
-            state: inner.state,
-            silent: inner.last_part.map(|at| at.elapsed()),
-            buffer_ms: inner.meter.buffer_ms(),
-            senders: inner.stats.neighbours.iter().filter(|n| n.parent_in != 0).count(),
-            receivers: inner.stats.neighbours.iter().filter(|n| n.child_in != 0).count(),
-            delay_ms: inner.meter.delay().p50,
-            offload_ratio: offload(&inner.stats),
-            gaps: inner.gaps,
-            received_inside: self.vantage.report(&inner.stats).received_inside,
-        }
-    }
-
-    /// How it stands, and why where that is to be said.
-    pub fn state(&self) -> (&'static str, Option<String>) {
-        let inner = self.lock();
-        (inner.state.as_str(), inner.reason.clone())
-    }
-
-    /// What a page's gauge shows.
-    pub fn gauge(&self) -> Gauge {
-        let inner = self.lock();
-        gauge(&self.live, inner.meter.buffer_ms(), &inner.stats, &inner.rates)
-    }
-
-    /// How it goes, now.
-    pub async fn report(&self) -> ViewerReport {
-        self.refresh().await;
-        self.last_report()
-    }
-
-    /// How it went at the last look: also after the viewer has left.
-    pub fn last_report(&self) -> ViewerReport {
-        let inner = self.lock();
-        let (meter, stats) = (&inner.meter, &inner.stats);
-        let ratio = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
-        let continuity = meter.continuity();
-        let checks = vec![
-            check("plays", inner.parts > 0, format!("{} parts", inner.parts)),
-            check("no part is missing", inner.gaps == 0, format!("{} gaps", inner.gaps)),
-            check("nothing forged was played", true, format!("{} forged chunks refused", stats.forged)),
-        ];
-        ViewerReport {
-            schema: SCHEMA,
-            commit: self.commit,
-            command: self.command.clone(),
-            role: "viewer",
-            channel: self.channel.to_string(),
-            peer: self.peer.to_string(),
-            state: inner.state.as_str(),
-            reason: inner.reason.clone(),
-            duration_ms: meter.age().as_millis() as u64,
-            rate_bps: stats.rate_bps,
-            chunk_delay_ms: meter.delay(),
-            chunk_delay_histogram_ms: meter.histogram(),
-            arrival_gap_histogram_ms: meter.arrival_gaps(),
-            continuity,
-            startup_ms: meter.startup_ms(),
-            chunks: meter.chunks(stats.duplicates),
-            duplicate_ratio: ratio(stats.duplicates, stats.received),
-            control_ratio: ratio(stats.control_bytes_in + stats.control_bytes_out, stats.useful_bytes),
-            offload_ratio: offload(stats),
-            useful_bytes: stats.useful_bytes,
-            useful_bytes_from_source: stats.useful_bytes_from_source,
-            bytes_out: stats.bytes_out,
-            upload_capacity_bps: stats.upload_capacity_bps,
-            upload_wait_ms: stats.upload_wait_us / 1000,
-            parents: stats.parents,
-            children: stats.children,
-            chunks_received: stats.received,
-            chunks_pulled: stats.pulled,
-            chunks_forged: stats.forged,
-            chunk_payload_bytes: meter.chunk_payload_bytes(),
-            parts: inner.parts,
-            gaps: inner.gaps,
-            buffer_ms: meter.buffer_ms(),
-            stalls: meter.stalls(),
-            dropped: inner.dropped.clone(),
-            network: self.vantage.report(stats),
-            peers: peers(stats, &inner.rates),
-            ok: checks.iter().all(|check| check.ok),
-            checks,
-        }
-    }
-}
-
-/// What a status line shows.
-#[derive(Debug, Clone, Copy)]
-pub struct Glance {
-    /// How it stands.
-    pub state: State,
-    /// Since the last part came; none before the first.
-    pub silent: Option<Duration>,
-    /// Media ready, ms.
-    pub buffer_ms: i64,
-    /// Neighbours that send to this node.
-    pub senders: usize,
-    /// Neighbours that this node sends to.
-    pub receivers: usize,
-    /// Median chunk delay.
-    pub delay_ms: f64,
-    /// Useful bytes from peers ÷ useful bytes.
-    pub offload_ratio: f64,
-    /// Holes stepped over.
-    pub gaps: u64,
-    /// Of the useful bytes, those from the own network, where a map says what that is.
-    pub received_inside: Option<f64>,
-}
-
-pub(crate) fn check(name: &str, ok: bool, detail: String) -> Check {
-    Check { name: name.to_owned(), ok, detail }
-}
-
-fn offload(stats: &SwarmStats) -> f64 {
-    if stats.useful_bytes == 0 {
-        return 0.0;
-    }
-    (stats.useful_bytes - stats.useful_bytes_from_source) as f64 / stats.useful_bytes as f64
-}
-
-/// What a gauge shows of `live`.
-pub(crate) fn gauge(live: &Live, buffer_ms: i64, stats: &SwarmStats, rates: &Rates) -> Gauge {
-    let newest = live.newest();
-    let (rate_in_bps, rate_out_bps) = rates.all();
-    Gauge {
-        edge_behind_ms: newest
-            .map(|newest| unix_us().cast_signed().saturating_sub_unsigned(newest.unix_us) / 1000),
-        buffer_ms,
-        rate_bps: stats.rate_bps,
-        rate_in_bps,
-        rate_out_bps,
-        last_part_unix_ms: newest.map(|newest| newest.unix_us / 1000),
-        last_part_media_ms: newest.and_then(|newest| newest.media_us).map(|us| us / 1000),
-    }
-}
-
-fn numbers(bits: u16) -> Vec<u8> {
-    (0..16).filter(|bit| bits >> bit & 1 == 1).collect()
-}
-
-pub(crate) fn peers(stats: &SwarmStats, rates: &Rates) -> Vec<PeerReport> {
-    let report = |n: &caudal_proto::swarm::NeighbourStats| PeerReport {
-        peer: n.peer.to_string(),
-        source: n.source,
-        useful_bytes_in: n.useful_bytes_in,
-        bytes_out: n.bytes_out,
-        rtt_ms: n.rtt_us as f64 / 1000.0,
-        parent_in: n.parent_in.count_ones(),
-        child_in: n.child_in.count_ones(),
-        rate_in_bps: rates.of(&n.peer).0,
-        rate_out_bps: rates.of(&n.peer).1,
-        substreams_in: numbers(n.parent_in),
-        substreams_out: numbers(n.child_in),
-        inside: n.path.map(|path| path.is_own),
-    };
-    stats.neighbours.iter().map(report).collect()
 }

@@ -185,6 +185,12 @@ impl Header {
     }
 }
 
+/// How long the chunk that `bytes` begin with says it is; they hold at least its header and signature.
+pub(crate) fn encoded_len(bytes: &[u8]) -> usize {
+    let payload = u16::from_be_bytes([bytes[HEADER_LEN - 2], bytes[HEADER_LEN - 1]]);
+    HEADER_LEN + SIGNATURE_LEN + usize::from(payload)
+}
+
 /// The message that a chunk's signature covers: channel, header, BLAKE3 hash of the payload.
 fn signed_message(channel: &ChannelId, header: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut message = Vec::with_capacity(32 + HEADER_LEN + 32);

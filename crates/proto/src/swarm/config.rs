@@ -79,6 +79,8 @@ pub struct SwarmStats {
     pub useful_bytes: u64,
     /// Of `useful_bytes`, those that came from the source itself.
     pub useful_bytes_from_source: u64,
+    /// Of `useful_bytes`, those that came over HTTP from an edge.
+    pub useful_bytes_from_edge: u64,
     /// Of `useful_bytes`, those that came from this node's own PID, as its map said then.
     pub useful_bytes_own_pid: u64,
     /// Of `bytes_out`, those that went to this node's own PID.

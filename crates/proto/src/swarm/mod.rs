@@ -7,7 +7,7 @@
 //!                               └──► pull ── REQUEST, serve┘
 //! ```
 //!
-//! [`policy`] takes every choice between peers; the other modules keep the books. The swarm never orders its own
+//! [`policy`] takes every choice between peers, [`hybrid`](crate::hybrid) those about HTTP; the other modules keep the books. The swarm never orders its own
 //! sending: chunks to send are offered to the node's [`uplink`](crate::uplink), which every swarm shares.
 
 mod admission;
@@ -15,6 +15,7 @@ mod children;
 mod class;
 mod climb;
 mod config;
+mod edge;
 mod gossip;
 mod have;
 mod join;
@@ -44,6 +45,7 @@ use bytes::Bytes;
 
 use crate::broadcast::{Certificate, LiveNote};
 use crate::chunk::VerifiedChunk;
+use crate::hybrid::urgent::Urgent;
 use crate::id::PeerId;
 use crate::io::{CloseCode, Connected, Event, Playout};
 use crate::peer_map::PeerMap;
@@ -165,6 +167,12 @@ pub(crate) struct Swarm {
     /// Chunks that nobody is asked for on a guess until then; as many as there are requests under way.
     guess_after: BTreeMap<u64, Timestamp>,
     playout: Playout,
+    /// When the player said so.
+    playout_at: Timestamp,
+    /// What may be fetched over HTTP.
+    urgent: Urgent,
+    /// Nobody but an edge brings what is new.
+    led_by_edge: bool,
     /// Measured stream rate, bit/s; the certificate's until there is enough.
     rate_bps: u64,
     uplink: UplinkView,
@@ -252,6 +260,9 @@ impl Swarm {
             locks: BTreeMap::new(),
             guess_after: BTreeMap::new(),
             playout: Playout::default(),
+            playout_at: now,
+            urgent: Urgent::default(),
+            led_by_edge: false,
             rate_bps: 1_000_000,
             uplink: UplinkView::default(),
             savings: i64::MAX / 2,
@@ -307,8 +318,8 @@ impl Swarm {
         self.uplink = view;
     }
 
-    pub(crate) fn set_playout(&mut self, playout: Playout) {
-        self.playout = playout;
+    pub(crate) fn set_playout(&mut self, now: Timestamp, playout: Playout) {
+        (self.playout, self.playout_at) = (playout, now);
     }
 
     /// When [`Swarm::tick`] wants to be called.
@@ -334,6 +345,7 @@ impl Swarm {
         self.watch_neighbours(now);
         self.close_turned_away(now);
         self.tend(now);
+        self.fetch_urgent(now);
         self.gossip(now);
         self.flush();
     }

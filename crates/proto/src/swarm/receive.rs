@@ -115,6 +115,7 @@ impl Swarm {
         if neighbour.is_own_pid() {
             self.stats.useful_bytes_own_pid += bytes;
         }
+        self.led_by_edge = false;
         self.stats.received += 1;
         self.stats.useful_bytes += bytes;
         self.stats.pulled += u64::from(head.requested);

@@ -23,8 +23,11 @@ pub const ANSWER_LEN_MAX: usize = 2 * 1024 * 1024;
 /// Kept open for the next request for less long than a tracker keeps it, so that no request meets a closing one.
 const IDLE: Duration = Duration::from_secs(8);
 
-/// Builds the client for `url`.
-pub(crate) fn client(url: &AllowedUrl) -> Result<Client, ClientError> {
+/// Builds a client that connects only to where `url` may lead, and follows nobody elsewhere.
+///
+/// # Errors
+/// [`ClientError::Tls`] when TLS cannot be set up.
+pub fn client(url: &AllowedUrl) -> Result<Client, ClientError> {
     let tls = |error: &dyn std::fmt::Display| ClientError::Tls { why: error.to_string() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)

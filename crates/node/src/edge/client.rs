@@ -1,0 +1,181 @@
+//! Asking an edge, or any CDN in front of one: within time and size, and only where its URL may lead. What comes is a
+//! stranger's until it was verified.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use caudal_media::part::PART_LEN_MAX;
+use caudal_proto::broadcast::{Certificate, LiveNote};
+use caudal_proto::chunk::{CHUNK_LEN_MAX, CHUNK_PAYLOAD_MAX, CHUNKS_PER_PART_MAX};
+use caudal_proto::hybrid::part::PartId;
+use caudal_proto::id::ChannelId;
+use caudal_tracker::client::{ClientError, http_client};
+use caudal_tracker::url::{AllowedUrl, EdgeUrl};
+use reqwest::{Client, Response, StatusCode};
+
+use super::shelf::{EdgeView, WAIT_MAX};
+
+/// How long an edge may take to begin to answer, beyond what it may wait for a part.
+pub const TIMEOUT: Duration = Duration::from_secs(3);
+/// How long an answer may take in all.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest part with its chunks' headers and signatures, bytes.
+pub const PART_LEN_ON_WIRE_MAX: usize =
+    PART_LEN_MAX + (CHUNK_LEN_MAX - CHUNK_PAYLOAD_MAX) * CHUNKS_PER_PART_MAX as usize;
+/// Longest word on where the live edge is, bytes.
+pub const VIEW_LEN_MAX: usize = 16 * 1024;
+
+/// Why an edge gave nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EdgeError {
+    /// It does not have it.
+    #[error("edge {url} does not have it (HTTP status 404)")]
+    Absent {
+        /// The edge.
+        url: EdgeUrl,
+    },
+    /// It has too much to do.
+    #[error("edge {url} has too much to do (HTTP status {status})")]
+    Busy {
+        /// The edge.
+        url: EdgeUrl,
+        /// What it said.
+        status: u16,
+    },
+    /// No connection, or no answer in time.
+    #[error("edge {url} cannot be reached ({why}); check the address and this computer's network")]
+    Unreachable {
+        /// The edge.
+        url: EdgeUrl,
+        /// The cause.
+        why: String,
+    },
+    /// An answer that is none.
+    #[error("edge {url} answered with something that is not an edge's answer ({why}); is the address right?")]
+    BadAnswer {
+        /// The edge.
+        url: EdgeUrl,
+        /// What was wrong.
+        why: String,
+    },
+}
+
+/// Where the live edge is: signatures checked, freshness not, numbers hints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edge {
+    /// The broadcast.
+    pub certificate: Certificate,
+    /// Its live note.
+    pub note: LiveNote,
+    /// The rest.
+    pub view: EdgeView,
+}
+
+/// A client of one edge for one channel.
+#[derive(Debug, Clone)]
+pub struct EdgeClient {
+    url: EdgeUrl,
+    channel: ChannelId,
+    http: Client,
+}
+
+impl EdgeClient {
+    /// Connects when first asked.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn new(url: &AllowedUrl, channel: ChannelId) -> Result<Self, ClientError> {
+        Ok(Self { http: http_client(url)?, url: url.url().clone(), channel })
+    }
+
+    /// Whom it asks.
+    pub fn url(&self) -> &EdgeUrl {
+        &self.url
+    }
+
+    /// Where the live edge is.
+    ///
+    /// # Errors
+    /// [`EdgeError`].
+    pub async fn edge(&self) -> Result<Edge, EdgeError> {
+        let body = self.get("edge", false, TIMEOUT, VIEW_LEN_MAX).await?;
+        let bad = |why: &dyn std::fmt::Display| self.bad_answer(why);
+        let view: EdgeView = serde_json::from_slice(&body).map_err(|error| bad(&error))?;
+        let (certificate, note) = view.broadcast.open(&self.channel).map_err(|error| bad(&error))?;
+        Ok(Edge { certificate, note, view })
+    }
+
+    /// A part as it came, not verified. `afresh`: caches on the way are to ask the edge itself.
+    ///
+    /// # Errors
+    /// [`EdgeError`].
+    pub async fn part(&self, id: PartId, afresh: bool) -> Result<Bytes, EdgeError> {
+        let path = format!("parts/{}-{}", id.epoch, id.part);
+        self.get(&path, afresh, WAIT_MAX + TIMEOUT, PART_LEN_ON_WIRE_MAX).await
+    }
+
+    async fn get(
+        &self,
+        path: &str,
+        afresh: bool,
+        within: Duration,
+        len_max: usize,
+    ) -> Result<Bytes, EdgeError> {
+        let mut request = self.http.get(format!("{}/v1/channels/{}/{path}", self.url, self.channel));
+        if afresh {
+            request = request.header(reqwest::header::CACHE_CONTROL, "no-cache");
+        }
+        let response = match tokio::time::timeout(within, request.send()).await {
+            Ok(sent) => sent.map_err(|error| self.unreachable(&error))?,
+            Err(_) => return Err(self.late()),
+        };
+        let url = self.url.clone();
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Err(EdgeError::Absent { url }),
+            status if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => {
+                return Err(EdgeError::Busy { url, status: status.as_u16() });
+            }
+            status => return Err(self.bad_answer(&format!("HTTP status {status}"))),
+        }
+        let read = self.body(response, len_max);
+        tokio::time::timeout(BODY_TIMEOUT, read).await.unwrap_or_else(|_| Err(self.late()))
+    }
+
+    async fn body(&self, mut response: Response, len_max: usize) -> Result<Bytes, EdgeError> {
+        let mut body = BytesMut::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            if body.len() + piece.len() > len_max {
+                return Err(self.bad_answer(&format!("longer than {len_max} bytes")));
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body.freeze())
+    }
+
+    fn late(&self) -> EdgeError {
+        EdgeError::Unreachable { url: self.url.clone(), why: "no answer in time".to_owned() }
+    }
+
+    fn bad_answer(&self, why: &dyn std::fmt::Display) -> EdgeError {
+        EdgeError::BadAnswer { url: self.url.clone(), why: plain(&why.to_string()) }
+    }
+
+    /// What went wrong, with the innermost cause, which is the one that says something.
+    fn unreachable(&self, error: &reqwest::Error) -> EdgeError {
+        let mut why = "the connection failed".to_owned();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            why = cause.to_string();
+            source = cause.source();
+        }
+        EdgeError::Unreachable { url: self.url.clone(), why: plain(&why) }
+    }
+}
+
+/// Words that may quote what a stranger sent.
+fn plain(words: &str) -> String {
+    words.chars().filter(|c| !c.is_control()).take(300).collect()
+}

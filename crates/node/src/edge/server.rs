@@ -1,0 +1,370 @@
+//! What strangers and CDNs may read of an edge: signed parts, where the live edge is, and plain LL-HLS. Nothing else of the
+//! node: no control, no token, nothing that changes anything.
+//!
+//! Addresses, headers and limits: `docs/http.md`, *An edge*.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, HttpBody as _};
+use axum::extract::{Path, RawQuery, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use caudal_media::hls::MULTIVARIANT_URI;
+use caudal_proto::hybrid::part::PartId;
+use caudal_tracker::page::protect;
+use tokio::net::TcpListener;
+use tower::ServiceExt as _;
+
+use super::object::{self, Object, SHORT};
+use super::shelf::{Lack, Served, Shelf};
+use crate::NodeError;
+use crate::http::media::{Found, hls_found};
+use crate::http::serve;
+use crate::live::Live;
+use crate::network::random;
+
+/// Most connections at a time.
+pub const CONNECTIONS_MAX: usize = 1024;
+/// Type of a part's signed chunks.
+const PART_TYPE: &str = "application/octet-stream";
+/// Who is told to come again does so after this long, s.
+const RETRY_AFTER_S: &str = "1";
+
+/// A bound server that does not serve yet.
+#[derive(Debug)]
+pub struct EdgeServer {
+    listener: TcpListener,
+    addr: SocketAddr,
+}
+
+#[derive(Debug, Clone)]
+struct Shown {
+    shelf: Arc<Shelf>,
+    live: Arc<Live>,
+    /// Names this run: HLS counts segments anew in each, and what was cached of another must not be taken for its own.
+    run: Arc<str>,
+}
+
+impl EdgeServer {
+    /// Binds.
+    ///
+    /// # Errors
+    /// When the address is taken.
+    pub async fn bind(addr: SocketAddr) -> Result<Self, NodeError> {
+        let failed = |source| NodeError::Listen { addr, what: "viewers", flag: "--listen", source };
+        let listener = TcpListener::bind(addr).await.map_err(failed)?;
+        let addr = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, addr })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Serves for as long as the node lives.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn serve(self, shelf: Arc<Shelf>, live: Arc<Live>) -> Result<(), NodeError> {
+        let run = format!("{:08x}", u32::from_be_bytes(random()?)).into();
+        let router = router(Shown { shelf, live, run });
+        tokio::spawn(serve::accept(self.listener, CONNECTIONS_MAX, move |request| {
+            router.clone().oneshot(request.map(Body::new))
+        }));
+        Ok(())
+    }
+}
+
+fn router(shown: Shown) -> Router {
+    Router::new()
+        .route("/", get(front))
+        .route("/v1/channels/{id}/edge", get(edge))
+        .route("/v1/channels/{id}/parts/{name}", get(part))
+        .route("/v1/channels/{id}/hls/{name}", get(hls_front))
+        .route("/v1/channels/{id}/hls/{run}/{name}", get(hls))
+        .fallback(nothing)
+        .method_not_allowed_fallback(other_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&shown.shelf), public))
+        .with_state(shown)
+}
+
+/// Other sites may read all of it, and browsers execute none of it.
+async fn public(State(shelf): State<Arc<Shelf>>, request: Request, next: Next) -> Response {
+    let is_get = *request.method() == Method::GET;
+    let mut response = if *request.method() == Method::OPTIONS {
+        let allowed = [
+            (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD"),
+            (header::ACCESS_CONTROL_ALLOW_HEADERS, "Range, If-None-Match, If-Range"),
+            (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+        ];
+        (StatusCode::NO_CONTENT, allowed).into_response()
+    } else {
+        next.run(request).await
+    };
+    Served::add(&shelf.served.requests, 1);
+    if is_get && response.status().is_success() {
+        let said =
+            response.headers().get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
+        Served::add(&shelf.served.bytes, said.or(response.body().size_hint().exact()).unwrap_or(0));
+    }
+    let headers = response.headers_mut();
+    protect(headers);
+    for (name, value) in [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::ACCESS_CONTROL_EXPOSE_HEADERS, "Content-Length, Content-Range, ETag"),
+        (header::HeaderName::from_static("cross-origin-resource-policy"), "cross-origin"),
+        (header::HeaderName::from_static("timing-allow-origin"), "*"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Words, kept as shortly as what stands behind the address may need to come.
+fn words(status: StatusCode, caching: &'static str, words: &str) -> Response {
+    let kind = "text/plain; charset=utf-8";
+    let headers = [(header::CACHE_CONTROL, caching), (header::CONTENT_TYPE, kind)];
+    (status, headers, format!("{words}\n")).into_response()
+}
+
+async fn nothing() -> Response {
+    words(StatusCode::NOT_FOUND, SHORT, "there is nothing here; see docs/http.md, An edge")
+}
+
+async fn other_method() -> Response {
+    let mut response =
+        words(StatusCode::METHOD_NOT_ALLOWED, "no-store", "an edge can only be read: GET or HEAD");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+    response
+}
+
+fn busy() -> Response {
+    let mut response = words(StatusCode::SERVICE_UNAVAILABLE, "no-store", "too many wait here; try again");
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+    response
+}
+
+fn elsewhere(location: &str) -> Response {
+    let mut response = words(StatusCode::TEMPORARY_REDIRECT, SHORT, location);
+    if let Ok(location) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+impl Shown {
+    fn refusal(&self, id: &str) -> Option<Response> {
+        let channel = self.shelf.channel().to_string();
+        let why = || format!("this edge has another channel: {channel}");
+        (id != channel).then(|| words(StatusCode::NOT_FOUND, SHORT, &why()))
+    }
+}
+
+async fn front(State(shown): State<Shown>) -> Response {
+    let channel = shown.shelf.channel();
+    let text = format!(
+        "An edge of a Caudal channel.\n\nPlay it:\n  /v1/channels/{channel}/hls/{MULTIVARIANT_URI}   (LL-HLS: any player)\n\nFor programs:\n  \
+         /v1/channels/{channel}/edge\n  /v1/channels/{channel}/parts/EPOCH-N"
+    );
+    words(StatusCode::OK, SHORT, &text)
+}
+
+async fn edge(State(shown): State<Shown>, Path(id): Path<String>) -> Response {
+    if let Some(refusal) = shown.refusal(&id) {
+        return refusal;
+    }
+    let Some(json) = shown.shelf.view().and_then(|view| serde_json::to_string(&view).ok()) else {
+        return words(
+            StatusCode::NOT_FOUND,
+            SHORT,
+            "nothing has come yet: the broadcast has not begun, or cannot be reached",
+        );
+    };
+    let headers = [(header::CACHE_CONTROL, SHORT), (header::CONTENT_TYPE, "application/json")];
+    (headers, json).into_response()
+}
+
+async fn part(
+    State(shown): State<Shown>,
+    Path((id, name)): Path<(String, String)>,
+    method: Method,
+    asked: HeaderMap,
+) -> Response {
+    if let Some(refusal) = shown.refusal(&id) {
+        return refusal;
+    }
+    let wanted = match read_name(&name) {
+        Some((Some(epoch), part)) => PartId { epoch, part },
+        Some((None, part)) => {
+            // A number alone means another part in the next broadcast: it leads to the name that means one for ever.
+            return match shown.shelf.epoch() {
+                Some(epoch) => elsewhere(&format!("{epoch}-{part}")),
+                None => words(StatusCode::NOT_FOUND, SHORT, "the broadcast has not begun"),
+            };
+        }
+        None => {
+            let why = "a part is called EPOCH-N: the broadcast's epoch and the part's number";
+            return words(StatusCode::NOT_FOUND, SHORT, why);
+        }
+    };
+    let pieces = match shown.shelf.part(wanted).await {
+        Ok(pieces) => pieces,
+        Err(Lack::Gone) => return words(StatusCode::NOT_FOUND, SHORT, "that part is not here"),
+        Err(Lack::Busy) => return busy(),
+    };
+    let object = Object { pieces, tag: format!("{}-{}", wanted.epoch, wanted.part), content_type: PART_TYPE };
+    let response = object::answer(&object, &method, &asked);
+    if method == Method::GET && response.status().is_success() {
+        Served::add(&shown.shelf.served.parts, 1);
+    }
+    response
+}
+
+/// `EPOCH-N`, or `N` alone. One way to write each number: a CDN keeps what has two names twice.
+fn read_name(name: &str) -> Option<(Option<u64>, u64)> {
+    let number = |text: &str| text.parse::<u64>().ok().filter(|number| number.to_string() == text);
+    match name.split_once('-') {
+        Some((epoch, part)) => Some((Some(number(epoch)?), number(part)?)),
+        None => Some((None, number(name)?)),
+    }
+}
+
+async fn hls_front(State(shown): State<Shown>, Path((id, name)): Path<(String, String)>) -> Response {
+    if let Some(refusal) = shown.refusal(&id) {
+        return refusal;
+    }
+    if name != MULTIVARIANT_URI {
+        return nothing().await;
+    }
+    elsewhere(&format!("{}/{MULTIVARIANT_URI}", shown.run))
+}
+
+async fn hls(
+    State(shown): State<Shown>,
+    Path((id, run, name)): Path<(String, String, String)>,
+    RawQuery(query): RawQuery,
+    method: Method,
+    asked: HeaderMap,
+) -> Response {
+    if let Some(refusal) = shown.refusal(&id) {
+        return refusal;
+    }
+    if *run != *shown.run {
+        return words(StatusCode::NOT_FOUND, SHORT, "this edge was restarted: open the playlist anew");
+    }
+    let Some(_waits) = shown.shelf.may_wait() else { return busy() };
+    match hls_found(&shown.live, &name, query.as_deref()).await {
+        Found::Playlist(text) => {
+            let kind = "application/vnd.apple.mpegurl";
+            ([(header::CACHE_CONTROL, SHORT), (header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Found::Media { pieces, is_final } => {
+            let object = Object { pieces, tag: format!("{run}-{name}"), content_type: "video/mp4" };
+            if is_final {
+                return object::answer(&object, &method, &asked);
+            }
+            // It grows: neither ranges of it nor copies are the same a moment later.
+            let headers = [(header::CACHE_CONTROL, "no-store"), (header::CONTENT_TYPE, object.content_type)];
+            (headers, object.pieces.concat()).into_response()
+        }
+        Found::BadRequest(why) => words(StatusCode::BAD_REQUEST, "no-store", why),
+        Found::Nothing => words(StatusCode::NOT_FOUND, SHORT, "that is not here"),
+        Found::Late => busy(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::body::to_bytes;
+
+    use super::super::shelf::tests::filled;
+    use super::*;
+
+    fn shown() -> (Router, String) {
+        let (shelf, _) = filled(7, 12);
+        let base = format!("/v1/channels/{}", shelf.channel());
+        let live = Live::new(Duration::from_secs(60));
+        (router(Shown { shelf, live, run: "0badcafe".into() }), base)
+    }
+
+    async fn ask(router: &Router, method: Method, path: &str) -> Response {
+        let request = Request::builder().method(method).uri(path).header("host", "cdn.example");
+        router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    fn says(response: &Response, name: header::HeaderName) -> &str {
+        response.headers().get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    #[tokio::test]
+    async fn parts_are_for_ever_and_what_is_not_there_is_not() {
+        let (router, base) = shown();
+        let there = ask(&router, Method::GET, &format!("{base}/parts/7-3")).await;
+        assert_eq!(there.status(), StatusCode::OK);
+        assert_eq!(says(&there, header::CACHE_CONTROL), "public, max-age=31536000, immutable");
+        assert_eq!(says(&there, header::ETAG), "\"7-3\"");
+        assert_eq!(says(&there, header::ACCESS_CONTROL_ALLOW_ORIGIN), "*");
+        assert_eq!(to_bytes(there.into_body(), 10_000).await.unwrap().len(), 3 * 1108);
+        for gone in [
+            "7-99",
+            "8-3",
+            "07-3",
+            "7-03",
+            "7-",
+            "-3",
+            "+7-3",
+            "7-18446744073709551615",
+            "x",
+            "7-3-3",
+            "18446744073709551616",
+        ] {
+            let gone = ask(&router, Method::GET, &format!("{base}/parts/{gone}")).await;
+            assert_eq!((gone.status(), says(&gone, header::CACHE_CONTROL)), (StatusCode::NOT_FOUND, SHORT));
+        }
+        let named = ask(&router, Method::GET, &format!("{base}/parts/3")).await;
+        assert_eq!((named.status().as_u16(), says(&named, header::LOCATION)), (307, "7-3"));
+        let other = ask(&router, Method::GET, &format!("/v1/channels/{}/parts/7-3", "a".repeat(52))).await;
+        assert_eq!(other.status(), StatusCode::NOT_FOUND);
+    }
+
+    #[tokio::test]
+    async fn the_edge_is_kept_for_a_second_at_most_and_names_this_run() {
+        let (router, base) = shown();
+        let edge = ask(&router, Method::GET, &format!("{base}/edge")).await;
+        assert_eq!((edge.status(), says(&edge, header::CACHE_CONTROL)), (StatusCode::OK, SHORT));
+        let hls = ask(&router, Method::GET, &format!("{base}/hls/index.m3u8")).await;
+        assert_eq!((hls.status().as_u16(), says(&hls, header::LOCATION)), (307, "0badcafe/index.m3u8"));
+        let old = ask(&router, Method::GET, &format!("{base}/hls/deadbeef/part-0.0.m4s")).await;
+        assert_eq!(old.status(), StatusCode::NOT_FOUND);
+    }
+
+    #[tokio::test]
+    async fn nothing_of_the_node_is_there_and_nothing_can_be_changed() {
+        let (router, base) = shown();
+        for path in [
+            "/api/v1/node",
+            "/api/v1/stats",
+            "/api/v1/sessions",
+            "/metrics",
+            "/live.mp4",
+            "/t/x/",
+            "/assets/x",
+        ] {
+            assert_eq!(ask(&router, Method::GET, path).await.status(), StatusCode::NOT_FOUND, "{path}");
+        }
+        for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
+            let refused = ask(&router, method, &format!("{base}/parts/7-3")).await;
+            assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED);
+        }
+        let preflight = ask(&router, Method::OPTIONS, &format!("{base}/parts/7-3")).await;
+        assert_eq!(preflight.status(), StatusCode::NO_CONTENT);
+        assert_eq!(says(&preflight, header::ACCESS_CONTROL_ALLOW_METHODS), "GET, HEAD");
+    }
+}

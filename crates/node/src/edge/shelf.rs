@@ -1,0 +1,454 @@
+//! The window of signed parts that an edge keeps: chunks as they were signed, by broadcast and part.
+//!
+//! Holds what its viewer verified, shares its buffers, and has limits of its own. Knows nothing of HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use caudal_proto::broadcast::{Certificate, LiveNote};
+use caudal_proto::chunk::{Flags, VerifiedChunk};
+use caudal_proto::hybrid::part::PartId;
+use caudal_proto::id::ChannelId;
+use caudal_tracker::message::LiveBroadcast;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+
+use crate::viewer::RETENTION;
+
+/// Most parts kept, whole or not, whatever the retention.
+pub const PARTS_MAX: usize = 2048;
+/// Most bytes kept, whatever the retention. They are the swarm's own buffers.
+pub const BYTES_MAX: usize = 256 << 20;
+/// What a chunk's place takes, bytes.
+const PLACE_LEN: usize = size_of::<Option<Bytes>>();
+/// Segment starts that are named to newcomers.
+pub const STARTS_MAX: usize = 8;
+/// So many parts beyond the newest may be asked for before they are there.
+pub const AHEAD_MAX: u64 = 4;
+/// A part that is missing may still come while it is so few parts behind the newest.
+const LATE_MAX: u64 = 16;
+/// A request waits for a part for so long: shorter than a CDN waits for an answer that others share.
+pub const WAIT_MAX: Duration = Duration::from_secs(4);
+/// Most requests that wait.
+pub const WAITING_MAX: usize = 768;
+
+/// An edge's parts.
+#[derive(Debug)]
+pub struct Shelf {
+    channel: ChannelId,
+    inner: Mutex<Inner>,
+    /// Counts changes; requests wait on it.
+    changed: watch::Sender<u64>,
+    waiting: Semaphore,
+    /// What was served.
+    pub served: Served,
+}
+
+/// What an edge served, since it began.
+#[derive(Debug, Default)]
+pub struct Served {
+    /// Requests answered, whatever the answer.
+    pub requests: AtomicU64,
+    /// Parts sent, whole or in ranges.
+    pub parts: AtomicU64,
+    /// Bytes of signed parts, playlists and media sent, without heads.
+    pub bytes: AtomicU64,
+}
+
+impl Served {
+    pub(super) fn add(counter: &AtomicU64, by: u64) {
+        counter.fetch_add(by, Ordering::Relaxed);
+    }
+}
+
+/// What an edge has and served, as its report says it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct EdgeReport {
+    /// Whole parts held.
+    pub parts_held: u64,
+    /// Bytes held of signed parts.
+    pub bytes_held: u64,
+    /// Requests answered.
+    pub requests: u64,
+    /// Parts sent.
+    pub parts_sent: u64,
+    /// Bytes sent to viewers and CDNs, without heads.
+    pub bytes_sent: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    certificate: Option<Certificate>,
+    note: Option<LiveNote>,
+    parts: BTreeMap<PartId, Kept>,
+    bytes: usize,
+    /// The newest whole part of the certificate's broadcast.
+    newest: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    chunks: Vec<Option<Bytes>>,
+    missing: usize,
+    bytes: usize,
+    /// Its first chunk's number.
+    number: u64,
+    segment_start: bool,
+    since: Instant,
+}
+
+/// How a part stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look {
+    /// Its chunks, in order.
+    Whole(Vec<Bytes>),
+    /// It may come.
+    Soon,
+    /// It left the window, or never was.
+    Gone,
+}
+
+/// Why a request for a part has no part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lack {
+    /// It is not there, and did not come in time.
+    Gone,
+    /// Too many requests wait.
+    Busy,
+}
+
+/// Where the live edge is, as an edge tells it. Its signatures are to be checked, its numbers are hints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeView {
+    /// The channel, as text.
+    pub channel: String,
+    /// The broadcast's epoch.
+    pub epoch: u64,
+    /// Certificate and live note.
+    #[serde(flatten)]
+    pub broadcast: LiveBroadcast,
+    /// The oldest part that is held.
+    pub first: u64,
+    /// The newest whole part.
+    pub newest: u64,
+    /// The newest parts that start segments and are whole, ascending.
+    pub starts: Vec<Start>,
+}
+
+/// A part that starts a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// The part.
+    pub part: u64,
+    /// Its first chunk.
+    pub number: u64,
+}
+
+impl Shelf {
+    /// An empty one.
+    pub fn new(channel: ChannelId) -> Arc<Self> {
+        Arc::new(Self {
+            channel,
+            inner: Mutex::default(),
+            changed: watch::Sender::new(0),
+            waiting: Semaphore::new(WAITING_MAX),
+            served: Served::default(),
+        })
+    }
+
+    /// What it is about.
+    pub fn channel(&self) -> ChannelId {
+        self.channel
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self) {
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    /// Another broadcast began. The parts of the one before stay until they are old: somebody may be fetching them.
+    pub fn certificate(&self, certificate: Certificate) {
+        let mut inner = self.lock();
+        inner.certificate = Some(certificate);
+        inner.note = None;
+        inner.newest = None;
+        drop(inner);
+        self.tell();
+    }
+
+    /// A newer note.
+    pub fn note(&self, note: LiveNote) {
+        self.lock().note = Some(note);
+        self.tell();
+    }
+
+    /// A genuine chunk came.
+    pub fn chunk(&self, chunk: &VerifiedChunk) {
+        let header = *chunk.header();
+        let id = PartId { epoch: header.epoch, part: header.part };
+        let mut inner = self.lock();
+        if inner.certificate.is_none_or(|certificate| certificate.epoch != header.epoch) {
+            return;
+        }
+        let encoded = chunk.encoded().clone();
+        let mut len = encoded.len();
+        // Places that nothing may ever come for cost something, too.
+        let places = usize::from(header.count) * PLACE_LEN;
+        let kept = inner.parts.entry(id).or_insert_with(|| Kept {
+            chunks: vec![None; usize::from(header.count)],
+            missing: usize::from(header.count),
+            bytes: 0,
+            number: header.part_start(),
+            segment_start: header.flags.has(Flags::SEGMENT_START),
+            since: Instant::now(),
+        });
+        let Some(place) = kept.chunks.get_mut(usize::from(header.index)).filter(|place| place.is_none())
+        else {
+            return;
+        };
+        *place = Some(encoded);
+        if kept.bytes == 0 {
+            len += places;
+        }
+        kept.missing -= 1;
+        kept.bytes += len;
+        let is_whole = kept.missing == 0;
+        inner.bytes += len;
+        if is_whole && inner.newest.is_none_or(|newest| newest < header.part) {
+            inner.newest = Some(header.part);
+        }
+        inner.evict();
+        drop(inner);
+        if is_whole {
+            self.tell();
+        }
+    }
+
+    /// How a part stands now.
+    pub fn look(&self, id: PartId) -> Look {
+        let inner = self.lock();
+        if let Some(kept) = inner.parts.get(&id).filter(|kept| kept.missing == 0) {
+            return Look::Whole(kept.chunks.iter().flatten().cloned().collect());
+        }
+        let is_current = inner.certificate.is_some_and(|certificate| certificate.epoch == id.epoch);
+        let Some(newest) = inner.newest.filter(|_| is_current) else { return Look::Gone };
+        let is_over = inner.note.is_some_and(|note| note.ended) && id.part > newest;
+        if is_over || id.part > newest + AHEAD_MAX || id.part + LATE_MAX < newest {
+            return Look::Gone;
+        }
+        Look::Soon
+    }
+
+    /// The part's chunks; waits for one that may come.
+    ///
+    /// # Errors
+    /// [`Lack`].
+    pub async fn part(&self, id: PartId) -> Result<Vec<Bytes>, Lack> {
+        match self.look(id) {
+            Look::Whole(chunks) => return Ok(chunks),
+            Look::Gone => return Err(Lack::Gone),
+            Look::Soon => {}
+        }
+        let Some(_waits) = self.may_wait() else { return Err(Lack::Busy) };
+        let mut changed = self.changed.subscribe();
+        let wait = async {
+            loop {
+                changed.borrow_and_update();
+                match self.look(id) {
+                    Look::Whole(chunks) => return Ok(chunks),
+                    Look::Gone => return Err(Lack::Gone),
+                    Look::Soon => {}
+                }
+                if changed.changed().await.is_err() {
+                    return Err(Lack::Gone);
+                }
+            }
+        };
+        tokio::time::timeout(WAIT_MAX, wait).await.unwrap_or(Err(Lack::Gone))
+    }
+
+    /// A place among those that wait, while it is held; none when there are [`WAITING_MAX`].
+    pub(super) fn may_wait(&self) -> Option<SemaphorePermit<'_>> {
+        self.waiting.try_acquire().ok()
+    }
+
+    /// Where the live edge is; none before there is a part.
+    pub fn view(&self) -> Option<EdgeView> {
+        let inner = self.lock();
+        let (certificate, note, newest) = (inner.certificate?, inner.note?, inner.newest?);
+        let epoch = certificate.epoch;
+        let of_broadcast = || inner.parts.range(PartId { epoch, part: 0 }..=PartId { epoch, part: u64::MAX });
+        let starts = of_broadcast().rev().filter(|(_, kept)| kept.segment_start && kept.missing == 0);
+        let mut starts: Vec<Start> =
+            starts.map(|(id, kept)| Start { part: id.part, number: kept.number }).take(STARTS_MAX).collect();
+        starts.reverse();
+        Some(EdgeView {
+            channel: self.channel.to_string(),
+            epoch,
+            broadcast: LiveBroadcast::new(&certificate, &note),
+            first: of_broadcast().next()?.0.part,
+            newest,
+            starts,
+        })
+    }
+
+    /// The epoch of the broadcast that goes on.
+    pub fn epoch(&self) -> Option<u64> {
+        self.lock().certificate.map(|certificate| certificate.epoch)
+    }
+
+    /// For the report.
+    pub fn report(&self) -> EdgeReport {
+        let inner = self.lock();
+        let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        EdgeReport {
+            parts_held: inner.parts.values().filter(|kept| kept.missing == 0).count() as u64,
+            bytes_held: inner.bytes as u64,
+            requests: counted(&self.served.requests),
+            parts_sent: counted(&self.served.parts),
+            bytes_sent: counted(&self.served.bytes),
+        }
+    }
+}
+
+impl Inner {
+    /// The oldest go: those beyond the retention, and beyond the limits.
+    fn evict(&mut self) {
+        while let Some(oldest) = self.parts.first_entry() {
+            let is_old = oldest.get().since.elapsed() > RETENTION;
+            if !is_old && self.bytes <= BYTES_MAX && self.parts.len() <= PARTS_MAX {
+                return;
+            }
+            let Some((_, gone)) = self.parts.pop_first() else { return };
+            self.bytes -= gone.bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use caudal_proto::broadcast::CertificateTerms;
+    use caudal_proto::chunk::{PartIn, Signer};
+    use caudal_proto::id::{BroadcastId, RenditionId, SecretKey};
+
+    use super::*;
+
+    /// A shelf with `parts` parts of broadcast `epoch`, the last one lacking its last chunk.
+    pub(in crate::edge) fn filled(epoch: u64, parts: u64) -> (Arc<Shelf>, Vec<Vec<VerifiedChunk>>) {
+        let (channel, key) = (SecretKey::from_bytes(&[1; 32]), SecretKey::from_bytes(&[2; 32]));
+        let shelf = Shelf::new(channel.channel());
+        let signed = fill(&shelf, &channel, &key, epoch, parts);
+        (shelf, signed)
+    }
+
+    fn fill(
+        shelf: &Shelf,
+        channel: &SecretKey,
+        key: &SecretKey,
+        epoch: u64,
+        parts: u64,
+    ) -> Vec<Vec<VerifiedChunk>> {
+        let terms = CertificateTerms {
+            epoch,
+            not_before_unix_us: 0,
+            not_after_unix_us: u64::MAX,
+            substreams: 4,
+            rate_bps: 1_000_000,
+        };
+        shelf.certificate(Certificate::sign(channel, BroadcastId(key.public()), terms));
+        shelf.note(LiveNote::sign(key, channel.channel(), epoch, parts * 3, 1, false));
+        let mut signer = Signer::new(key.clone(), channel.channel(), epoch, RenditionId(0), 1024);
+        let parts: Vec<_> = (0..parts)
+            .map(|part| {
+                let flags = Flags::default().with(Flags::SEGMENT_START, part % 5 == 0);
+                let payload = vec![part as u8; 3000].into();
+                signer.sign(&PartIn { flags, capture_unix_us: part, payload }, part)
+            })
+            .collect();
+        let chunks = parts.iter().flatten();
+        chunks.take(parts.len() * 3 - 1).for_each(|chunk| shelf.chunk(chunk));
+        parts
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_is_being_made_is_waited_for_and_one_that_never_comes_is_not_for_ever() {
+        let (shelf, parts) = filled(7, 12);
+        let id = |part| PartId { epoch: 7, part };
+        let joined = |chunks: Vec<Bytes>| chunks.concat();
+        let signed: Vec<u8> = parts[3].iter().flat_map(|chunk| chunk.encoded().to_vec()).collect();
+        assert_eq!(joined(shelf.part(id(3)).await.unwrap()), signed);
+        let waits = tokio::spawn({
+            let shelf = Arc::clone(&shelf);
+            async move { shelf.part(id(11)).await }
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!waits.is_finished());
+        shelf.chunk(parts[11].last().unwrap());
+        assert_eq!(waits.await.unwrap().unwrap().len(), 3);
+        let begun = tokio::time::Instant::now();
+        assert_eq!(shelf.part(id(12)).await, Err(Lack::Gone));
+        assert_eq!(begun.elapsed(), WAIT_MAX);
+        assert_eq!(shelf.part(id(12 + AHEAD_MAX)).await, Err(Lack::Gone));
+        assert_eq!(begun.elapsed(), WAIT_MAX, "nobody waits for what is far ahead");
+        assert_eq!(shelf.part(PartId { epoch: 8, part: 3 }).await, Err(Lack::Gone));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_counted() {
+        let (shelf, _) = filled(7, 12);
+        let id = PartId { epoch: 7, part: 12 };
+        let waits: Vec<_> = (0..WAITING_MAX)
+            .map(|_| {
+                let shelf = Arc::clone(&shelf);
+                tokio::spawn(async move { shelf.part(id).await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!(shelf.part(id).await, Err(Lack::Busy));
+        assert!(shelf.part(PartId { part: 3, ..id }).await.is_ok(), "what is there is given all the same");
+        drop(waits);
+    }
+
+    #[test]
+    fn the_view_names_whole_segment_starts_and_its_signatures_hold() {
+        let (shelf, _) = filled(7, 12);
+        let view = shelf.view().unwrap();
+        assert_eq!((view.epoch, view.first, view.newest), (7, 0, 10));
+        let starts: Vec<_> = view.starts.iter().map(|start| (start.part, start.number)).collect();
+        assert_eq!(starts, [(0, 0), (5, 15), (10, 30)]);
+        let (certificate, note) = view.broadcast.open(&shelf.channel()).unwrap();
+        assert_eq!((certificate.epoch, note.next_number), (7, 36));
+        let json = serde_json::to_string(&view).unwrap();
+        assert_eq!(serde_json::from_str::<EdgeView>(&json).unwrap(), view);
+    }
+
+    #[test]
+    fn a_restarted_source_has_part_numbers_of_its_own_and_the_old_ones_stay_what_they_are() {
+        let (channel, key) = (SecretKey::from_bytes(&[1; 32]), SecretKey::from_bytes(&[2; 32]));
+        let shelf = Shelf::new(channel.channel());
+        let old = fill(&shelf, &channel, &key, 7, 6);
+        let new = fill(&shelf, &channel, &key, 8, 2);
+        let encoded = |chunks: &[VerifiedChunk]| chunks.iter().map(|c| c.encoded().clone()).collect();
+        assert_eq!(shelf.look(PartId { epoch: 7, part: 0 }), Look::Whole(encoded(&old[0])));
+        assert_eq!(shelf.look(PartId { epoch: 8, part: 0 }), Look::Whole(encoded(&new[0])));
+        assert_eq!(shelf.look(PartId { epoch: 7, part: 6 }), Look::Gone, "nothing follows the old broadcast");
+        assert_eq!(shelf.view().map(|view| (view.epoch, view.newest)), Some((8, 0)));
+        shelf.chunk(old[5].last().unwrap());
+        assert_eq!(shelf.look(PartId { epoch: 7, part: 5 }), Look::Gone, "nor is it filled up");
+    }
+
+    #[test]
+    fn the_oldest_go_when_there_are_too_many() {
+        let (shelf, _) = filled(7, PARTS_MAX as u64 + 10);
+        let report = shelf.report();
+        assert!(report.parts_held < PARTS_MAX as u64 && report.bytes_held < BYTES_MAX as u64);
+        assert_eq!(shelf.look(PartId { epoch: 7, part: 3 }), Look::Gone);
+        assert_eq!(shelf.view().unwrap().first, 10);
+    }
+}

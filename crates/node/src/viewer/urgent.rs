@@ -1,0 +1,107 @@
+//! Fetching what a swarm is about to miss from an edge: carries out what `proto` decides, and hands verified chunks back.
+
+use bytes::Bytes;
+use caudal_proto::broadcast::Certificate;
+use caudal_proto::chunk::Ed25519Verifier;
+use caudal_proto::hybrid::part::{PartId, read_part};
+use caudal_proto::hybrid::urgent::UNDER_WAY_MAX;
+use caudal_proto::id::ChannelId;
+use caudal_proto::io::FetchedPart;
+use caudal_tracker::url::AllowedUrl;
+use tokio::task::JoinSet;
+
+use crate::edge::client::{EdgeClient, EdgeError};
+use crate::edge::feed::EDGES_MAX;
+
+type Came = (PartId, Result<Bytes, EdgeError>);
+
+/// The edges that a viewer in a swarm may ask, and what it asks them for.
+#[derive(Debug)]
+pub(super) struct Fetches {
+    channel: ChannelId,
+    clients: Vec<EdgeClient>,
+    /// The one that is asked.
+    at: usize,
+    under_way: JoinSet<Came>,
+    certificate: Option<Certificate>,
+    /// What was complained of last; nobody is told twice.
+    complained: Option<String>,
+}
+
+impl Fetches {
+    pub(super) fn new(channel: ChannelId) -> Self {
+        Self {
+            channel,
+            clients: Vec::new(),
+            at: 0,
+            under_way: JoinSet::new(),
+            certificate: None,
+            complained: None,
+        }
+    }
+
+    /// There are more edges; true when these are the first.
+    pub(super) fn add(&mut self, edges: impl Iterator<Item = AllowedUrl>) -> bool {
+        let had_none = self.clients.is_empty();
+        for url in edges {
+            let is_known = self.clients.iter().any(|client| client.url() == url.url());
+            if is_known || self.clients.len() >= EDGES_MAX {
+                continue;
+            }
+            match EdgeClient::new(&url, self.channel) {
+                Ok(client) => self.clients.push(client),
+                Err(error) => tracing::warn!("edge {}: {error}", url.url()),
+            }
+        }
+        had_none && !self.clients.is_empty()
+    }
+
+    /// Another broadcast is followed.
+    pub(super) fn follow(&mut self, certificate: Certificate) {
+        self.certificate = Some(certificate);
+    }
+
+    /// Asks for a part.
+    pub(super) fn fetch(&mut self, part: PartId) {
+        debug_assert!(self.under_way.len() <= 2 * UNDER_WAY_MAX, "the engine asks for few at a time");
+        if let Some(client) = self.clients.get(self.at).cloned() {
+            self.under_way.spawn(async move { (part, client.part(part, false).await) });
+        }
+    }
+
+    /// What came next, verified; waits for ever while nothing is under way.
+    pub(super) async fn next(&mut self) -> (FetchedPart, Option<String>) {
+        loop {
+            match self.under_way.join_next().await {
+                Some(Ok((part, came))) => return self.verify(part, came),
+                // It was cut off, which only the end of the program does.
+                Some(Err(_)) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn verify(&mut self, part: PartId, came: Result<Bytes, EdgeError>) -> (FetchedPart, Option<String>) {
+        let nothing = |bytes| FetchedPart { part, chunks: Vec::new(), bytes };
+        let url = self.clients.get(self.at).map(|client| client.url().to_string()).unwrap_or_default();
+        let (fetched, why) = match (came, &self.certificate) {
+            (Ok(body), Some(certificate)) => {
+                let read = read_part(&body, part, certificate, &mut Ed25519Verifier);
+                let bytes = body.len() as u64;
+                match read.error {
+                    None => (FetchedPart { part, chunks: read.chunks, bytes }, None),
+                    Some(error) => (nothing(bytes), Some(format!("edge {url}: part {}: {error}", part.part))),
+                }
+            }
+            (Ok(body), None) => (nothing(body.len() as u64), None),
+            // It left the edge's window, or has not come there.
+            (Err(EdgeError::Absent { .. }), _) => (nothing(0), None),
+            (Err(error), _) => (nothing(0), Some(error.to_string())),
+        };
+        let Some(why) = why else { return (fetched, None) };
+        self.at = (self.at + 1) % self.clients.len().max(1);
+        let is_new = self.complained.as_ref() != Some(&why);
+        self.complained = Some(why.clone());
+        (fetched, is_new.then_some(why))
+    }
+}
