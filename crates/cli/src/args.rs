@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use caudal_node::maps::{MapChoice, Maps};
 use caudal_proto::hybrid::urgent::SHARE_PERCENT;
+use caudal_tracker::descriptor::Delivery;
 use caudal_tracker::url::EdgeUrl;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
@@ -137,6 +138,13 @@ pub(crate) struct PublishArgs {
     /// Send the stream this many times at most, and a little to repair what got lost; viewers do the rest.
     #[arg(long, value_name = "N", value_parser = parse_copies)]
     pub(crate) source_copies: Option<f64>,
+    /// Who carries the stream: `hybrid` (this node as far as its upload goes, and viewers each other), `swarm-only` (this node sends two
+    /// copies, viewers do the rest), `server-only` (this node feeds everybody, and viewers are not told of each other).
+    #[arg(long, value_name = "HOW", default_value = "hybrid", value_parser = parse_delivery)]
+    pub(crate) delivery: Delivery,
+    /// What a gigabyte that this node sends costs; the desk tells what a month comes to.
+    #[arg(long, value_name = "PRICE", value_parser = parse_price)]
+    pub(crate) price_per_gb: Option<f64>,
     /// UDP address to listen on (once for IPv4, once for IPv6).
     #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     pub(crate) bind: Vec<SocketAddr>,
@@ -391,6 +399,16 @@ fn parse_stream_key(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("1 to 128 letters, digits and - _ . ~ are expected".to_owned())
+}
+
+fn parse_delivery(text: &str) -> Result<Delivery, String> {
+    serde_json::from_value(text.into())
+        .map_err(|_| "hybrid, swarm-only or server-only is expected".to_owned())
+}
+
+fn parse_price(text: &str) -> Result<f64, String> {
+    let price: f64 = text.parse().map_err(|_| "a number such as 0.05 is expected".to_owned())?;
+    if (0.0..=1e6).contains(&price) { Ok(price) } else { Err("0 to 1000000 is expected".to_owned()) }
 }
 
 fn parse_copies(text: &str) -> Result<f64, String> {

@@ -26,6 +26,10 @@ const HISTORY_PERIOD: Duration = Duration::from_secs(5);
 const HISTORY_MAX: usize = 120;
 /// A tracker that does not say within this how the channel goes is not waited for.
 const ASK_MAX: Duration = Duration::from_secs(2);
+/// What headers and control add to the chunks that are sent, as measured (docs/benchmarks.md).
+const HEADERS: f64 = 0.1;
+/// Thirty days.
+const MONTH_S: f64 = 30.0 * 24.0 * 3600.0;
 /// Least width of the QR code, units of the picture.
 const QR_WIDTH: u32 = 200;
 
@@ -46,6 +50,27 @@ pub struct DeskConfig {
     pub input: InputKind,
     /// Most upload, bit/s.
     pub upload_limit_bps: Option<u64>,
+    /// What a gigabyte that this node sends costs, in whatever currency.
+    pub price_per_gb: Option<f64>,
+}
+
+/// What sending for a month as in the last minutes comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+struct Estimate {
+    gigabytes: f64,
+    cost: Option<f64>,
+}
+
+impl Estimate {
+    /// `None` where nothing was measured.
+    fn of(history: &VecDeque<Point>, price_per_gb: Option<f64>) -> Option<Self> {
+        if history.is_empty() {
+            return None;
+        }
+        let mean = history.iter().map(|point| point.upload_bps as f64).sum::<f64>() / history.len() as f64;
+        let gigabytes = mean * (1.0 + HEADERS) / 8e9 * MONTH_S;
+        Some(Self { gigabytes, cost: price_per_gb.map(|price| gigabytes * price) })
+    }
 }
 
 /// How it went at one time. What nobody has told is absent.
@@ -134,7 +159,8 @@ impl Desk {
             "rtmp_url": config.rtmp.as_ref().map(|rtmp| &rtmp.0),
             "stream_key": config.rtmp.as_ref().map(|rtmp| &rtmp.1),
             "input": config.input, "qr": self.qr, "history": *self.lock(), "session": session,
-            "upload_limit_bps": config.upload_limit_bps,
+            "upload_limit_bps": config.upload_limit_bps, "price_per_gb": config.price_per_gb,
+            "month_estimate": Estimate::of(&self.lock(), config.price_per_gb), "delivery": self.shared.delivery(),
         })
     }
 
@@ -146,5 +172,24 @@ impl Desk {
     /// Ends the broadcast in order.
     pub fn stop(&self) {
         self.end.send_replace(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_month_is_what_the_last_minutes_make_of_it() {
+        let point =
+            |upload_bps| Point { at_ms: 0, viewers: None, offload: None, continuity: None, upload_bps };
+        assert_eq!(Estimate::of(&VecDeque::new(), Some(1.0)), None);
+        let told = Estimate::of(&VecDeque::from([point(0), point(8_000_000)]), Some(0.05)).expect("measured");
+        // 4 Mbit/s and a tenth for 2,592,000 s.
+        assert!(
+            (told.gigabytes - 1425.6).abs() < 0.1 && (told.cost.expect("a price") - 71.28).abs() < 0.01,
+            "{told:?}"
+        );
+        assert_eq!(Estimate::of(&VecDeque::from([point(1)]), None).and_then(|told| told.cost), None);
     }
 }

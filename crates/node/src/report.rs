@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use caudal_tracker::descriptor::Delivery;
 use serde::Serialize;
 
 use crate::edge::shelf::EdgeReport;
@@ -227,6 +228,8 @@ pub struct SourceReport {
     pub useful_bytes: u64,
     /// Payload bytes sent.
     pub bytes_out: u64,
+    /// Who carries the stream to viewers.
+    pub delivery: Delivery,
     /// `bytes_out` ÷ `useful_bytes`; headers not counted.
     pub source_copies: f64,
     /// Control bytes sent and received.

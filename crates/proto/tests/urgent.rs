@@ -92,7 +92,7 @@ impl World {
         };
         for place in [SOURCE, VIEWER] {
             let role = if place == SOURCE {
-                Role::Source { certificate, copies_percent: None }
+                Role::Source { certificate, copies_percent: None, alone: false }
             } else {
                 Role::Viewer
             };

@@ -73,6 +73,26 @@ pub struct Rendition {
     pub bandwidth_bps: u64,
 }
 
+/// Who carries a channel to its viewers, as its broadcaster wants it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Delivery {
+    /// The source feeds viewers as far as its upload goes, and they each other.
+    #[default]
+    Hybrid,
+    /// The source sends a copy or two, viewers do the rest.
+    SwarmOnly,
+    /// The source feeds everybody; nobody is told of another viewer.
+    ServerOnly,
+}
+
+impl Delivery {
+    /// What is not said.
+    fn is_usual(&self) -> bool {
+        *self == Self::Hybrid
+    }
+}
+
 /// What a channel says about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Descriptor {
@@ -99,6 +119,9 @@ pub struct Descriptor {
     /// Up to [`EDGES_MAX`] edges that have the channel over HTTP; foreign likewise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub edges: Vec<Tracker>,
+    /// Who carries it.
+    #[serde(default, skip_serializing_if = "Delivery::is_usual")]
+    pub delivery: Delivery,
     /// Whether trackers may list the channel.
     #[serde(default)]
     pub listed: bool,
@@ -135,6 +158,7 @@ impl Descriptor {
             still: None,
             trackers: Vec::new(),
             edges: Vec::new(),
+            delivery: Delivery::default(),
             listed: false,
             issued_unix_ms,
         }

@@ -151,6 +151,9 @@ export interface DeskInfo {
   history: HistoryPoint[];
   session: string;
   upload_limit_bps?: number | null;
+  price_per_gb?: number | null;
+  month_estimate?: { gigabytes: number; cost: number | null } | null;
+  delivery?: 'hybrid' | 'swarm-only' | 'server-only';
 }
 
 export interface HistoryPoint {

@@ -15,7 +15,7 @@ use caudal_node::sessions::Sessions;
 use caudal_node::source::{
     CardSettings, InputConfig, InputKind, RtmpServer, RtmpSettings, Source, SourceConfig,
 };
-use caudal_tracker::descriptor::{Descriptor, DescriptorError, NAME_CHARS_MAX};
+use caudal_tracker::descriptor::{Delivery, Descriptor, DescriptorError, NAME_CHARS_MAX};
 use caudal_tracker::link::{EDGES_MAX, Link};
 use caudal_tracker::url::AllowedUrl;
 use serde_json::json;
@@ -57,6 +57,11 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
     }
     let mut on_air = go_on_air(&channel)?;
     let trackers_of_link = trackers.iter().map(|url: &AllowedUrl| url.url().clone()).collect();
+    if args.delivery == Delivery::ServerOnly && args.source_copies.is_some() {
+        return Err(Failure::usage(anyhow::anyhow!(
+            "--delivery server-only sends each viewer a copy: leave --source-copies out, or name a limit with --upload-limit"
+        )));
+    }
     if args.edge.len() > EDGES_MAX {
         return Err(Failure::usage(anyhow::anyhow!("--edge: at most {EDGES_MAX} edges are expected")));
     }
@@ -84,6 +89,7 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
             relay: args.relay.clone(),
         },
         maps: Maps::new(args.alto.clone().unwrap_or_default()).map_err(Failure::usage)?,
+        delivery: args.delivery,
         copies: args.source_copies,
         rate_bps,
         started: context.started,
@@ -109,6 +115,7 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
         rtmp: rtmp.clone(),
         input: kind,
         upload_limit_bps: args.upload_limit,
+        price_per_gb: args.price_per_gb,
     };
     let desk = Desk::open(desk, &trackers, &random_key()?, Arc::clone(&shared), end)?;
     http.serve(Shown {

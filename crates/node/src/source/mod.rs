@@ -20,7 +20,7 @@ use caudal_proto::io::{Event, Input};
 use caudal_proto::record::Ed25519Records;
 use caudal_proto::swarm::policy::Policy;
 use caudal_proto::swarm::{Role, SwarmConfig, SwarmStats};
-use caudal_tracker::descriptor::{Descriptor, Rendition, SignedDescriptor, Tracker};
+use caudal_tracker::descriptor::{Delivery, Descriptor, Rendition, SignedDescriptor, Tracker};
 use caudal_tracker::message::Qos;
 use caudal_tracker::url::{AllowedUrl, EdgeUrl};
 use serde::Serialize;
@@ -44,6 +44,8 @@ pub use rtmp::{RtmpServer, RtmpSettings};
 const NOTE_PERIOD: Duration = Duration::from_secs(2);
 /// A certificate is valid for this long.
 const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Copies that a source sends where the swarm alone delivers.
+const SWARM_COPIES: f64 = 2.0;
 /// Substreams of a broadcast.
 const SUBSTREAMS: u8 = 8;
 /// Ingest events that wait to be cut.
@@ -114,7 +116,9 @@ pub struct SourceConfig {
     pub network: NetworkConfig,
     /// Maps of the network.
     pub maps: Arc<Maps>,
-    /// Copies of the stream that this node sends at most; `None`: as its uplink allows.
+    /// Who carries the stream to viewers.
+    pub delivery: Delivery,
+    /// Copies of the stream that this node sends at most; `None`: as its uplink allows, or two where the swarm alone delivers.
     pub copies: Option<f64>,
     /// Expected rate of the stream, bit/s.
     pub rate_bps: u32,
@@ -136,6 +140,7 @@ pub struct Shared {
     started: Instant,
     command: String,
     commit: &'static str,
+    delivery: Delivery,
     inner: Mutex<Inner>,
     vantage: Arc<Vantage>,
     /// Whether directories list it; the desk may change that.
@@ -261,8 +266,8 @@ impl Source {
             rendition: RenditionId(0),
             role: Role::Source {
                 certificate,
-                copies_percent: config.copies.map(|copies| (copies * 100.0).clamp(1.0, 1e6) as u32),
-                alone: false,
+                copies_percent: copies_percent(config.delivery, config.copies),
+                alone: config.delivery == Delivery::ServerOnly,
             },
             upload: true,
             retention: RETENTION,
@@ -317,6 +322,7 @@ impl Source {
             started: config.started,
             command: config.command,
             commit: config.commit,
+            delivery: config.delivery,
             inner: Mutex::new(Inner { state: "waiting", ..Inner::default() }),
             vantage,
             listed: watch::Sender::new(config.listed),
@@ -495,6 +501,7 @@ fn descriptor(config: &SourceConfig, channel: ChannelId) -> Descriptor {
         listed: false,
         trackers: config.trackers.iter().map(|url| Tracker(url.url().clone())).collect(),
         edges: config.edges.iter().cloned().map(Tracker).collect(),
+        delivery: config.delivery,
         ..Descriptor::new(channel, &config.name, unix_ms())
     }
 }
@@ -539,6 +546,11 @@ impl Shared {
         }
     }
 
+    /// Who carries the stream to viewers.
+    pub fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+
     /// How it goes, now.
     pub async fn report(&self) -> SourceReport {
         self.refresh().await;
@@ -567,6 +579,7 @@ impl Shared {
             epoch: self.epoch,
             useful_bytes: inner.bytes,
             bytes_out: stats.bytes_out,
+            delivery: self.delivery,
             source_copies: stats.bytes_out as f64 / inner.bytes.max(1) as f64,
             control_bytes: stats.control_bytes_in + stats.control_bytes_out,
             chunks_signed: inner.chunks,
@@ -579,6 +592,16 @@ impl Shared {
             checks,
         }
     }
+}
+
+/// In hundredths.
+fn copies_percent(delivery: Delivery, copies: Option<f64>) -> Option<u32> {
+    let copies = match delivery {
+        Delivery::Hybrid => copies,
+        Delivery::SwarmOnly => Some(copies.unwrap_or(SWARM_COPIES)),
+        Delivery::ServerOnly => None,
+    };
+    copies.map(|copies| (copies * 100.0).clamp(1.0, 1e6) as u32)
 }
 
 fn input_report(facts: &Facts) -> InputReport {

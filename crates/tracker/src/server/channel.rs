@@ -9,7 +9,7 @@ use caudal_proto::addr::{Class, classify};
 use caudal_proto::broadcast::{Certificate, LiveNote};
 use caudal_proto::id::{PeerId, RenditionId};
 
-use crate::descriptor::{Descriptor, SignedDescriptor};
+use crate::descriptor::{Delivery, Descriptor, SignedDescriptor};
 use crate::message::{ChannelState, PeerInfo, QUALITY_REPORTS_MIN, Qos, Quality};
 use crate::server::near::{Groups, Map, Place};
 use crate::server::pick::{self, Wish};
@@ -219,6 +219,11 @@ impl Channel {
         self.descriptor.as_ref().is_some_and(|(_, descriptor)| descriptor.listed)
     }
 
+    /// Its source feeds everybody, and viewers are not told of each other.
+    fn is_served_alone(&self) -> bool {
+        self.descriptor.as_ref().is_some_and(|(_, descriptor)| descriptor.delivery == Delivery::ServerOnly)
+    }
+
     /// Up to `count` peers in `rendition` for `asker` at `from`: the sources (in a large swarm now and then), and others as
     /// [`pick`] says where `map` speaks of the asker's address. Otherwise those with the most upload among a random sample, and
     /// the rest of the sample, so that strong peers are found and weak ones are not cut off.
@@ -234,7 +239,8 @@ impl Channel {
         if let Some(map) = map {
             self.group(map);
         }
-        let is_named = self.may_name_source(random);
+        let serves_alone = self.is_served_alone();
+        let is_named = serves_alone || self.may_name_source(random);
         let wanted = bit(rendition);
         let fits = |peer: &PeerId| {
             peer != asker && self.members.get(peer).is_some_and(|member| member.renditions & wanted != 0)
@@ -245,7 +251,7 @@ impl Channel {
         if !is_named {
             picked.clear();
         }
-        let is_viewer = |peer: &PeerId| fits(peer) && !self.sources.contains(peer);
+        let is_viewer = |peer: &PeerId| !serves_alone && fits(peer) && !self.sources.contains(peer);
         let mut sample = self.sample(random);
         sample.retain(is_viewer);
         let room = count - picked.len();
@@ -404,6 +410,25 @@ mod tests {
         }
         assert!((140..=168).contains(&later), "eight times a second: {later}");
         assert!(channel.pick(&peer(99), from, RenditionId(1), 20, None, &mut random).is_empty());
+    }
+
+    #[test]
+    fn where_the_source_serves_alone_nobody_else_is_named() {
+        let mut channel = Channel::default();
+        for n in 0..100 {
+            channel.insert(peer(n), member(n, u64::from(n)));
+        }
+        channel.sources.insert(peer(7));
+        let key = caudal_proto::id::SecretKey::from_bytes(&[3; 32]);
+        let descriptor =
+            Descriptor { delivery: Delivery::ServerOnly, ..Descriptor::new(key.channel(), "Canal 1", 1) };
+        channel.descriptor = Some((descriptor.sign(&key).expect("a name"), descriptor));
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..50 {
+            let picked =
+                channel.pick(&peer(99), IpAddr::from([1, 1, 1, 1]), RenditionId(0), 20, None, &mut random);
+            assert_eq!(picked.iter().map(|info| info.peer_id).collect::<Vec<_>>(), [peer(7)]);
+        }
     }
 
     #[test]
