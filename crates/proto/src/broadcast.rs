@@ -6,6 +6,7 @@
 
 use alloc::vec::Vec;
 
+use crate::chunk::NUMBER_MAX;
 use crate::id::{BroadcastId, ChannelId, Domain, SIGNATURE_LEN, SecretKey};
 
 /// Encoded length of a certificate, signature included.
@@ -204,6 +205,9 @@ impl LiveNote {
             ended: bytes[57] == 1,
             signature: array(bytes, 58),
         };
+        if note.next_number > NUMBER_MAX {
+            return Err(BroadcastError::Malformed("live note"));
+        }
         if note.channel != certificate.channel || note.epoch != certificate.epoch {
             return Err(BroadcastError::Foreign);
         }

@@ -24,6 +24,8 @@ pub const HEADER_LEN: usize = 8 + 8 + 8 + 2 + 2 + 1 + 1 + 8 + 4 + 2;
 pub const CHUNK_LEN_MAX: usize = HEADER_LEN + SIGNATURE_LEN + CHUNK_PAYLOAD_MAX;
 /// Most chunks in a part.
 pub const CHUNKS_PER_PART_MAX: u16 = 1024;
+/// Chunks are numbered below this, as varints are (RFC 9000, section 16): who counts on from one never overflows.
+pub const NUMBER_MAX: u64 = 1 << 62;
 
 /// What a chunk says of itself; all of it is signed, together with the channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,7 +164,8 @@ impl Header {
         if header.count == 0 || header.count > CHUNKS_PER_PART_MAX || header.index >= header.count {
             return Err(ChunkError("its place in its part is impossible"));
         }
-        if u64::from(header.index) > header.number || header.part > header.number {
+        let is_possible = (u64::from(header.index)..NUMBER_MAX).contains(&header.number);
+        if !is_possible || header.part > header.number {
             return Err(ChunkError("its number is impossible"));
         }
         if header.len == 0 || usize::from(header.len) > CHUNK_PAYLOAD_MAX {

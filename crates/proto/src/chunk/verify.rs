@@ -53,7 +53,7 @@ impl Deref for VerifiedChunk {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CHUNK_PAYLOAD_MAX, Flags, PartIn, Signer};
+    use super::super::{CHUNK_PAYLOAD_MAX, Flags, NUMBER_MAX, PartIn, Signer};
     use super::*;
     use crate::id::{RenditionId, SecretKey};
     use alloc::vec;
@@ -82,6 +82,11 @@ mod tests {
             let refused = Chunk::decode(bad.into())
                 .is_ok_and(|bad| VerifiedChunk::new(bad, &channel, &id, &mut Ed25519Verifier).is_ok());
             assert!(!refused, "byte {byte}");
+        }
+        for (number, is_right) in [(NUMBER_MAX - 1, true), (NUMBER_MAX, false), (u64::MAX, false)] {
+            let mut far = chunk.encoded().to_vec();
+            far[8..16].copy_from_slice(&number.to_be_bytes());
+            assert_eq!(Chunk::decode(far.into()).is_ok(), is_right, "{number}");
         }
         for len in 0..chunk.encoded().len() {
             assert!(Chunk::decode(chunk.encoded().slice(..len)).is_err(), "cut at {len}");
