@@ -233,6 +233,12 @@ pub(crate) struct WatchArgs {
     #[arg(long, value_name = "PERCENT", default_value_t = SHARE_PERCENT, value_parser = clap::value_parser!(u32).range(0..=100))]
     #[arg(conflicts_with = "no_p2p")]
     pub(crate) edge_share: u32,
+    /// The picture stays no further behind the source than this, as far as the way here allows (500ms, 2s): the page's player.
+    #[arg(long, value_name = "TIME", value_parser = parse_delay, conflicts_with = "smooth")]
+    pub(crate) max_delay: Option<Duration>,
+    /// Rather wait than stand still: two to eight seconds are kept ahead, instead of 0.7 to four.
+    #[arg(long)]
+    pub(crate) smooth: bool,
     /// Send no more than this (bit/s: 5M, 800k).
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub(crate) upload_limit: Option<u64>,
@@ -399,6 +405,12 @@ fn parse_stream_key(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("1 to 128 letters, digits and - _ . ~ are expected".to_owned())
+}
+
+fn parse_delay(text: &str) -> Result<Duration, String> {
+    let delay = parse_duration(text)?;
+    let is_possible = (Duration::from_millis(300)..=Duration::from_secs(60)).contains(&delay);
+    if is_possible { Ok(delay) } else { Err("300ms to 60s is expected".to_owned()) }
 }
 
 fn parse_delivery(text: &str) -> Result<Delivery, String> {

@@ -94,6 +94,11 @@ pub struct Gauge {
     pub rate_in_bps: u64,
     /// Payload sent over the last second or so.
     pub rate_out_bps: u64,
+    /// What a player should keep ahead of the picture at its lowest between two parts, by how unevenly parts arrive, and the most
+    /// that it should; a viewer's alone.
+    pub wanted_ms: Option<u64>,
+    /// See `wanted_ms`.
+    pub wanted_most_ms: Option<u64>,
     /// The source's clock at the end of the newest part, since the Unix epoch.
     pub last_part_unix_ms: Option<u64>,
     /// The end of the newest part on the media timeline (decode times of the stream).
@@ -184,6 +189,10 @@ pub struct ViewerReport {
     pub gaps: u64,
     /// Media ready beyond what a player 1.5 s behind would have played.
     pub buffer_ms: i64,
+    /// What a player should keep ahead of the picture, by how unevenly parts arrive (`--max-delay`, `--smooth`).
+    pub wanted_ms: u64,
+    /// By how much all but one in a thousand parts were later than the soonest; absent before enough have come.
+    pub jitter_ms: Option<u64>,
     /// Times that such a player would have stood still.
     pub stalls: u64,
     /// Neighbours dropped for what they did, with the reason.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use caudal_proto::id::ChannelId;
+use caudal_proto::qos::playout::Bounds;
 use caudal_tracker::link::Link;
 use caudal_tracker::url::AllowedUrl;
 use serde::Serialize;
@@ -141,6 +142,8 @@ pub struct SessionSettings {
     pub edges: Vec<AllowedUrl>,
     /// See [`ViewerConfig::edge_share`].
     pub edge_share: u32,
+    /// See [`ViewerConfig::bounds`].
+    pub bounds: Bounds,
     /// The UDP side. Its fixed ports are the command line's session's: others take free ones.
     pub network: NetworkConfig,
     /// Maps of the network, for all sessions together.
@@ -282,6 +285,7 @@ impl Sessions {
             p2p: settings.p2p,
             edges,
             edge_share: settings.edge_share,
+            bounds: settings.bounds,
             lan: settings.lan,
             shelf: None,
             started: Instant::now(),

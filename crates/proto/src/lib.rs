@@ -11,6 +11,7 @@
 //! | [`wire`] | what peers say to each other, to the byte |
 //! | [`swarm`] | one channel's swarm: have map, substreams, pulls, neighbours, joining |
 //! | [`hybrid`] | what HTTP carries beside the swarm, and when it is worth fetching it |
+//! | [`qos`] | what a player should do with what comes: how far behind to play |
 //! | [`congestion`] | how much one connection may have under way |
 //! | [`uplink`] | the node's one pacer and deadline queue, above all its swarms |
 //! | [`addr`] | which addresses may be dialled or passed on |
@@ -33,6 +34,7 @@ pub mod hybrid;
 pub mod id;
 pub mod io;
 mod peer_map;
+pub mod qos;
 pub mod record;
 pub mod swarm;
 pub mod time;

@@ -90,6 +90,8 @@ export interface NodeGauge {
   rate_out_bps?: number;
   last_part_unix_ms?: number | null;
   last_part_media_ms?: number | null;
+  wanted_ms?: number | null;
+  wanted_most_ms?: number | null;
 }
 
 /** A viewer's or a source's report: the members that are shown. The rest is passed on as it came. */

@@ -70,26 +70,40 @@ export function credible(seconds: number | null): number | null {
   return seconds !== null && seconds > -1 && seconds < 3600 ? Math.max(0, seconds) : null;
 }
 
-/** What is wanted: more after every stall, a little less after a calm minute. */
+/** What is wanted: as much as the node says that arrival is uneven, more after every stall, a little less after a calm minute. */
 export class Wanted {
   seconds: number;
   #since: number;
+  #least = WANTED_MIN;
+  #most = WANTED_MAX;
   constructor(now: number, seconds = WANTED_MIN) {
     this.seconds = seconds;
     this.#since = now;
   }
   stalled(now: number): void {
-    this.seconds = Math.min(WANTED_MAX, this.seconds + WANTED_STEP);
+    this.#set(this.seconds + WANTED_STEP);
     this.#since = now;
   }
   /** It was the source that had stopped. */
   forgive(): void {
-    this.seconds = Math.max(WANTED_MIN, this.seconds - WANTED_STEP);
+    this.#set(this.seconds - WANTED_STEP);
+  }
+  /** What the node measured, and the most that was asked for. */
+  tell(wantedMs: number | null | undefined, mostMs: number | null | undefined, now: number): void {
+    const seconds = (ms: number | null | undefined, otherwise: number) =>
+      ms != null && Number.isFinite(ms) && ms >= 0 && ms <= 60_000 ? ms / 1000 : otherwise;
+    this.#most = seconds(mostMs, WANTED_MAX);
+    this.#least = Math.min(seconds(wantedMs, WANTED_MIN), this.#most);
+    if (this.seconds < this.#least) this.#since = now;
+    this.#set(this.seconds);
   }
   tick(now: number): void {
-    if (now - this.#since < CALM_MS || this.seconds <= WANTED_MIN) return;
-    this.seconds = Math.max(WANTED_MIN, this.seconds - WANTED_STEP);
+    if (now - this.#since < CALM_MS || this.seconds <= this.#least) return;
+    this.#set(this.seconds - WANTED_STEP);
     this.#since = now;
+  }
+  #set(seconds: number): void {
+    this.seconds = Math.min(this.#most, Math.max(this.#least, seconds));
   }
 }
 

@@ -327,6 +327,7 @@ export class Player {
     if (!gauge) return;
     this.#gauge = gauge;
     this.#gaugeAt = performance.now();
+    this.#wanted.tell(gauge.wanted_ms, gauge.wanted_most_ms, this.#gaugeAt);
   }
 
   /** What ran out because the source stopped or ended was no standstill. */

@@ -40,6 +40,25 @@ describe('gauge', () => {
     for (let at = 61_001; at < 10_000_000; at += 60_001) wanted.tick(at);
     expect(wanted.seconds).toBe(WANTED_MIN);
   });
+  it('follows what the node measures, within what was asked for', () => {
+    const wanted = new Wanted(0);
+    wanted.tell(1300, 4000, 0);
+    expect(wanted.seconds).toBe(1.3);
+    wanted.stalled(1000);
+    expect(wanted.seconds).toBeCloseTo(1.55);
+    wanted.tell(700, 4000, 2000);
+    expect(wanted.seconds).toBeCloseTo(1.55);
+    wanted.tick(61_001);
+    expect(wanted.seconds).toBeCloseTo(1.3);
+    wanted.tell(900, 500, 62_000);
+    expect(wanted.seconds).toBe(0.5);
+    wanted.stalled(63_000);
+    expect(wanted.seconds).toBe(0.5);
+    wanted.tell(null, undefined, 64_000);
+    expect(wanted.seconds).toBe(WANTED_MIN);
+    wanted.tell(Number.NaN, -1, 64_000);
+    expect(wanted.seconds).toBe(WANTED_MIN);
+  });
   it('judges by the lowest of the last readings', () => {
     const low = new LowWater(1000);
     expect([low.add(0, 0.9), low.add(500, 0.5), low.add(1000, 0.8), low.add(1600, 0.8)]).toEqual([0.9, 0.5, 0.5, 0.8]);

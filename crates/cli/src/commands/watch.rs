@@ -16,6 +16,7 @@ use caudal_node::network::{NetworkConfig, random_key};
 use caudal_node::record::{Output, Recorded, Recording};
 use caudal_node::sessions::{SessionSettings, Sessions};
 use caudal_node::viewer::{Shared, State, Viewer, ViewerConfig};
+use caudal_proto::qos::playout::Bounds;
 use caudal_tracker::link::{EDGES_MAX, Link};
 use caudal_tracker::url::AllowedUrl;
 use serde_json::json;
@@ -191,6 +192,7 @@ fn config(args: &WatchArgs, link: &Link, context: Context, maps: Arc<Maps>) -> V
         trackers: Vec::new(),
         edges: Vec::new(),
         edge_share: args.edge_share,
+        bounds: bounds(args),
         p2p: !args.no_p2p,
         lan: args.lan,
         shelf: None,
@@ -219,6 +221,7 @@ fn sessions(
         p2p: !args.no_p2p,
         edges: typed_edges(args)?,
         edge_share: args.edge_share,
+        bounds: bounds(args),
         network: NetworkConfig {
             bind: Vec::new(),
             upload_limit_bps: args.upload_limit,
@@ -486,5 +489,13 @@ async fn status(shared: Arc<Shared>) {
             "\r\x1b[K{gauge}  {words}  you ← {from}  you → {to}  {percent} % from viewers{inside}  {delay:.0} ms"
         );
         let _ = std::io::stderr().flush();
+    }
+}
+
+fn bounds(args: &WatchArgs) -> Bounds {
+    match args.max_delay {
+        Some(most) => Bounds::within(most),
+        None if args.smooth => Bounds::SMOOTH,
+        None => Bounds::USUAL,
     }
 }

@@ -11,6 +11,7 @@ use caudal_net::Handle;
 use caudal_proto::chunk::Ed25519Verifier;
 use caudal_proto::id::{ChannelId, PeerId, RenditionId};
 use caudal_proto::io::{self, Event, Input};
+use caudal_proto::qos::playout::{Bounds, PlayoutDelay};
 use caudal_proto::record::Ed25519Records;
 use caudal_proto::swarm::policy::Policy;
 use caudal_proto::swarm::{Role, SwarmConfig, SwarmStats};
@@ -69,6 +70,8 @@ pub struct ViewerConfig {
     pub lan: bool,
     /// Where an edge keeps the signed parts that it serves.
     pub shelf: Option<Arc<Shelf>>,
+    /// Within which players' delay adapts to how unevenly parts arrive.
+    pub bounds: Bounds,
     /// When the process started.
     pub started: Instant,
     /// The command as it was typed.
@@ -116,6 +119,7 @@ pub struct Shared {
     origin: Origin,
     command: String,
     commit: &'static str,
+    started: Instant,
     upload: bool,
     inner: Mutex<Inner>,
     vantage: Arc<Vantage>,
@@ -134,6 +138,7 @@ enum Origin {
 #[derive(Debug)]
 struct Inner {
     meter: Meter,
+    delay: PlayoutDelay,
     state: State,
     parts: u64,
     gaps: u64,
@@ -288,9 +293,11 @@ impl Viewer {
             origin,
             command: config.command,
             commit: config.commit,
+            started: config.started,
             upload: config.upload && config.p2p,
             inner: Mutex::new(Inner {
                 meter: Meter::new(config.started),
+                delay: PlayoutDelay::new(config.bounds),
                 state: State::Joining,
                 parts: 0,
                 gaps: 0,
@@ -387,7 +394,9 @@ impl Viewer {
                     self.ended_at = None;
                 }
                 self.playout.begin(epoch, number);
-                self.shared.lock().meter.joined(epoch, number, unix_us());
+                let mut inner = self.shared.lock();
+                inner.meter.joined(epoch, number, unix_us());
+                inner.delay.restart();
             }
             Event::Ended(..) => {
                 tracing::info!("the broadcaster ended the broadcast");

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use caudal_media::part::Part;
 use caudal_proto::swarm::SwarmStats;
+use caudal_proto::time::Timestamp;
 use caudal_tracker::message::Qos;
 
 use super::{Inner, Origin, Shared, State};
@@ -29,8 +30,12 @@ impl Shared {
     }
 
     pub(super) fn part(&self, part: Part) {
+        let duration = Duration::from_micros(u64::from(part.duration_us));
+        let now = Timestamp::from_micros(self.started.elapsed().as_micros() as u64);
+        let end = part.capture_unix_us.saturating_add(u64::from(part.duration_us));
         let mut inner = self.lock();
-        inner.meter.part(Duration::from_micros(u64::from(part.duration_us)));
+        inner.delay.arrived(now, unix_us(), end, duration);
+        inner.meter.part(duration);
         inner.parts += 1;
         inner.last_part = Some(Instant::now());
         inner.state = State::Live;
@@ -104,7 +109,12 @@ impl Shared {
     /// What a page's gauge shows.
     pub fn gauge(&self) -> Gauge {
         let inner = self.lock();
-        gauge(&self.live, inner.meter.buffer_ms(), &inner.stats, &inner.rates)
+        let wanted = |kept: Duration| Some(kept.as_millis() as u64);
+        Gauge {
+            wanted_ms: wanted(inner.delay.wanted()),
+            wanted_most_ms: wanted(inner.delay.most()),
+            ..gauge(&self.live, inner.meter.buffer_ms(), &inner.stats, &inner.rates)
+        }
     }
 
     /// How it goes, now.
@@ -159,6 +169,8 @@ impl Shared {
             parts: inner.parts,
             gaps: inner.gaps,
             buffer_ms: meter.buffer_ms(),
+            wanted_ms: inner.delay.wanted().as_millis() as u64,
+            jitter_ms: inner.delay.jitter().map(|jitter| jitter.as_millis() as u64),
             stalls: meter.stalls(),
             dropped: inner.dropped.clone(),
             network: self.vantage.report(stats),
@@ -217,6 +229,8 @@ pub(crate) fn gauge(live: &Live, buffer_ms: i64, stats: &SwarmStats, rates: &Rat
         rate_in_bps,
         rate_out_bps,
         last_part_unix_ms: newest.map(|newest| newest.unix_us / 1000),
+        wanted_ms: None,
+        wanted_most_ms: None,
         last_part_media_ms: newest.and_then(|newest| newest.media_us).map(|us| us / 1000),
     }
 }
