@@ -34,6 +34,37 @@ fn a_server_feeds_everybody_and_nobody_hears_of_another_viewer() {
 }
 
 #[test]
+fn viewers_who_met_while_they_waited_leave_each_other() {
+    let home = Folder::new();
+    let tracker = tracker(&home);
+    // The channel's key, so that there is a link before there is a channel.
+    let (key, path) = (home.join("card.key"), String::from);
+    let key = path(key.to_str().expect("a path"));
+    let made =
+        Command::new(env!("CARGO_BIN_EXE_caudal")).args(["key", "new", "--file", &key, "--json"]).output();
+    let made: Value = serde_json::from_slice(&made.expect("caudal starts").stdout).expect("JSON");
+    let channel = made["channel"].as_str().expect("a channel");
+    let link = format!("caudal:{channel}?tracker={}", tracker.told("http"));
+    let viewers: Vec<Caudal> = (0..2).map(|_| Caudal::start(&home, &["watch", &link])).collect();
+    for viewer in &viewers {
+        viewer.wait_until("met", PATIENCE, |stats| peers(stats).iter().any(|peer| peer["source"] == false));
+    }
+    let _source = publish_card(&home, &tracker, &["--delivery", "server-only", "--key", &key]);
+    viewers.iter().for_each(wait_until_playing);
+    for viewer in &viewers {
+        viewer.wait_until(
+            "alone with the source",
+            PATIENCE,
+            |stats| matches!(&peers(stats)[..], [only] if only["source"] == true),
+        );
+    }
+    let sent = |viewer: &Caudal| number(&viewer.stats(), "/bytes_out");
+    let before: Vec<f64> = viewers.iter().map(sent).collect();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(viewers.iter().map(sent).collect::<Vec<_>>(), before, "they send each other nothing any more");
+}
+
+#[test]
 fn a_swarm_carries_the_stream_where_the_source_sends_it_twice() {
     let home = Folder::new();
     let tracker = tracker(&home);

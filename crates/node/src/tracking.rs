@@ -12,7 +12,7 @@ use caudal_proto::broadcast::{Certificate, LiveNote};
 use caudal_proto::id::{ChannelId, PeerId, RenditionId, SecretKey};
 use caudal_proto::io::Candidate;
 use caudal_tracker::client::{ChannelEvent, ClientError, Events, Join, SourceRole, SwarmView, TrackerClient};
-use caudal_tracker::descriptor::{SignedDescriptor, Tracker};
+use caudal_tracker::descriptor::{Delivery, SignedDescriptor, Tracker};
 use caudal_tracker::message::{Qos, SwarmId};
 use caudal_tracker::url::{AllowedUrl, AltoUrl, TrackerUrl};
 use tokio::sync::{Notify, mpsc, watch};
@@ -54,6 +54,8 @@ pub enum News {
     Edges(Vec<Tracker>),
     /// What is wrong with an edge.
     Edge(String),
+    /// Who carries the channel, as its descriptor says.
+    Delivery(Delivery),
 }
 
 /// What a source shows to be one.
@@ -290,8 +292,11 @@ impl Task {
                 } else if let Some(broadcast) = view.broadcast {
                     self.tell(News::Broadcast(Box::new(broadcast))).await;
                 }
-                if let Some(descriptor) = view.descriptor.filter(|descriptor| !descriptor.edges.is_empty()) {
-                    self.tell(News::Edges(descriptor.edges)).await;
+                if let Some(descriptor) = view.descriptor {
+                    self.tell(News::Delivery(descriptor.delivery)).await;
+                    if !descriptor.edges.is_empty() {
+                        self.tell(News::Edges(descriptor.edges)).await;
+                    }
                 }
             }
             _ => {}

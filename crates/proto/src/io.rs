@@ -46,6 +46,8 @@ pub enum Input {
     /// An edge is known from which holes may be filled, with at most this share of the stream's rate, percent; 0: none is. See
     /// [`Event::FetchPart`].
     Edge(ChannelId, u32),
+    /// The channel's source feeds everybody itself: a viewer meets no other, and leaves those that it has met; false: as usual.
+    ServedAlone(ChannelId, bool),
     /// How fetching a part ended.
     Fetched(ChannelId, FetchedPart),
     /// A connection stands, dialled by either side; control and chunks may flow.

@@ -2,6 +2,7 @@
 //! stranger's until it was verified.
 
 use std::error::Error as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -116,12 +117,37 @@ impl EdgeClient {
         self.get(&path, afresh, WAIT_MAX + TIMEOUT, PART_LEN_ON_WIRE_MAX).await
     }
 
+    /// The same, of `len_max` bytes at most; also where it fails, `read` is told how much was read.
+    ///
+    /// # Errors
+    /// [`EdgeError`].
+    pub async fn part_within(
+        &self,
+        id: PartId,
+        len_max: usize,
+        read: &AtomicU64,
+    ) -> Result<Bytes, EdgeError> {
+        let path = format!("parts/{}-{}", id.epoch, id.part);
+        self.read(&path, false, WAIT_MAX + TIMEOUT, len_max.min(PART_LEN_ON_WIRE_MAX), read).await
+    }
+
     async fn get(
         &self,
         path: &str,
         afresh: bool,
         within: Duration,
         len_max: usize,
+    ) -> Result<Bytes, EdgeError> {
+        self.read(path, afresh, within, len_max, &AtomicU64::new(0)).await
+    }
+
+    async fn read(
+        &self,
+        path: &str,
+        afresh: bool,
+        within: Duration,
+        len_max: usize,
+        read: &AtomicU64,
     ) -> Result<Bytes, EdgeError> {
         let mut request = self.http.get(format!("{}/v1/channels/{}/{path}", self.url, self.channel));
         if afresh {
@@ -140,13 +166,19 @@ impl EdgeClient {
             }
             status => return Err(self.bad_answer(&format!("HTTP status {status}"))),
         }
-        let read = self.body(response, len_max);
-        tokio::time::timeout(BODY_TIMEOUT, read).await.unwrap_or_else(|_| Err(self.late()))
+        let body = self.body(response, len_max, read);
+        tokio::time::timeout(BODY_TIMEOUT, body).await.unwrap_or_else(|_| Err(self.late()))
     }
 
-    async fn body(&self, mut response: Response, len_max: usize) -> Result<Bytes, EdgeError> {
+    async fn body(
+        &self,
+        mut response: Response,
+        len_max: usize,
+        read: &AtomicU64,
+    ) -> Result<Bytes, EdgeError> {
         let mut body = BytesMut::new();
         while let Some(piece) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            read.fetch_add(piece.len() as u64, Ordering::Relaxed);
             if body.len() + piece.len() > len_max {
                 return Err(self.bad_answer(&format!("longer than {len_max} bytes")));
             }

@@ -464,7 +464,7 @@ impl Source {
                 self.shared.lock().announced = true;
                 tracing::info!("a tracker answers");
             }
-            News::Broadcast(_) | News::Edges(_) | News::Edge(_) => {}
+            News::Broadcast(_) | News::Edges(_) | News::Edge(_) | News::Delivery(_) => {}
         }
         None
     }

@@ -15,6 +15,7 @@ use caudal_proto::qos::playout::{Bounds, PlayoutDelay};
 use caudal_proto::record::Ed25519Records;
 use caudal_proto::swarm::policy::Policy;
 use caudal_proto::swarm::{Role, SwarmConfig, SwarmStats};
+use caudal_tracker::descriptor::Delivery;
 use caudal_tracker::url::AllowedUrl;
 use tokio::sync::{mpsc, watch};
 
@@ -218,7 +219,8 @@ impl Viewer {
     /// # Errors
     /// When a socket cannot be bound or TLS cannot be set up.
     pub async fn start(config: ViewerConfig) -> Result<Self, NodeError> {
-        let lan = config.lan || is_lan(&config.trackers);
+        // Anybody can have a descriptor on a tracker in one's own network: that alone is no reason to ask this computer anything.
+        let lan = config.lan;
         if !config.p2p {
             let key = random_key()?;
             let feed = FeedConfig {
@@ -285,7 +287,7 @@ impl Viewer {
         side: Side,
         (events, news): Told,
     ) -> Self {
-        let lan = config.lan || is_lan(&config.trackers);
+        let lan = config.lan;
         let (channel, edge_share) = (config.channel, config.edge_share);
         let shared = Arc::new(Shared {
             channel: config.channel,
@@ -414,7 +416,10 @@ impl Viewer {
                     tracking.need_peers();
                 }
             }
-            Event::FetchPart(_, part) => self.fetches.fetch(part),
+            Event::FetchPart(_, part) => {
+                let rate_bps = self.shared.lock().stats.rate_bps;
+                self.fetches.fetch(part, rate_bps);
+            }
             Event::Certificate(certificate) => {
                 self.fetches.follow(certificate);
                 if let Some(shelf) = &self.shared.shelf {
@@ -475,6 +480,10 @@ impl Viewer {
                 self.outlook.edge = Some(why);
             }
             News::Edges(told) => self.learn_edges(told_edges(&told, self.lan)).await,
+            News::Delivery(delivery) => {
+                let alone = delivery == Delivery::ServerOnly;
+                self.input(Input::ServedAlone(self.shared.channel, alone)).await;
+            }
             News::Viewers(_) => {}
         }
         None

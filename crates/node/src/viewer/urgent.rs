@@ -1,5 +1,7 @@
 //! Fetching what a swarm is about to miss from an edge: carries out what `proto` decides, and hands verified chunks back.
 
+use std::sync::atomic::AtomicU64;
+
 use bytes::Bytes;
 use caudal_proto::broadcast::Certificate;
 use caudal_proto::chunk::Ed25519Verifier;
@@ -13,7 +15,18 @@ use tokio::task::JoinSet;
 use crate::edge::client::{EdgeClient, EdgeError};
 use crate::edge::feed::EDGES_MAX;
 
-type Came = (PartId, Result<Bytes, EdgeError>);
+/// A part is no longer than this much of the stream, and a little.
+const PART_SECONDS_MAX: u64 = 4;
+const PART_LEN_LEAST: u64 = 256 * 1024;
+
+/// What came of asking the client at `at`, and how much was read, also in vain.
+#[derive(Debug)]
+struct Came {
+    part: PartId,
+    at: usize,
+    body: Result<Bytes, EdgeError>,
+    read: u64,
+}
 
 /// The edges that a viewer in a swarm may ask, and what it asks them for.
 #[derive(Debug)]
@@ -61,11 +74,18 @@ impl Fetches {
         self.certificate = Some(certificate);
     }
 
-    /// Asks for a part.
-    pub(super) fn fetch(&mut self, part: PartId) {
+    /// Asks for a part of a stream of `rate_bps`.
+    pub(super) fn fetch(&mut self, part: PartId, rate_bps: u64) {
         debug_assert!(self.under_way.len() <= 2 * UNDER_WAY_MAX, "the engine asks for few at a time");
-        if let Some(client) = self.clients.get(self.at).cloned() {
-            self.under_way.spawn(async move { (part, client.part(part, false).await) });
+        let at = self.at;
+        let len_max = (rate_bps / 8).saturating_mul(PART_SECONDS_MAX).max(PART_LEN_LEAST);
+        let len_max = usize::try_from(len_max).unwrap_or(usize::MAX);
+        if let Some(client) = self.clients.get(at).cloned() {
+            self.under_way.spawn(async move {
+                let read = AtomicU64::new(0);
+                let body = client.part_within(part, len_max, &read).await;
+                Came { part, at, body, read: read.into_inner() }
+            });
         }
     }
 
@@ -73,7 +93,7 @@ impl Fetches {
     pub(super) async fn next(&mut self) -> (FetchedPart, Option<String>) {
         loop {
             match self.under_way.join_next().await {
-                Some(Ok((part, came))) => return self.verify(part, came),
+                Some(Ok(came)) => return self.verify(came),
                 // It was cut off, which only the end of the program does.
                 Some(Err(_)) => {}
                 None => std::future::pending().await,
@@ -81,25 +101,26 @@ impl Fetches {
         }
     }
 
-    fn verify(&mut self, part: PartId, came: Result<Bytes, EdgeError>) -> (FetchedPart, Option<String>) {
-        let nothing = |bytes| FetchedPart { part, chunks: Vec::new(), bytes };
-        let url = self.clients.get(self.at).map(|client| client.url().to_string()).unwrap_or_default();
-        let (fetched, why) = match (came, &self.certificate) {
+    fn verify(&mut self, came: Came) -> (FetchedPart, Option<String>) {
+        let Came { part, at, body, read: bytes } = came;
+        let nothing = FetchedPart { part, chunks: Vec::new(), bytes };
+        let url = self.clients.get(at).map(|client| client.url().to_string()).unwrap_or_default();
+        let (fetched, why) = match (body, &self.certificate) {
             (Ok(body), Some(certificate)) => {
                 let read = read_part(&body, part, certificate, &mut Ed25519Verifier);
-                let bytes = body.len() as u64;
                 match read.error {
                     None => (FetchedPart { part, chunks: read.chunks, bytes }, None),
-                    Some(error) => (nothing(bytes), Some(format!("edge {url}: part {}: {error}", part.part))),
+                    Some(error) => (nothing, Some(format!("edge {url}: part {}: {error}", part.part))),
                 }
             }
-            (Ok(body), None) => (nothing(body.len() as u64), None),
             // It left the edge's window, or has not come there.
-            (Err(EdgeError::Absent { .. }), _) => (nothing(0), None),
-            (Err(error), _) => (nothing(0), Some(error.to_string())),
+            (Ok(_), None) | (Err(EdgeError::Absent { .. }), _) => (nothing, None),
+            (Err(error), _) => (nothing, Some(error.to_string())),
         };
         let Some(why) = why else { return (fetched, None) };
-        self.at = (self.at + 1) % self.clients.len().max(1);
+        if self.at == at {
+            self.at = (at + 1) % self.clients.len().max(1);
+        }
         let is_new = self.complained.as_ref() != Some(&why);
         self.complained = Some(why.clone());
         (fetched, is_new.then_some(why))

@@ -27,6 +27,8 @@ const DOUBLED_MAX: u32 = 5;
 const FORGET_AFTER: Duration = Duration::from_secs(30);
 /// Failures that are remembered.
 const FAILED_MAX: usize = 32;
+/// A debt is no larger than this, so that it ends: the longest part there may be.
+const DEBT_MAX_BYTES: i64 = 16 << 20;
 /// A part is taken to last this long until it has come.
 const PART_MS: u64 = 250;
 
@@ -35,8 +37,8 @@ const PART_MS: u64 = 250;
 pub(crate) struct Urgent {
     /// Of the stream's rate, percent; none: there is no edge.
     share_percent: u32,
-    /// Bytes that may be fetched.
-    left: u64,
+    /// Bytes that may be fetched; negative after a part that was larger than what was set aside for it.
+    left: i64,
     at: Timestamp,
     /// Since when, and what was set aside for it.
     under_way: BTreeMap<PartId, (Timestamp, u64)>,
@@ -52,7 +54,7 @@ impl Urgent {
     pub(crate) fn set_share(&mut self, now: Timestamp, share_percent: u32, rate_bps: u64) {
         if self.share_percent == 0 {
             self.at = now;
-            self.left = most(share_percent, rate_bps);
+            self.left = signed(most(share_percent, rate_bps));
         }
         self.share_percent = share_percent;
     }
@@ -82,10 +84,10 @@ impl Urgent {
             return false;
         }
         let expected = rate_bps / 8 * PART_MS / 1000;
-        if self.left < expected {
+        if self.left < signed(expected) {
             return false;
         }
-        self.left -= expected;
+        self.left -= signed(expected);
         self.under_way.insert(id, (now, expected));
         true
     }
@@ -93,8 +95,9 @@ impl Urgent {
     /// The fetch of `id` is over: `bytes` came, none that were of use if it failed. False when nobody asked for it.
     pub(crate) fn done(&mut self, now: Timestamp, id: PartId, bytes: u64, failed: bool) -> bool {
         let Some((_, expected)) = self.under_way.remove(&id) else { return false };
-        // What came was carried, whether it was of use or not.
-        self.left = (self.left + expected).saturating_sub(bytes);
+        // What came was carried, whether it was of use or not. A debt is worked off before anything else is fetched.
+        self.left =
+            self.left.saturating_add(signed(expected)).saturating_sub(signed(bytes)).max(-DEBT_MAX_BYTES);
         if failed {
             if self.failed.len() >= FAILED_MAX {
                 self.failed.pop_first();
@@ -112,10 +115,14 @@ impl Urgent {
         let idle_us = (now.since(self.at).as_micros() as u64).min(SAVED.as_micros() as u64);
         let earned = most.saturating_mul(idle_us) / SAVED.as_micros() as u64;
         if earned > 0 {
-            self.left = self.left.saturating_add(earned).min(most);
+            self.left = self.left.saturating_add(signed(earned)).min(signed(most));
             self.at = now;
         }
     }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// The most that is ever saved, bytes.
@@ -177,23 +184,28 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_has_its_share_of_the_rate_and_no_more() {
-        for percent in [0, 5, 10, 50] {
+    fn a_channel_has_its_share_of_the_rate_and_no_more_whatever_its_parts() {
+        // Even ones, key frames among small ones, and half seconds; each GOP is what the rate makes of it.
+        let gops: [&[u64]; 4] = [&[PART], &[85_000, 10_000, 10_000, 10_000, 10_000], &[5000], &[62_500]];
+        for (percent, gop) in [0, 5, 10, 50].into_iter().flat_map(|percent| gops.map(|gop| (percent, gop))) {
             let mut urgent = with_share(percent);
             let (mut bytes, mut part) = (0, 0);
             // Every hole there could be, for a hundred seconds.
             for ms in (0..100_000).step_by(20) {
                 part += 1;
                 if urgent.is_on() && urgent.admits(at(ms), RATE_BPS, id(part), at(ms), None) {
-                    assert!(urgent.done(at(ms), id(part), PART, false));
-                    bytes += PART;
+                    let len = gop[(part % gop.len() as u64) as usize];
+                    assert!(urgent.done(at(ms), id(part), len, false));
+                    bytes += len;
                 }
             }
             let whole = RATE_BPS / 8 * 100;
             let share = whole * u64::from(percent) / 100;
             // And what may be spent to begin with: ten seconds of the share.
             let most = share + share / 10;
-            assert!(bytes <= most && bytes + 2 * PART >= most, "{percent} %: {bytes} of {most}");
+            let largest = gop.iter().max().copied().unwrap_or(0) * u64::from(percent.min(1));
+            assert!(bytes <= most + largest, "{percent} %, {gop:?}: {bytes} of {most}");
+            assert!(bytes + 2 * largest.max(PART * 2) >= most, "{percent} %, {gop:?}: {bytes} of {most}");
         }
     }
 
@@ -201,11 +213,16 @@ mod tests {
     fn parts_that_are_larger_than_thought_are_paid_for() {
         let mut urgent = with_share(10);
         assert!(urgent.admits(at(0), RATE_BPS, id(1), at(0), None));
-        assert!(urgent.done(at(0), id(1), 1_000_000, false));
-        assert!(!urgent.admits(at(1000), RATE_BPS, id(2), at(0), None));
-        assert!(
-            urgent.admits(at(5000), RATE_BPS, id(2), at(0), None),
-            "what is overspent is lost, not owed for ever"
-        );
+        // 125 kB were saved, 12.5 kB are earned each second.
+        assert!(urgent.done(at(0), id(1), 250_000, true));
+        assert!(!urgent.admits(at(10_000), RATE_BPS, id(2), at(0), None));
+        assert!(urgent.admits(at(12_600), RATE_BPS, id(2), at(0), None), "the debt is worked off");
+        assert!(urgent.done(at(12_600), id(2), u64::MAX, true));
+        assert!(!urgent.admits(at(600_000), RATE_BPS, id(3), at(0), None), "by a lie, too, and that ends");
+        let mut now = at(12_600);
+        while !urgent.admits(now, RATE_BPS, id(3), at(0), None) {
+            now += Duration::from_secs(1);
+        }
+        assert!(now < at(3_600_000));
     }
 }

@@ -3,7 +3,12 @@
 //! Owns the water marks. Who is displaced for whom is [`children`](super::children)'s decision, whom a viewer prefers
 //! [`policy`](super::policy)'s; this module never ends what is under way: a viewer that is fed stays fed until another feeds it.
 
-use super::{Role, Swarm};
+use alloc::vec::Vec;
+
+use super::peers::Known;
+use super::{Role, Swarm, SwarmOutput};
+use crate::io::CloseCode;
+use crate::time::Timestamp;
 
 /// A source whose upload carries the stream at least this often feeds whoever comes; with less it pushes to relays alone.
 pub(super) const AMPLE_COPIES: u64 = 4;
@@ -41,6 +46,25 @@ impl Swarm {
     /// A source that feeds all viewers itself: none is told of another.
     pub(super) fn serves_alone(&self) -> bool {
         matches!(self.config.role, Role::Source { alone: true, .. })
+    }
+
+    /// What the channel's descriptor says: its source feeds everybody.
+    pub(crate) fn set_served_alone(&mut self, now: Timestamp, so: bool) {
+        self.served_alone = so && !self.is_source();
+        self.leave_viewers(now);
+    }
+
+    /// Where the source feeds everybody no viewer is met: what others, or a tracker that knows no better, name is left.
+    pub(super) fn leave_viewers(&mut self, now: Timestamp) {
+        if !self.served_alone {
+            return;
+        }
+        self.known.retain(Known::is_source);
+        let viewers = self.neighbours.values().filter(|n| n.met && !n.source).map(|n| n.peer);
+        for peer in viewers.collect::<Vec<_>>() {
+            self.forget(now, peer);
+            self.out.push_back(SwarmOutput::Disconnect(peer, CloseCode::Done));
+        }
     }
 
     /// A source whose upload carries many copies.

@@ -179,6 +179,8 @@ pub(crate) struct Swarm {
     /// Bytes that a source with a set number of copies may still send, and since when they were counted.
     savings: i64,
     admission: Admission,
+    /// The source feeds everybody: other viewers are not met.
+    served_alone: bool,
     saved_at: Timestamp,
     /// No neighbour beyond the first ones is dialled before.
     dial_at: Timestamp,
@@ -267,6 +269,7 @@ impl Swarm {
             uplink: UplinkView::default(),
             savings: i64::MAX / 2,
             admission: Admission::default(),
+            served_alone: false,
             saved_at: now,
             pull_at: now,
             dial_at: now,
@@ -368,6 +371,7 @@ impl Swarm {
         self.measure_skew();
         self.look_up_paths();
         self.watch_water();
+        self.leave_viewers(now);
         self.shed(now);
         self.lift_the_stronger(now);
         self.watch_spread(now);

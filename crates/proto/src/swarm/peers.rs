@@ -68,6 +68,10 @@ pub(super) struct Known {
 }
 
 impl Known {
+    pub(super) fn is_source(&self) -> bool {
+        self.source
+    }
+
     pub(super) fn is_being_dialled(&self, now: Timestamp) -> bool {
         self.dialling.is_some_and(|until| now < until)
     }
@@ -144,7 +148,11 @@ impl Swarm {
         let Candidate { peer, mut addrs, source, cost } = candidate;
         addrs.retain(|addr| is_dialable(addr, self.config.lan));
         addrs.truncate(ADDRS_MAX);
-        if peer == self.local || addrs.is_empty() || self.banned.contains(&peer) {
+        if peer == self.local
+            || addrs.is_empty()
+            || self.banned.contains(&peer)
+            || self.served_alone && !source
+        {
             return;
         }
         let path = self.path_to(&addrs);
