@@ -175,7 +175,10 @@ impl Window<'_> {
         let stream = self.after.source.number("useful_bytes").zip(self.before.source.number("useful_bytes"));
         let stream = stream.map(|(after, before)| after - before);
         run.set("source_copies", stream.zip(out.first()).map(|(stream, out)| out / stream));
-        run.set("rate_bps", stream.map(|stream| stream * 8.0 / (self.after.at_s - self.before.at_s)));
+        let own = self.after.source.number("duration_ms").zip(self.before.source.number("duration_ms"));
+        let seconds =
+            own.map_or(self.after.at_s - self.before.at_s, |(after, before)| (after - before) / 1e3);
+        run.set("rate_bps", stream.map(|stream| stream * 8.0 / seconds));
     }
 
     fn chunks(&self, run: &mut Run) {
@@ -215,11 +218,15 @@ impl Window<'_> {
             run.set("received_bps/min", rates.into_iter().min_by(f64::total_cmp));
         }
         let each = |path: &str| viewers().map(|pair| grown(pair, path)).collect::<Option<Vec<f64>>>();
-        if let Some((due, on_time)) = each("chunks/due").zip(each("chunks/on_time")) {
+        if let (Some(due), Some(on_time), Some(missing)) =
+            (each("chunks/due"), each("chunks/on_time"), each("chunks/missing"))
+        {
             let most = due.iter().copied().fold(0.0, f64::max);
             // Who hears nothing does not know what is due; the others' clocks differ by a chunk or two.
-            let due = due.iter().map(|due| if *due < most * DUE_LEAST { most } else { *due });
-            run.set("on_time_ratio", Some(on_time.iter().sum::<f64>() / due.sum::<f64>()));
+            let all = due.iter().map(|due| if *due < most * DUE_LEAST { most } else { *due }).sum::<f64>();
+            run.set("on_time_ratio", Some(on_time.iter().sum::<f64>() / all));
+            let came = due.iter().sum::<f64>() - missing.iter().sum::<f64>();
+            run.set("received_ratio", Some(came / all));
         }
         let started = self.reports.iter().filter(|report| report.number("startup_ms").is_some()).count();
         run.set("started_ratio", Some(started as f64 / self.reports.len() as f64));

@@ -30,6 +30,8 @@ const LISTED: u32 = 6;
 const KEPT: u32 = 3;
 /// Of the bytes of a segment what is pictures; the rest is what MPEG-TS puts around them.
 const PICTURES: f64 = 0.955;
+/// The beginning of the name of a folder in memory; the number of the process follows.
+const FOLDER: &str = "caudal-bench-scale-";
 /// Until there are enough segments to begin with.
 const PLAYLIST_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -246,7 +248,15 @@ impl Folder {
     fn new() -> Result<Self> {
         let memory = Path::new("/dev/shm");
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        let path = parent.join(format!("caudal-bench-{}", std::process::id()));
+        // What runs that were killed have left behind is memory.
+        for entry in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
+            let owner =
+                entry.file_name().to_str().and_then(|name| name.strip_prefix(FOLDER)?.parse::<u32>().ok());
+            if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        let path = parent.join(format!("{FOLDER}{}", std::process::id()));
         std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self(path))
     }

@@ -309,3 +309,43 @@ impl Args {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(line: &str) -> Args {
+        Line::try_parse_from(format!("scale {line}").split_whitespace()).unwrap().args
+    }
+
+    #[test]
+    fn what_is_run_can_be_chosen() {
+        let all = args("");
+        assert!(all.is_whole() && all.simulate.is_empty());
+        assert_eq!((all.modes().len(), all.viewers.as_slice()), (4, [1, 5, 10, 20, 30, 40, 60].as_slice()));
+        assert_eq!(args("--simulate").simulate, [100, 1_000, 10_000]);
+        assert_eq!(args("--simulate=100").simulate, [100]);
+        let some = args("--viewers 5,20 --mode hybrid --mode nginx");
+        assert!(!some.is_whole());
+        assert_eq!(
+            (some.viewers.as_slice(), some.modes()),
+            ([5, 20].as_slice(), vec![Mode::Hybrid, Mode::Nginx])
+        );
+    }
+
+    #[test]
+    fn a_wider_line_is_the_origins_alone_and_not_for_nginx() {
+        let wide = args("--origin-line 40M");
+        assert_eq!(wide.shape(), Shape::Narrow { source_bps: 40_000_000, viewer_bps: 1_500_000 });
+        let plan = wide.plan(Mode::Hybrid, 3);
+        assert_eq!(plan.delivery, Some(Delivery { name: "hybrid", upload_limit_bps: 20_000_000 }));
+        assert_eq!(args("").shape(), Shape::Narrow { source_bps: 20_000_000, viewer_bps: 1_500_000 });
+    }
+}

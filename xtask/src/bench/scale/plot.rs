@@ -17,7 +17,10 @@ const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(40, 44, 52);
 const FAINT: RGBColor = RGBColor(150, 154, 160);
 /// Names of lines stand at least so far apart, in shares of the panel's height.
-const APART: f64 = 0.052;
+const APART: f64 = 0.056;
+
+/// Room for them, beside that of the points.
+const NAMES: f64 = 0.42;
 
 type Failure = Box<dyn std::error::Error>;
 type Area<'a, B> = DrawingArea<B, Shift>;
@@ -52,13 +55,13 @@ pub(super) const PICTURES: [Picture; 2] = [
         what: "Rate received per viewer against the number of viewers: servers fall, the swarm and the hybrid hold",
         panels: [
             Panel {
-                title: "Servers, and the hybrid: kbit/s that each viewer receives",
+                title: "Servers and hybrid: kbit/s received per viewer",
                 figure: Figure::Rate,
                 modes: &[Mode::Nginx, Mode::ServerOnly, Mode::Hybrid],
                 has_theory: true,
             },
             Panel {
-                title: "Swarm, and the hybrid: kbit/s that each viewer receives",
+                title: "Swarm and hybrid: kbit/s received per viewer",
                 figure: Figure::Rate,
                 modes: &[Mode::SwarmOnly, Mode::Hybrid],
                 has_theory: true,
@@ -70,7 +73,7 @@ pub(super) const PICTURES: [Picture; 2] = [
         what: "Delay and continuity against the number of viewers",
         panels: [
             Panel {
-                title: "Delay p95, ms (of chunks; nginx: of segments)",
+                title: "Delay p95, ms (nginx: of segments)",
                 figure: Figure::Delay,
                 modes: &Mode::ALL,
                 has_theory: false,
@@ -87,10 +90,12 @@ pub(super) const PICTURES: [Picture; 2] = [
 
 /// A line to be drawn.
 struct Curve {
-    name: &'static str,
+    name: String,
     color: RGBColor,
     is_theory: bool,
-    /// Viewers, the figure, and whether it is simulated.
+    /// Drawn last and thin, so that what it lies on shows beside it.
+    is_slender: bool,
+    /// Viewers, where the figure stands on the axis, and whether it is simulated.
     points: Vec<(f64, f64, bool)>,
 }
 
@@ -111,6 +116,20 @@ impl Figure {
             Self::Rate => point.median("received_bps/mean").map(|bps| bps / 1e3),
             Self::Delay => point.p95_ms(),
             Self::OnTime => point.median("on_time_ratio").map(|ratio| ratio * 100.0),
+        }
+    }
+
+    /// Where a figure stands on the axis: delays on a logarithmic one.
+    fn place(self, value: f64) -> f64 {
+        if self == Self::Delay { value.max(1.0).log10() } else { value }
+    }
+
+    /// What the axis says there.
+    fn label(self, place: f64) -> String {
+        match self {
+            Self::Delay if place.fract().abs() > 1e-6 => String::new(),
+            Self::Delay => thousands(10_f64.powf(place).round()),
+            Self::Rate | Self::OnTime => thousands(place),
         }
     }
 }
@@ -157,7 +176,7 @@ where
         setup.cap_bps as f64 / 1e6,
         setup.viewer_bps as f64 / 1e6
     );
-    let root = root.titled(&title, (FONT, 20).into_font().color(&INK))?;
+    let root = root.titled(&title, (FONT, 21).into_font().color(&INK))?;
     let (left, right) = root.split_horizontally(SIZE.0 / 2);
     for (panel, area) in picture.panels.iter().zip([left, right]) {
         chart(panel, setup, points, &area)?;
@@ -173,15 +192,30 @@ fn curves(panel: &Panel, setup: &Setup, points: &[Point], last: f64) -> Vec<Curv
         const STEPS: u32 = 200;
         let at = |step: u32| last.powf(f64::from(step) / f64::from(STEPS));
         let points = (0..=STEPS).map(at).map(|n| (n, setup.server_bps(n) / 1e3, true)).collect();
-        curves.push(Curve { name: "a server, in theory", color: FAINT, is_theory: true, points });
+        curves.push(Curve {
+            name: "a server, in theory".to_owned(),
+            color: FAINT,
+            is_theory: true,
+            is_slender: false,
+            points,
+        });
     }
     for mode in panel.modes {
-        let points: Vec<_> = points
-            .iter()
-            .filter(|point| point.mode == *mode)
+        let of_mode = || points.iter().filter(|point| point.mode == *mode && !point.runs.is_empty());
+        let points: Vec<(f64, f64, bool)> = of_mode()
             .filter_map(|point| Some((point.viewers as f64, panel.figure.of(point)?, point.is_simulated)))
+            .map(|(viewers, value, is_simulated)| (viewers, panel.figure.place(value), is_simulated))
             .collect();
-        curves.push(Curve { name: mode.label(), color: mode.color(), is_theory: false, points });
+        // Only a delay can be missing: where too little came for a percentile.
+        let has_more = of_mode().next_back().is_some_and(|point| panel.figure.of(point).is_none());
+        let name = format!("{}{}", mode.label(), if has_more { "; then > 5 % too late" } else { "" });
+        curves.push(Curve {
+            name,
+            color: mode.color(),
+            is_theory: false,
+            is_slender: *mode == Mode::Hybrid,
+            points,
+        });
     }
     curves.retain(|curve| !curve.points.is_empty());
     curves
@@ -198,32 +232,33 @@ where
 {
     let last = points.iter().map(|point| point.viewers as f64).fold(10.0, f64::max);
     let curves = curves(panel, setup, points, last);
-    let figures = || curves.iter().flat_map(|curve| curve.points.iter().map(|(_, value, _)| *value));
+    let most = curves.iter().flat_map(|curve| &curve.points).map(|(_, place, _)| *place).fold(0.0, f64::max);
     let top = match panel.figure {
-        Figure::Rate => setup.rate_bps as f64 / 1e3 * 1.1,
-        Figure::Delay => figures().fold(50.0, f64::max) * 1.1,
-        Figure::OnTime => 105.0,
+        Figure::Rate => setup.rate_bps as f64 / 1e3 * 1.12,
+        Figure::Delay => most.ceil().max(3.0) * 1.02,
+        Figure::OnTime => 108.0,
     };
     let mut builder = ChartBuilder::on(area);
     builder
-        .caption(panel.title, (FONT, 18).into_font().color(&INK))
+        .caption(panel.title, (FONT, 22).into_font().color(&INK))
         .margin(12)
         .margin_right(20)
-        .x_label_area_size(48)
-        .y_label_area_size(58);
+        .x_label_area_size(64)
+        .y_label_area_size(66);
     // The names of lines stand right of the last viewers.
-    let right = last.powf(1.36);
+    let right = last.powf(1.0 + NAMES);
     let mut chart = builder.build_cartesian_2d((1.0..right).log_scale(), 0.0..top)?;
     chart
         .configure_mesh()
         .x_desc("viewers")
-        .label_style((FONT, 15))
-        .axis_desc_style((FONT, 16))
+        .y_labels(if panel.figure == Figure::Delay { 5 } else { 7 })
+        .label_style((FONT, 18))
+        .axis_desc_style((FONT, 19))
         .light_line_style(TRANSPARENT)
         .x_label_formatter(&|viewers| {
-            if *viewers > last * 1.01 { String::new() } else { thousands(*viewers) }
+            if *viewers > last * 4.0 { String::new() } else { thousands(*viewers) }
         })
-        .y_label_formatter(&|value| thousands(*value))
+        .y_label_formatter(&|place| panel.figure.label(*place))
         .draw()?;
     for curve in &curves {
         let line = curve.points.iter().map(|(viewers, value, _)| (*viewers, *value));
@@ -231,18 +266,23 @@ where
             chart.draw_series(DashedLineSeries::new(line, 7, 5, curve.color.stroke_width(2)))?;
             continue;
         }
-        chart.draw_series(LineSeries::new(line, curve.color.stroke_width(2)))?;
+        let (width, radius) = if curve.is_slender { (2, 4) } else { (4, 6) };
+        chart.draw_series(LineSeries::new(line, curve.color.stroke_width(width)))?;
         for (viewers, value, is_simulated) in &curve.points {
             let fill = if *is_simulated { WHITE.filled() } else { curve.color.filled() };
-            chart.draw_series([Circle::new((*viewers, *value), 5, fill)])?;
-            chart.draw_series([Circle::new((*viewers, *value), 5, curve.color.stroke_width(2))])?;
+            chart.draw_series([Circle::new((*viewers, *value), radius, fill)])?;
+            chart.draw_series([Circle::new((*viewers, *value), radius, curve.color.stroke_width(2))])?;
         }
     }
     let ends: Vec<f64> = curves.iter().map(|curve| curve.points[curve.points.len() - 1].1).collect();
     for (curve, at) in curves.iter().zip(spread(&ends, top * APART, top)) {
         let from = curve.points[curve.points.len() - 1].0;
-        let style = (FONT, 16).into_font().color(&curve.color);
-        chart.draw_series([Text::new(curve.name, (from * last.powf(0.025), at + top * 0.02), style)])?;
+        let style = (FONT, 19).into_font().color(&curve.color);
+        chart.draw_series([Text::new(
+            curve.name.clone(),
+            (from * last.powf(0.025), at + top * 0.025),
+            style,
+        )])?;
     }
     Ok(())
 }

@@ -5,7 +5,8 @@ use super::super::report::{self, Unit};
 use super::Mode;
 use serde_json::{Value, json};
 
-/// A swarm's and the hybrid's continuity, and how much of the stream's rate each viewer gets.
+/// A swarm's and the hybrid's continuity, and how much of the stream viewers get. Counted in chunks: rates over a window depend on
+/// where key frames fall.
 const CONTINUITY_MIN: f64 = 0.999;
 const RATE_MIN: f64 = 0.99;
 /// The hybrid may be worse than the better of its halves by this much: the greater of a share and so many ms; and so much continuity.
@@ -175,24 +176,26 @@ impl Setup {
 
     /// Every target, for what was asked to run. A figure that was not measured misses its target.
     pub(super) fn checks(&self, points: &[Point]) -> Vec<Check> {
-        let real = || points.iter().filter(|point| !point.is_simulated);
         let mut checks = Vec::new();
-        for point in real() {
+        for point in points {
             let name = |what: &str| format!("{}, {} viewers: {what}", point.mode.name(), point.viewers);
             match point.mode {
                 Mode::Nginx | Mode::ServerOnly => checks.extend(self.collapse(point, &name)),
                 Mode::SwarmOnly | Mode::Hybrid => checks.extend(self.full(point, &name)),
             }
-            let most = point.most("source_bps/second_max");
-            checks.push(Check {
-                name: name("origin within a second"),
-                ok: most.is_some_and(|most| most <= self.cap_bps as f64),
-                detail: format!("{} (asked: ≤ {:.2} Mbit/s)", mbit(most), self.cap_bps as f64 / 1e6),
-            });
+            if !point.is_simulated {
+                let most = point.most("source_bps/second_max");
+                checks.push(Check {
+                    name: name("origin within a second"),
+                    ok: most.is_some_and(|most| most <= self.cap_bps as f64),
+                    detail: format!("{} (asked: ≤ {:.2} Mbit/s)", mbit(most), self.cap_bps as f64 / 1e6),
+                });
+            }
         }
-        for hybrid in real().filter(|point| point.mode == Mode::Hybrid) {
-            let beside =
-                |mode: Mode| real().find(|point| point.mode == mode && point.viewers == hybrid.viewers);
+        for hybrid in points.iter().filter(|point| point.mode == Mode::Hybrid) {
+            let is_beside =
+                |point: &&Point| (point.viewers, point.is_simulated) == (hybrid.viewers, hybrid.is_simulated);
+            let beside = |mode: Mode| points.iter().filter(is_beside).find(|point| point.mode == mode);
             let (server, swarm) = (beside(Mode::ServerOnly), beside(Mode::SwarmOnly));
             if let Some(server) = server.filter(|_| self.covers(hybrid.viewers)) {
                 checks.push(delay(
@@ -201,10 +204,12 @@ impl Setup {
                     server.p95_ms(),
                 ));
             }
-            if let Some((server, swarm)) = server.zip(swarm) {
-                let p95s = [server.p95_ms(), swarm.p95_ms()].into_iter().flatten();
-                checks.push(delay("hybrid beside the better", hybrid, p95s.min_by(f64::total_cmp)));
-                checks.push(continuity(hybrid, server, swarm));
+            // Of a server alone nothing is simulated.
+            let halves: Vec<&Point> = [server, swarm].into_iter().flatten().collect();
+            if !halves.is_empty() {
+                let p95_ms = halves.iter().filter_map(|half| half.p95_ms()).min_by(f64::total_cmp);
+                checks.push(delay("hybrid beside the better", hybrid, p95_ms));
+                checks.push(continuity(hybrid, &halves));
             }
         }
         checks
@@ -226,11 +231,9 @@ impl Setup {
 
     /// Everybody gets the stream, in time.
     fn full(&self, point: &Point, name: &dyn Fn(&str) -> String) -> [Check; 2] {
-        let share = point.runs.iter().map(|run| Some(run.get("received_bps/mean")? / run.get("rate_bps")?));
-        let share = share.collect::<Option<Vec<f64>>>();
-        let share = share.and_then(|shares| shares.into_iter().min_by(f64::total_cmp));
+        let share = point.least("received_ratio");
         let on_time = point.least("on_time_ratio");
-        [("of the stream's rate", share, RATE_MIN), ("on time", on_time, CONTINUITY_MIN)].map(
+        [("of the stream received", share, RATE_MIN), ("on time", on_time, CONTINUITY_MIN)].map(
             |(what, value, least)| Check {
                 name: name(what),
                 ok: value.is_some_and(|value| value >= least),
@@ -252,9 +255,8 @@ fn delay(what: &str, hybrid: &Point, other_ms: Option<f64>) -> Check {
     }
 }
 
-fn continuity(hybrid: &Point, server: &Point, swarm: &Point) -> Check {
-    let ratios = [server, swarm].map(|point| point.median("on_time_ratio"));
-    let better = ratios.into_iter().flatten().max_by(f64::total_cmp);
+fn continuity(hybrid: &Point, halves: &[&Point]) -> Check {
+    let better = halves.iter().filter_map(|half| half.median("on_time_ratio")).max_by(f64::total_cmp);
     let got = hybrid.median("on_time_ratio");
     Check {
         name: format!("hybrid beside the better, {} viewers: on time", hybrid.viewers),
@@ -283,7 +285,7 @@ mod tests {
             ("on_time_ratio", on_time),
             ("chunk_delay_ms/p95", p95),
             ("received_bps/mean", rate),
-            ("rate_bps", 1e6),
+            ("received_ratio", rate / 1e6),
             ("source_bps/second_max", 19.9e6),
         ];
         let run = Run { figures: figures.into_iter().collect(), ..Run::default() };

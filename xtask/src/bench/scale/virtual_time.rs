@@ -69,6 +69,7 @@ fn figures(report: &Value, rate_bps: u64) -> Run {
     run.set("rate_bps", Some(rate_bps));
     run.set("on_time_ratio", number("continuity/1500"));
     let came = number("chunks/due").zip(number("chunks/missing")).map(|(due, missing)| 1.0 - missing / due);
+    run.set("received_ratio", came);
     run.set("received_bps/mean", came.map(|came| came * rate_bps));
     run.set("source_bps/mean", number("source_copies").map(|copies| copies * rate_bps));
     run
