@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 /// How much media a part is, ms.
 const PART_MS: f64 = 200.0;
 
-/// A viewer that counts fewer chunks as due than this share of what another does has not heard of them.
+/// A viewer that counts fewer chunks as due than this share of what the source signed has not heard of them.
 const DUE_LEAST: f64 = 0.9;
 
 /// A viewer's or a source's stats at one moment; counters run from the node's start.
@@ -221,9 +221,11 @@ impl Window<'_> {
         if let (Some(due), Some(on_time), Some(missing)) =
             (each("chunks/due"), each("chunks/on_time"), each("chunks/missing"))
         {
-            let most = due.iter().copied().fold(0.0, f64::max);
-            // Who hears nothing does not know what is due; the others' clocks differ by a chunk or two.
-            let all = due.iter().map(|due| if *due < most * DUE_LEAST { most } else { *due }).sum::<f64>();
+            let signed =
+                grown((&self.before.source, &self.after.source), "chunks_signed").unwrap_or_default();
+            // Who hears nothing does not know what is due; otherwise the two differ by what is under way.
+            let all =
+                due.iter().map(|due| if *due < signed * DUE_LEAST { signed } else { *due }).sum::<f64>();
             run.set("on_time_ratio", Some(on_time.iter().sum::<f64>() / all));
             let came = due.iter().sum::<f64>() - missing.iter().sum::<f64>();
             run.set("received_ratio", Some(came / all));
