@@ -11,8 +11,11 @@ use std::time::Duration;
 
 /// Of what the origin may send, what it pushes: headers, repair and control take the rest, as the simulator has it unless told.
 const FILL: f64 = 0.75;
-/// Viewers come within this, however many they are.
-const RAMP_MAX: Duration = Duration::from_secs(15);
+/// Viewers come within this, however many they are …
+const RAMP_MAX: Duration = Duration::from_secs(30);
+/// … and have so long at least to find each other: of 1,000 that came within 15 s, fed two copies, a third had what was due 10 s
+/// later, and all of them 30 s later.
+const SETTLE_MIN: Duration = Duration::from_secs(30);
 
 /// Whether there is something to simulate: what a server does alone, theory says.
 pub(super) fn knows(mode: Mode) -> bool {
@@ -51,7 +54,7 @@ impl Swarm {
             source_copies: if self.mode == Mode::SwarmOnly { SWARM_COPIES } else { budget as usize },
             chunk_bytes: self.chunk_bytes,
             ramp: (JOIN_INTERVAL * self.viewers as u32).min(RAMP_MAX),
-            warm_up: self.warm_up,
+            warm_up: self.warm_up.max(SETTLE_MIN),
             duration: self.duration,
         }
     }
