@@ -49,6 +49,12 @@ pub(crate) const TO_BENCH: &[Need] = &[
     need("nft", "nftables", "it proves that no packet is larger than the MTU"),
 ];
 
+/// `bench scale`: the usual streaming beside ours.
+pub(crate) const TO_SERVE_HLS: &[Need] = &[
+    need("nginx", "nginx-light", "it serves HLS, for comparison"),
+    need("ffmpeg", "ffmpeg", "it writes what nginx serves"),
+];
+
 /// Makes sure that `needs` are there: installs what is missing when allowed, else says what to type.
 pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     let packages = missing(needs, |program| sh::which(program).is_some());

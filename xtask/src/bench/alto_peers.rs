@@ -148,6 +148,7 @@ impl Args {
             warm_up: self.warm_up,
             duration: self.duration,
             source_copies: self.source_copies,
+            delivery: None,
             shape: Shape::Open,
             tell_limits: false,
             network: Network::Bridge,

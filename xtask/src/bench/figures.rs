@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 /// How much media a part is, ms.
 const PART_MS: f64 = 200.0;
 
+/// A viewer that counts fewer chunks as due than this share of what the source signed has not heard of them.
+const DUE_LEAST: f64 = 0.9;
+
 /// A viewer's or a source's stats at one moment; counters run from the node's start.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stats {
@@ -102,7 +105,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    fn set(&mut self, path: &'static str, value: Option<f64>) {
+    pub(super) fn set(&mut self, path: &'static str, value: Option<f64>) {
         if let Some(value) = value.filter(|value| value.is_finite()) {
             self.figures.insert(path, value);
         }
@@ -129,6 +132,7 @@ impl Window<'_> {
         let mut run = Run::default();
         self.bytes(&mut run);
         self.chunks(&mut run);
+        self.received(&mut run);
         self.delays(&mut run);
         self.costs(&mut run);
         let of_reports =
@@ -171,7 +175,10 @@ impl Window<'_> {
         let stream = self.after.source.number("useful_bytes").zip(self.before.source.number("useful_bytes"));
         let stream = stream.map(|(after, before)| after - before);
         run.set("source_copies", stream.zip(out.first()).map(|(stream, out)| out / stream));
-        run.set("rate_bps", stream.map(|stream| stream * 8.0 / (self.after.at_s - self.before.at_s)));
+        let own = self.after.source.number("duration_ms").zip(self.before.source.number("duration_ms"));
+        let seconds =
+            own.map_or(self.after.at_s - self.before.at_s, |(after, before)| (after - before) / 1e3);
+        run.set("rate_bps", stream.map(|stream| stream * 8.0 / seconds));
     }
 
     fn chunks(&self, run: &mut Run) {
@@ -193,6 +200,41 @@ impl Window<'_> {
         let sizes: Option<Vec<f64>> =
             self.after.viewers.iter().map(|viewer| viewer.number("chunk_payload_bytes")).collect();
         run.set("chunk_payload_bytes", sizes.and_then(|sizes| median(&sizes)));
+    }
+
+    /// What each viewer got of the stream, and by when, and what the source sent for it.
+    fn received(&self, run: &mut Run) {
+        let window_s = self.after.at_s - self.before.at_s;
+        let viewers = || self.before.viewers.iter().zip(&self.after.viewers);
+        let grown =
+            |(before, after): (&Stats, &Stats), path: &str| Some(after.number(path)? - before.number(path)?);
+        // Nodes are asked one after the other: each by its own clock, where it says what that is.
+        let rate = |pair: (&Stats, &Stats)| {
+            let seconds = grown(pair, "duration_ms").map_or(window_s, |ms| ms / 1e3);
+            Some(grown(pair, "useful_bytes")? * 8.0 / seconds)
+        };
+        if let Some(rates) = viewers().map(rate).collect::<Option<Vec<f64>>>() {
+            run.set("received_bps/mean", Some(rates.iter().sum::<f64>() / rates.len() as f64));
+            run.set("received_bps/min", rates.into_iter().min_by(f64::total_cmp));
+        }
+        let each = |path: &str| viewers().map(|pair| grown(pair, path)).collect::<Option<Vec<f64>>>();
+        if let (Some(due), Some(on_time), Some(missing)) =
+            (each("chunks/due"), each("chunks/on_time"), each("chunks/missing"))
+        {
+            let signed =
+                grown((&self.before.source, &self.after.source), "chunks_signed").unwrap_or_default();
+            // Who hears nothing does not know what is due; otherwise the two differ by what is under way.
+            let all =
+                due.iter().map(|due| if *due < signed * DUE_LEAST { signed } else { *due }).sum::<f64>();
+            run.set("on_time_ratio", Some(on_time.iter().sum::<f64>() / all));
+            let came = due.iter().sum::<f64>() - missing.iter().sum::<f64>();
+            run.set("received_ratio", Some(came / all));
+        }
+        let started = self.reports.iter().filter(|report| report.number("startup_ms").is_some()).count();
+        run.set("started_ratio", Some(started as f64 / self.reports.len() as f64));
+        let source = self.before.wire.first().zip(self.after.wire.first());
+        let out = source.map(|(before, after)| (after.out_bytes - before.out_bytes) as f64);
+        run.set("source_bps/mean", out.map(|out| out * 8.0 / window_s));
     }
 
     fn delays(&self, run: &mut Run) {

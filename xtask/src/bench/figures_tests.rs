@@ -64,6 +64,33 @@ fn a_window_counts_what_happened_between_its_ends() {
 }
 
 #[test]
+fn who_heard_nothing_missed_what_the_source_signed() {
+    let (mut before, mut after) = (snapshot(10), snapshot(110));
+    let silent =
+        json!({"useful_bytes": 0, "chunks": {"due": 0, "on_time": 0, "missing": 0}, "duration_ms": 5_000});
+    (before.viewers[1], after.viewers[1]) = (Stats::new(silent.clone()), Stats::new(silent));
+    after.viewers[1].json["duration_ms"] = 105_000.into();
+    (before.source.json["chunks_signed"], after.source.json["chunks_signed"]) = (100.into(), 1100.into());
+    let (shape, reports) = (Shape::Open, [viewer(1100, 0), Stats::new(json!({"startup_ms": null}))]);
+    let run = Window {
+        before: &before,
+        after: &after,
+        reports: &reports,
+        oversize_packets: 0,
+        source_copies: 1,
+        shape,
+    }
+    .run();
+    assert_figure(&run, "on_time_ratio", 0.5);
+    assert_figure(&run, "received_ratio", 0.5);
+    assert_figure(&run, "received_bps/mean", 400_000.0);
+    assert_figure(&run, "received_bps/min", 0.0);
+    assert_figure(&run, "started_ratio", 0.5);
+    // 1,000 chunks in 100 s, 12,000 bytes for each.
+    assert_figure(&run, "source_bps/mean", 960_000.0);
+}
+
+#[test]
 fn narrow_uplinks_are_held_against_the_snowball() {
     let run = run_of(Shape::Narrow { source_bps: 4_208_000, viewer_bps: 841_600 });
     // 10,000 bytes with their headers take 20 ms from the source and 100 ms from a viewer; half of 4 ms to arrive.

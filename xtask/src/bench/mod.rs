@@ -8,9 +8,11 @@
 //! | [`isps`] | what maps of the network change, in virtual time |
 //! | [`alto`] | the ALTO server with a large map |
 //! | [`alto_peers`] | what a map of the network saves: bytes between ranges of addresses, with and without it |
+//! | [`scale`] | what each viewer gets as viewers become more: a server, the swarm, and both |
 //! | [`simulated`] | what the simulator says of a case that was run for real |
 //! | [`congestion`] | connections that meet loss, queues, TCP and each other, over the link emulator |
 //! | [`trial`] | one run: a source, viewers, a measured window; what all benchmarks are told and do with runs |
+//! | [`meter`] | what leaves a device within a second |
 //! | [`netns`] | the namespaces, what joins them, shaping, and what is counted on the wire |
 //! | [`emulator`] | delay, loss and rates between namespaces, by TUN devices |
 //! | [`process`] | `caudal` processes: starting, asking, ending, and what they cost |
@@ -25,10 +27,12 @@ mod congestion;
 mod emulator;
 mod figures;
 mod isps;
+mod meter;
 mod netns;
 mod process;
 mod relay;
 mod report;
+mod scale;
 mod sim;
 mod simulated;
 mod snowball;
@@ -52,6 +56,8 @@ pub(crate) enum Bench {
     SimAlto(isps::Args),
     /// Real connections over the link emulator: loss, full queues, beside TCP, sixteen on one line.
     Congestion(congestion::Args),
+    /// 1 to 60 viewers and beyond: nginx with HLS, the source alone, the swarm alone, both; rates, delays, origin's bytes.
+    Scale(scale::Args),
     /// The ALTO server with a large map: endpoint costs per second of a core, and how soon an edit arrives.
     Alto(alto::Args),
     /// Peers in four ranges of addresses: what crosses between them without a map of the network and with one.
@@ -66,6 +72,7 @@ pub(crate) fn run(bench: &Bench) -> Result<bool> {
         Bench::Sim(args) => sim::run(args),
         Bench::SimAlto(args) => isps::run(args),
         Bench::Congestion(args) => congestion::run(args),
+        Bench::Scale(args) => scale::run(args),
         Bench::Alto(args) => alto::run(args),
         Bench::AltoPeers(args) => alto_peers::run(args),
     }

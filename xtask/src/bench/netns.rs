@@ -16,7 +16,7 @@ use std::process::Command;
 /// The MTU of every link, as on an ordinary home connection.
 pub(super) const MTU: u32 = 1500;
 /// What Ethernet puts in front of every IP packet that the device counters include.
-const ETHERNET_HEADER_BYTES: u64 = 14;
+pub(super) const ETHERNET_HEADER_BYTES: u64 = 14;
 /// The most peers that one bridge here can have: their addresses are 10.77.1.1 and up.
 pub(super) const PEERS_MAX: usize = 250;
 const NAME_PREFIX: &str = "caudal-bench-";

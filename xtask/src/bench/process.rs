@@ -226,6 +226,19 @@ pub(super) fn cost_of(pid: u32) -> Result<Cost> {
     Ok(Cost { cpu_seconds, switches })
 }
 
+/// Processor time of the thread that asks.
+pub(super) fn cpu_of_this_thread() -> Result<f64> {
+    cpu_seconds(&std::fs::read_to_string("/proc/thread-self/stat").context("cannot read /proc")?)
+}
+
+/// Processor time of a process and of all that it started and that still are.
+pub(super) fn cpu_of_tree(pid: u32) -> Result<f64> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.with_context(|| format!("process {pid} is gone"))?;
+    let children = children.split_whitespace().filter_map(|child| child.parse().ok()).map(cpu_of_tree);
+    Ok(cost_of(pid)?.cpu_seconds + children.sum::<Result<f64>>()?)
+}
+
 /// Fields 14 and 15 of `/proc/PID/stat`, counted behind the program's name, which may contain anything.
 fn cpu_seconds(stat: &str) -> Result<f64> {
     let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();

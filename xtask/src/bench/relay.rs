@@ -91,6 +91,7 @@ impl Args {
             warm_up: self.warm_up,
             duration: self.duration,
             source_copies: self.source_copies,
+            delivery: None,
             shape,
             tell_limits: self.tell_limits,
             network: Network::Bridge,

@@ -490,7 +490,7 @@ mod tests {
         assert_eq!(page, format!("# Head\n{begin}\nnew\n{end}\ntail\n"));
         assert!(replaced("no markers", "relay", "new").is_err());
         let real = std::fs::read_to_string(workspace::root().join("docs/benchmarks.md")).unwrap();
-        for bench in ["relay", "swarm"] {
+        for bench in ["relay", "swarm", "scale"] {
             assert!(replaced(&real, bench, "new\n").is_ok());
         }
     }

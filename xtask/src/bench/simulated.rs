@@ -32,8 +32,8 @@ pub(super) struct Population {
     pub(super) loss: f64,
     pub(super) killed_percent: usize,
     pub(super) source_copies: usize,
-    /// As measured.
-    pub(super) chunk_bytes: u64,
+    /// As measured; the simulator's own choice where nothing was.
+    pub(super) chunk_bytes: Option<u64>,
     /// Viewers come during this …
     pub(super) ramp: Duration,
     /// … and everything settles for as long as this.
@@ -51,15 +51,25 @@ pub(super) struct Simulated {
 impl Population {
     /// Runs it with the simulator of the program under test; `profile` is a file that may be overwritten.
     pub(super) fn simulate(&self, caudal: &Path, profile: &Path) -> Result<Simulated> {
+        read(&self.reports(caudal, profile, SEEDS)?)
+    }
+
+    /// The reports of so many seeds, from 1.
+    pub(super) fn reports(&self, caudal: &Path, profile: &Path, seeds: u32) -> Result<Vec<Value>> {
         std::fs::write(profile, self.profile())
             .with_context(|| format!("cannot write {}", profile.display()))?;
         let mut command = Command::new(caudal);
-        command.args(self.args()).arg("--profile").arg(profile).stderr(Stdio::inherit());
+        command
+            .args(self.args())
+            .args(["--seeds", &seeds.to_string()])
+            .arg("--profile")
+            .arg(profile)
+            .stderr(Stdio::inherit());
         let output = command.output().context("cannot run the simulator")?;
         if !output.status.success() {
             bail!("the simulator failed: {command:?}");
         }
-        read(&output.stdout)
+        reports(&output.stdout)
     }
 
     fn profile(&self) -> String {
@@ -86,7 +96,6 @@ impl Population {
         for (name, value) in [
             ("--peers", self.viewers.to_string()),
             ("--rate", self.rate_bps.to_string()),
-            ("--chunk", self.chunk_bytes.to_string()),
             ("--key-size", KEY_SIZE.to_string()),
             ("--upload-mean", "profile".to_owned()),
             ("--told", "nothing".to_owned()),
@@ -98,9 +107,11 @@ impl Population {
             ("--warmup", format!("{}ms", warm_up.as_millis())),
             ("--duration", format!("{}ms", self.duration.as_millis())),
             ("--host-delay", format!("{}ms", HOST_DELAY.as_secs_f64() * 1e3)),
-            ("--seeds", SEEDS.to_string()),
         ] {
             args.extend([name.to_owned(), value]);
+        }
+        if let Some(bytes) = self.chunk_bytes {
+            args.extend(["--chunk".to_owned(), bytes.to_string()]);
         }
         if self.killed_percent > 0 {
             args.extend(["--event".to_owned(), format!("leave {}% at 0ms", self.killed_percent)]);
@@ -117,8 +128,7 @@ pub(super) fn reports(printed: &[u8]) -> Result<Vec<Value>> {
         .context("the simulator printed something else than JSON")
 }
 
-fn read(printed: &[u8]) -> Result<Simulated> {
-    let reports = reports(printed)?;
+fn read(reports: &[Value]) -> Result<Simulated> {
     let of = |name: &str| {
         let values: Vec<f64> =
             reports.iter().filter_map(|report| report["chunk_delay_ms"][name].as_f64()).collect();
@@ -135,8 +145,9 @@ mod tests {
     fn reports_are_read_and_their_median_taken() {
         let text = r#"{"chunk_delay_ms":{"p50":3,"p95":9}} {"chunk_delay_ms":{"p50":1,"p95":8}}
             {"chunk_delay_ms":{"p50":2,"p95":7}}"#;
-        assert_eq!(read(text.as_bytes()).unwrap(), Simulated { p50_ms: 2.0, p95_ms: 8.0 });
-        assert!(read(b"{}").is_err() && read(b"").is_err() && read(b"no").is_err());
+        let read = |text: &str| reports(text.as_bytes()).and_then(|reports| read(&reports));
+        assert_eq!(read(text).unwrap(), Simulated { p50_ms: 2.0, p95_ms: 8.0 });
+        assert!(read("{}").is_err() && read("").is_err() && read("no").is_err());
     }
 
     #[test]
@@ -149,7 +160,7 @@ mod tests {
             loss: 0.0,
             killed_percent: 30,
             source_copies: 2,
-            chunk_bytes: 7_000,
+            chunk_bytes: Some(7_000),
             ramp: Duration::from_secs(5),
             warm_up: Duration::from_secs(12),
             duration: Duration::from_secs(15),

@@ -226,6 +226,7 @@ impl Args {
             warm_up: self.warm_up,
             duration: self.duration,
             source_copies: SOURCE_COPIES,
+            delivery: None,
             shape: case.shape,
             tell_limits: false,
             network: Network::Emulated {
@@ -249,7 +250,7 @@ impl Args {
             loss: case.loss,
             killed_percent: case.killed_percent,
             source_copies: SOURCE_COPIES,
-            chunk_bytes: chunk_bytes as u64,
+            chunk_bytes: Some(chunk_bytes as u64),
             ramp: trial::JOIN_INTERVAL * case.viewers as u32,
             warm_up: self.warm_up,
             duration: self.duration,

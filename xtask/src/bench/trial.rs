@@ -7,6 +7,7 @@
 
 use super::emulator::model;
 use super::figures::{Run, Shape, Snapshot, Stats, Window};
+use super::meter::Meter;
 use super::netns::{Uplink, World};
 use super::process::{self, Process};
 use super::report;
@@ -28,7 +29,7 @@ const HTTP_PORT: u16 = 8080;
 const TRACKER_PORT: u16 = 7700;
 const ALTO_PORT: u16 = 7780;
 /// How long a packet waits for its uplink at most before it is dropped, on the bridge and in the emulator.
-const UPLINK_QUEUE: Duration = Duration::from_millis(400);
+pub(super) const UPLINK_QUEUE: Duration = Duration::from_millis(400);
 
 /// What joins the peers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,6 +54,8 @@ pub(super) struct Plan {
     pub(super) warm_up: Duration,
     pub(super) duration: Duration,
     pub(super) source_copies: usize,
+    /// How the source shares its work with the viewers, where `source_copies` does not say it.
+    pub(super) delivery: Option<Delivery>,
     pub(super) shape: Shape,
     /// Nodes are told what their lines carry.
     pub(super) tell_limits: bool,
@@ -61,6 +64,14 @@ pub(super) struct Plan {
     pub(super) ranges: Option<Ranges>,
     /// So many of the viewers are killed as the window begins; the others are measured.
     pub(super) killed_percent: usize,
+}
+
+/// What a source is told beside its input: who carries the stream, and the most that it may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Delivery {
+    /// As `--delivery` takes it.
+    pub(super) name: &'static str,
+    pub(super) upload_limit_bps: u64,
 }
 
 /// Ranges of addresses of the peers, one after the other.
@@ -148,6 +159,11 @@ impl<'a> Bench<'a> {
         Ok(runs)
     }
 
+    /// Becomes true on Ctrl-C.
+    pub(super) fn stop(&self) -> &AtomicBool {
+        &self.stop
+    }
+
     /// The program under test.
     pub(super) fn caudal(&self) -> &Path {
         &self.caudal
@@ -204,6 +220,7 @@ impl Trial<'_> {
         if let Some(ranges) = &self.plan.ranges {
             world.count_between(&ranges.sizes)?;
         }
+        let meter = self.meter(&world, started)?;
         let map = self.map_server(&world)?;
         let tracker = self.start("tracker", world.hub(), &self.tracker_args())?;
         let source = self.start("source", world.peer(0), &self.source_args())?;
@@ -257,6 +274,10 @@ impl Trial<'_> {
         }
         .run();
         run.commit = commit;
+        if let Some(meter) = meter {
+            let most = meter.end()?.most_in(1.0);
+            run.set("source_bps/second_max", most.map(|bytes| bytes * 8.0));
+        }
         let signed = |snapshot: &Snapshot| snapshot.source.number("useful_bytes").unwrap_or_default();
         run.stream_bytes = signed(&after) - signed(&before);
         run.between = minus(&between_after, &between_before);
@@ -283,6 +304,12 @@ impl Trial<'_> {
         let listen = format!("{}:{ALTO_PORT}", World::hub_address());
         let args = owned(&["alto", "serve", "--config", &file.display().to_string(), "--listen", &listen]);
         self.start("alto", world.hub(), &args).map(Some)
+    }
+
+    /// Looks at what the source sends, where a limit of it is asked for.
+    fn meter(&self, world: &World, began: Instant) -> Result<Option<Meter>> {
+        let is_asked = self.plan.delivery.is_some() && self.plan.network == Network::Bridge;
+        is_asked.then(|| Meter::start(world.peer(0), "eth0", began)).transpose()
     }
 
     fn between(&self, world: &World) -> Result<Vec<Vec<u64>>> {
@@ -339,10 +366,16 @@ impl Trial<'_> {
     }
 
     fn source_args(&self) -> Vec<String> {
-        let (rate, copies) = (self.plan.rate_bps.to_string(), self.plan.source_copies.to_string());
+        let rate = self.plan.rate_bps.to_string();
         let tracker = format!("http://{}:{TRACKER_PORT}", World::hub_address());
         let mut args = owned(&["publish", "--name", "Benchmark", "--tracker", &tracker, "--input", "test"]);
-        args.extend(owned(&["--card-rate", &rate, "--card-keyframe", "2s", "--source-copies", &copies]));
+        args.extend(owned(&["--card-rate", &rate, "--card-keyframe", "2s"]));
+        match self.plan.delivery {
+            Some(Delivery { name, upload_limit_bps }) => {
+                args.extend(owned(&["--delivery", name, "--upload-limit", &upload_limit_bps.to_string()]));
+            }
+            None => args.extend(owned(&["--source-copies", &self.plan.source_copies.to_string()])),
+        }
         args.extend(self.node_args(0));
         args
     }
