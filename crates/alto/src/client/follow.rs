@@ -17,6 +17,10 @@ use super::{AltoClient, ClientError, Resource, Snapshot, bad_map};
 use crate::map::{CostMap, NetworkMap, ReadCosts};
 use crate::types::{CostType, Metric, media};
 
+/// Reading what changes takes this share of the time at most, percent …
+const WORK_PERCENT: u32 = 10;
+/// … but for this much, which may be spent at once: a large map at first, and a change of it now and then.
+const WORK_SAVED: Duration = Duration::from_secs(2);
 /// A stream that is silent for so long is dead: servers send a comment every 10 s or so.
 pub const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// Cost maps that do not fit their network map for so long will not fit any more.
@@ -298,6 +302,7 @@ async fn subscribe(
     let mut parser = Parser::default();
     let mut arriving = Arriving { network: None, costs: ids.iter().skip(1).map(|_| None).collect() };
     let mut unfit_since = Some(Instant::now());
+    let mut work = Work { left: WORK_SAVED, at: Instant::now() };
     loop {
         let chunk = tokio::time::timeout(SILENCE_MAX, response.chunk()).await;
         let chunk = chunk.map_err(|_| ClientError::Timeout { url: Box::new(url.clone()) })?;
@@ -305,6 +310,7 @@ async fn subscribe(
         parser.push(&bytes).map_err(|why| ClientError::BadAnswer { url: Box::new(url.clone()), why })?;
         while let Some(event) = parser.next() {
             // Large maps are read off the runtime's threads.
+            let begun = Instant::now();
             let own = url.clone();
             let taking = tokio::task::spawn_blocking(move || arriving.take(&own, &event).map(|()| arriving));
             arriving = match taking.await {
@@ -323,6 +329,8 @@ async fn subscribe(
                 }
                 None => _ = unfit_since.get_or_insert_with(Instant::now),
             }
+            // Whoever sends changes without end has them read as time allows.
+            tokio::time::sleep(work.pause(Instant::now(), begun.elapsed())).await;
         }
         match unfit_since {
             None => confirm(publish),
@@ -331,6 +339,26 @@ async fn subscribe(
             }
             Some(_) => {}
         }
+    }
+}
+
+/// How much work changes may make: a share of the time, some of it in advance.
+struct Work {
+    left: Duration,
+    at: Instant,
+}
+
+impl Work {
+    /// Books what took so long; how long to wait before more is read.
+    fn pause(&mut self, now: Instant, took: Duration) -> Duration {
+        let earned = now.saturating_duration_since(self.at) * WORK_PERCENT / 100;
+        self.left = (self.left + earned).min(WORK_SAVED);
+        let owed = took.saturating_sub(self.left);
+        self.left = self.left.saturating_sub(took);
+        let pause = owed * 100 / WORK_PERCENT;
+        // What is waited for is paid with, and earns nothing.
+        self.at = now + pause;
+        pause
     }
 }
 
@@ -376,6 +404,25 @@ fn documents<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changes_without_end_take_a_tenth_of_the_time() {
+        let begun = Instant::now();
+        let (mut now, mut worked) = (begun, Duration::ZERO);
+        let mut work = Work { left: WORK_SAVED, at: now };
+        let took = Duration::from_millis(50);
+        while now < begun + Duration::from_secs(100) {
+            now += took;
+            worked += took;
+            now += work.pause(now, took);
+        }
+        assert!((10.0..12.5).contains(&worked.as_secs_f64()), "{worked:?}");
+        assert_eq!(
+            work.pause(now + Duration::from_secs(60), took),
+            Duration::ZERO,
+            "what comes seldom is read at once"
+        );
+    }
 
     const EVENTS: &str = concat!(
         "event: application/alto-networkmap+json,network\n",
