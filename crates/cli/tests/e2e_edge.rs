@@ -8,7 +8,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Caudal, Folder, PATIENCE, get, link, number, publish_card, request, run_clean, tracker};
@@ -80,23 +80,29 @@ impl Drop for Nginx {
     }
 }
 
-/// Something between a viewer and an edge that changes the last byte of every fifth part, unless caches are passed over.
-fn forger(origin: &str) -> (String, Arc<AtomicU32>) {
+/// Whether a part is to be forged: its number, and whether caches are passed over.
+type Chosen = dyn Fn(u64, bool) -> bool + Send + Sync;
+
+/// Something between a viewer and an edge that changes the last byte of those parts that are chosen.
+fn forger(
+    origin: &str,
+    chosen: impl Fn(u64, bool) -> bool + Send + Sync + 'static,
+) -> (String, Arc<AtomicU32>) {
     let origin: SocketAddr = origin.trim_start_matches("http://").parse().expect("http://IP:PORT");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
     let forged = Arc::new(AtomicU32::new(0));
-    let count = Arc::clone(&forged);
+    let (count, chosen) = (Arc::clone(&forged), Arc::new(chosen));
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let count = Arc::clone(&count);
-            std::thread::spawn(move || forge(&stream, origin, &count));
+            let (count, chosen) = (Arc::clone(&count), Arc::clone(&chosen));
+            std::thread::spawn(move || forge(&stream, origin, &*chosen, &count));
         }
     });
     (url, forged)
 }
 
-fn forge(stream: &TcpStream, origin: SocketAddr, forged: &AtomicU32) {
+fn forge(stream: &TcpStream, origin: SocketAddr, chosen: &Chosen, forged: &AtomicU32) {
     let mut head = String::new();
     let mut lines = BufReader::new(stream);
     while !head.ends_with("\r\n\r\n") {
@@ -111,8 +117,9 @@ fn forge(stream: &TcpStream, origin: SocketAddr, forged: &AtomicU32) {
     let _ = upstream.read_to_end(&mut answer);
     let part =
         path.rsplit_once('-').filter(|_| path.contains("/parts/")).map(|(_, part)| part.parse::<u64>());
-    let is_chosen = part.is_some_and(|part| part.is_ok_and(|part| part % 5 == 3));
-    if is_chosen && answer.starts_with(b"HTTP/1.1 200") && !head.to_lowercase().contains("no-cache") {
+    let is_afresh = head.to_lowercase().contains("no-cache");
+    let is_chosen = part.is_some_and(|part| part.is_ok_and(|part| chosen(part, is_afresh)));
+    if is_chosen && answer.starts_with(b"HTTP/1.1 200") {
         if let Some(last) = answer.last_mut() {
             *last ^= 1;
         }
@@ -172,16 +179,20 @@ fn however_many_watch_through_a_cdn_each_part_leaves_the_edge_once_and_nobody_is
     assert!(edge.told("link").contains(&format!("&edge={origin}")), "{}", edge.ready);
     edge.wait_until("filled", PATIENCE, |stats| number(stats, "/edge/parts_held") >= 8.0);
     let nginx = Nginx::start(&home, &origin);
-    let (forging, forged) = forger(&origin);
+    let (forging, forged) = forger(&origin, |part, is_afresh| part % 5 == 3 && !is_afresh);
+    // What one begins with is genuine, and nothing after it.
+    let first = AtomicU64::new(u64::MAX);
+    let (betraying, _) =
+        forger(&origin, move |part, _| part > first.fetch_min(part, Ordering::Relaxed).min(part));
 
-    let watch = |through: &str| {
-        Caudal::start(
-            &home,
-            &["watch", &link, "--no-p2p", "--edge", through, "--listen", "127.0.0.1:0", "--duration", "6s"],
-        )
+    let watch_at = |edges: &[&str]| {
+        let args = ["watch", &link, "--no-p2p", "--listen", "127.0.0.1:0", "--duration", "6s"];
+        Caudal::start(&home, &[&args[..], edges].concat())
     };
+    let watch = |through: &str| watch_at(&["--edge", through]);
     let viewers: Vec<Caudal> = (0..4).map(|_| watch(&nginx.url)).collect();
     let deceived = watch(&forging);
+    let betrayed = watch_at(&["--edge", &betraying, "--edge", &origin]);
     for viewer in &viewers {
         common::wait_until_playing(viewer);
         meets_nobody(viewer, &[tracker.told("http"), &nginx.url]);
@@ -221,6 +232,13 @@ fn however_many_watch_through_a_cdn_each_part_leaves_the_edge_once_and_nobody_is
     assert!(times >= 4.0 && number(&report, "/chunks_forged") >= times - 1.0, "forged {times}: {report}");
     assert_eq!(number(&report, "/gaps"), 0.0, "it asks past the cache, and plays on: {report}");
     assert!(report["dropped"][0].as_str().is_some_and(|why| why.contains("not signed")), "{report}");
+
+    let (status, report, said) = betrayed.ended();
+    let report: serde_json::Value = serde_json::from_str(&report.expect("a report")).expect("JSON");
+    assert!(status.success(), "{said}: {report}");
+    assert!(number(&report, "/chunks_forged") >= 4.0, "{report}");
+    assert!(number(&report, "/parts") > 15.0, "the good edge is asked then: {report}");
+    assert_eq!(number(&report, "/gaps"), 0.0, "also for what the other one forged: {report}");
 
     let (report, status) = edge.end();
     assert!(status.success(), "{report}");
@@ -343,6 +361,10 @@ fn an_edge_that_is_not_there_or_not_known_is_said_with_the_remedy() {
     let (status, _, said) = watch(&["--edge", "http://127.0.0.1:1"], "700ms");
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("edge http://127.0.0.1:1 cannot be reached"), "{said}");
+    // An address that is none of an edge: said once, however often it is asked.
+    let (status, _, said) = watch(&["--edge", tracker.told("http")], "1500ms");
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert_eq!(said.matches("has nothing of this channel (HTTP status 404)").count(), 1, "{said}");
     let (status, _, said) = watch(&["--edge", "http://cdn.example"], "700ms");
     assert_eq!(status.code(), Some(1), "{said}");
     for (bad, words) in

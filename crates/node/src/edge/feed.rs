@@ -44,10 +44,14 @@ const LOOK_PERIOD: Duration = Duration::from_secs(2);
 const FOLLOWED_BY: u64 = 2;
 /// A part that does not come is asked for so often.
 const TRIES_MAX: u32 = 3;
-/// An edge that gives no answers so often, one after another, is left for a moment, or for another.
+/// An edge that fails so often beyond what it does right is left for a moment, or for another.
 const FAILED_MAX: u32 = 12;
+/// An edge that gives no genuine part for so long, while its notes say that there are new ones, is left for another.
+const BARREN_MAX: Duration = Duration::from_secs(5);
 /// First and longest wait before an edge or a tracker is asked again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+/// What one edge did not give is asked of another for so long: then playing steps over it.
+const GIVEN_UP_FOR: Duration = Duration::from_secs(6);
 /// The rate is measured over so much of the stream.
 const RATE_SPAN_US: u64 = 2_000_000;
 /// Most parts that it is measured over.
@@ -77,6 +81,7 @@ pub struct Feed {
     /// What came.
     pub counters: Arc<Counters>,
     tasks: Vec<JoinHandle<()>>,
+    known: watch::Receiver<Vec<AllowedUrl>>,
 }
 
 /// What came over HTTP.
@@ -113,7 +118,7 @@ impl Feed {
         }
         let fetcher = Fetcher {
             channel: config.channel,
-            known,
+            known: known.clone(),
             // Kept, so that edges can become known for as long as the feed runs.
             _edges: edges,
             clients: Vec::new(),
@@ -124,11 +129,16 @@ impl Feed {
             news,
             counters: Arc::clone(&counters),
             measured: BTreeMap::new(),
-            complained: None,
+            complained: BTreeMap::new(),
             place: None,
         };
         tasks.push(tokio::spawn(fetcher.run()));
-        Ok((Self { counters, tasks }, (events_out, news_out)))
+        Ok((Self { counters, tasks, known }, (events_out, news_out)))
+    }
+
+    /// Whether there is an edge to ask.
+    pub fn knows_edges(&self) -> bool {
+        !self.known.borrow().is_empty()
     }
 
     /// Asks nobody any more.
@@ -224,8 +234,8 @@ struct Fetcher {
     counters: Arc<Counters>,
     /// Payload bytes by capture time, of the last seconds.
     measured: BTreeMap<u64, u64>,
-    /// What was complained of last; nobody is told twice.
-    complained: Option<String>,
+    /// What was complained of last, by the edge that was asked; nobody is told twice.
+    complained: BTreeMap<usize, String>,
     /// How far the broadcast was fetched; another edge goes on from there.
     place: Option<Place>,
 }
@@ -238,9 +248,35 @@ struct Place {
     next: u64,
     /// Those before it that were asked for and have not come.
     lacking: BTreeSet<u64>,
+    /// Those that an edge did not give, and since when.
+    given_up: BTreeMap<u64, Instant>,
+    /// Those of them that another edge was asked for: that is done once.
+    asked_again: BTreeSet<u64>,
 }
 
 impl Place {
+    fn new(epoch: u64, next: u64) -> Self {
+        Self { epoch, next, ..Self::default() }
+    }
+
+    fn give_up(&mut self, part: u64, now: Instant) {
+        self.lacking.remove(&part);
+        self.given_up.retain(|_, since| now.duration_since(*since) < GIVEN_UP_FOR);
+        self.given_up.insert(part, now);
+    }
+
+    /// Another edge may have what the one before did not give.
+    fn ask_another(&mut self, view: &EdgeView, now: Instant) {
+        let next = self.next;
+        self.asked_again.retain(|part| part.saturating_add(AHEAD_OF_NOTE_MAX) >= next);
+        for (part, since) in std::mem::take(&mut self.given_up) {
+            let is_new = now.duration_since(since) < GIVEN_UP_FOR && part >= view.first;
+            if is_new && self.asked_again.insert(part) {
+                self.lacking.insert(part);
+            }
+        }
+    }
+
     fn oldest(&self) -> u64 {
         self.lacking.first().copied().unwrap_or(self.next)
     }
@@ -252,6 +288,39 @@ impl Place {
         {
             self.next = start.part;
         }
+    }
+}
+
+/// What following an edge comes to. What it answers says nothing; genuine parts do.
+#[derive(Debug)]
+struct Standing {
+    /// Failures that no genuine part has made up for.
+    failed: u32,
+    /// When the last genuine part came, or else when it was first asked.
+    genuine_at: Instant,
+    /// What the live note said by then: the next chunk's number.
+    signed: u64,
+}
+
+impl Standing {
+    fn new(signed: u64, now: Instant) -> Self {
+        Self { failed: 0, genuine_at: now, signed }
+    }
+
+    /// A part proved right.
+    fn genuine(&mut self, signed: u64, now: Instant) {
+        *self = Self { failed: self.failed.saturating_sub(1), genuine_at: now, signed };
+    }
+
+    /// It failed so often. True: it is to be left.
+    fn fail(&mut self, times: u32) -> bool {
+        self.failed = self.failed.saturating_add(times);
+        self.failed >= FAILED_MAX
+    }
+
+    /// The broadcast goes on, and nothing of it comes.
+    fn is_barren(&self, signed: u64, now: Instant) -> bool {
+        signed > self.signed && now.duration_since(self.genuine_at) >= BARREN_MAX
     }
 }
 
@@ -319,8 +388,8 @@ impl Fetcher {
     }
 
     async fn complain(&mut self, why: String) {
-        if self.complained.as_ref() != Some(&why) {
-            self.complained = Some(why.clone());
+        if self.complained.get(&self.at) != Some(&why) {
+            self.complained.insert(self.at, why.clone());
             let _ = self.news.send(News::Edge(why)).await;
         }
     }
@@ -336,7 +405,7 @@ impl Fetcher {
     ) -> Result<Edge, Option<String>> {
         let mut edge = match told {
             Ok(edge) => edge,
-            // It has had nothing yet.
+            // Between two broadcasts it has had nothing yet. Where nothing was ever had, that is said.
             Err(EdgeError::Absent { .. }) => return Err(None),
             Err(error) => return Err(Some(error.to_string())),
         };
@@ -379,12 +448,20 @@ impl Fetcher {
     /// Goes on where another edge left off, or else finds a start and proves that it is one.
     async fn begin(&mut self, client: &EdgeClient) -> Result<(Place, EdgeView), Option<String>> {
         let told = client.edge().await;
+        if let Err(EdgeError::Absent { url }) = &told {
+            return Err(Some(format!(
+                "edge {url} has nothing of this channel (HTTP status 404): is the address right, is the channel on the air?"
+            )));
+        }
         let edge = self.heed(client, told).await?;
         let there = edge.view.first..=edge.view.newest.saturating_add(AHEAD);
         let goes_on =
             |place: &mut Place| place.epoch == edge.certificate.epoch && there.contains(&place.oldest());
-        if let Some(place) = self.place.take_if(goes_on) {
-            self.complained = None;
+        if let Some(mut place) = self.place.take_if(goes_on) {
+            if self.clients.len() > 1 {
+                place.ask_another(&edge.view, Instant::now());
+            }
+            self.complained.remove(&self.at);
             return Ok((place, edge.view));
         }
         let Some(start) = choose_start(&edge.view) else { return Err(None) };
@@ -410,9 +487,8 @@ impl Fetcher {
             Event::Joined { channel: self.channel, epoch: header.epoch, number: header.part_start() };
         let _ = self.events.send(joined).await;
         self.hand_on(read.chunks).await;
-        self.complained = None;
-        let place = Place { epoch: header.epoch, next: start.part + 1, lacking: BTreeSet::new() };
-        Ok((place, edge.view))
+        self.complained.remove(&self.at);
+        Ok((Place::new(header.epoch, start.part + 1), edge.view))
     }
 
     /// Fetches part after part.
@@ -426,8 +502,9 @@ impl Fetcher {
         let mut look_at = Instant::now() + LOOK_PERIOD;
         // Parts do not wait for it.
         let mut look: Option<BoxFuture<'static, Result<Edge, EdgeError>>> = None;
-        // Of looks and of fetches, one after another.
-        let (mut blind, mut failed) = (0, 0);
+        // Looks that failed, one after another.
+        let mut blind = 0;
+        let mut standing = Standing::new(self.signed(), Instant::now());
         loop {
             let is_over = self.note.is_some_and(|note| note.ended);
             let last = newest.saturating_add(if is_over { 0 } else { AHEAD });
@@ -472,14 +549,22 @@ impl Fetcher {
                     if blind >= TRIES_MAX {
                         return Left::Edge;
                     }
+                    // On a slow line parts may take longer; where there is nobody else, they are waited for.
+                    if self.known.borrow().len() > 1 && standing.is_barren(self.signed(), Instant::now()) {
+                        let why = "its live note goes on, and no genuine part came for seconds; I ask another edge";
+                        self.complain(format!("edge {}: {why}", client.url())).await;
+                        return Left::Edge;
+                    }
                     continue;
                 }
             };
             let error = match came {
                 Ok(body) => {
-                    failed = 0;
                     let read = self.read(&body, part);
-                    newest = newest.max(part);
+                    if read.error.is_none() {
+                        standing.genuine(self.signed(), Instant::now());
+                        newest = newest.max(part);
+                    }
                     self.hand_on(read.chunks).await;
                     read.error.map(|error| error.to_string())
                 }
@@ -494,8 +579,7 @@ impl Fetcher {
                 // That says nothing about the part.
                 Err(error) => {
                     self.complain(error.to_string()).await;
-                    failed += 1;
-                    if failed >= FAILED_MAX {
+                    if standing.fail(1) {
                         return Left::Edge;
                     }
                     again.push((part, Instant::now() + RETRY.0));
@@ -513,11 +597,19 @@ impl Fetcher {
             if *tried < TRIES_MAX {
                 again.push((part, Instant::now() + RETRY.0 * *tried));
             } else {
-                // Playing steps over it.
+                // Playing steps over it, unless another edge has it.
                 tries.remove(&part);
-                place.lacking.remove(&part);
+                place.give_up(part, Instant::now());
+                if standing.fail(TRIES_MAX) {
+                    return Left::Edge;
+                }
             }
         }
+    }
+
+    /// How far the broadcaster signed: the next chunk's number.
+    fn signed(&self) -> u64 {
+        self.note.map_or(0, |note| note.next_number)
     }
 
     /// Verifies what came, and counts it. A part is taken whole or not at all.
@@ -618,6 +710,57 @@ mod tests {
     }
 
     #[test]
+    fn an_edge_that_withholds_or_forges_is_left_and_one_that_stumbles_is_not() {
+        let begun = Instant::now();
+        let at = |ms| begun + Duration::from_millis(ms);
+        let mut withholds = Standing::new(100, begun);
+        assert!(!withholds.is_barren(130, at(4_900)));
+        assert!(withholds.is_barren(130, at(5_000)));
+        assert!(!withholds.is_barren(100, at(60_000)), "the broadcast stands still, not the edge");
+        withholds.genuine(130, at(5_000));
+        assert!(!withholds.is_barren(160, at(9_900)));
+
+        let parts_until_left = |is_given_up: fn(u32) -> bool| {
+            let mut edge = Standing::new(100, begun);
+            (1..=1_000).find(|part| match is_given_up(*part) {
+                true => edge.fail(TRIES_MAX),
+                false => {
+                    edge.genuine(100, begun);
+                    false
+                }
+            })
+        };
+        assert_eq!(parts_until_left(|_| true), Some(4));
+        assert_eq!(parts_until_left(|part| part % 2 == 0), Some(12), "a part now and then does not help it");
+        assert_eq!(parts_until_left(|part| part % 5 == 0), None);
+        let mut busy = Standing::new(100, begun);
+        for _ in 0..1_000 {
+            assert!(!busy.fail(1), "what fails once and then comes is no reason");
+            busy.genuine(100, begun);
+        }
+        assert!((0..FAILED_MAX).any(|_| busy.fail(1)));
+    }
+
+    #[test]
+    fn what_one_edge_does_not_give_is_asked_of_one_other() {
+        let begun = Instant::now();
+        let mut place = Place::new(7, 20);
+        place.lacking.insert(12);
+        for part in [3, 11, 12] {
+            place.give_up(part, begun);
+        }
+        assert_eq!(place.oldest(), 20);
+        place.ask_another(&view(10, 30, &[10]), begun);
+        assert_eq!(place.lacking, BTreeSet::from([11, 12]), "what it may have");
+        place.give_up(11, begun);
+        place.ask_another(&view(10, 30, &[10]), begun);
+        assert_eq!(place.lacking, BTreeSet::from([12]), "not from one to the other for ever");
+        place.give_up(15, begun);
+        place.ask_another(&view(10, 30, &[10]), begun + GIVEN_UP_FOR);
+        assert_eq!(place.lacking, BTreeSet::from([12]), "playing has stepped over it");
+    }
+
+    #[test]
     fn an_edge_that_boasts_leads_nobody_beyond_what_was_signed() {
         let mut boast = view(u64::MAX, u64::MAX, &[3, 90, u64::MAX]);
         bound(&mut boast, &note(100));
@@ -626,7 +769,7 @@ mod tests {
         let mut honest = view(2, 33, &[5, 30]);
         bound(&mut honest, &note(100));
         assert_eq!(honest, view(2, 33, &[5, 30]));
-        let mut place = Place { epoch: 7, next: 1, lacking: BTreeSet::new() };
+        let mut place = Place::new(7, 1);
         place.leap(&honest);
         assert_eq!(place.next, 30, "what has left the window is stepped over");
         place.leap(&honest);

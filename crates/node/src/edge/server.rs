@@ -3,7 +3,9 @@
 //!
 //! Addresses, headers and limits: `docs/http.md`, *An edge*.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::Router;
@@ -13,9 +15,12 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use bytes::Bytes;
 use caudal_media::hls::MULTIVARIANT_URI;
 use caudal_proto::hybrid::part::PartId;
 use caudal_tracker::page::protect;
+use futures_util::FutureExt as _;
+use futures_util::stream;
 use tokio::net::TcpListener;
 use tower::ServiceExt as _;
 
@@ -103,6 +108,9 @@ async fn public(State(shelf): State<Arc<Shelf>>, request: Request, next: Next) -
             (header::ACCESS_CONTROL_MAX_AGE, "86400"),
         ];
         (StatusCode::NO_CONTENT, allowed).into_response()
+    } else if request.uri().path().contains('%') {
+        // No address needs it: what never changes has one spelling, or caches keep it many times over.
+        nothing().await
     } else {
         next.run(request).await
     };
@@ -257,8 +265,16 @@ async fn hls(
     if *run != *shown.run {
         return words(StatusCode::NOT_FOUND, SHORT, "this edge was restarted: open the playlist anew");
     }
-    let Some(_waits) = shown.shelf.may_wait() else { return busy() };
-    match hls_found(&shown.live, &name, query.as_deref()).await {
+    let mut found = pin!(hls_found(&shown.live, &name, query.as_deref()));
+    // What is there takes no place among those that wait.
+    let found = match found.as_mut().now_or_never() {
+        Some(found) => found,
+        None => {
+            let Some(_waits) = shown.shelf.may_wait() else { return busy() };
+            found.await
+        }
+    };
+    match found {
         Found::Playlist(text) => {
             let kind = "application/vnd.apple.mpegurl";
             ([(header::CACHE_CONTROL, SHORT), (header::CONTENT_TYPE, kind)], text).into_response()
@@ -269,13 +285,28 @@ async fn hls(
                 return object::answer(&object, &method, &asked);
             }
             // It grows: neither ranges of it nor copies are the same a moment later.
-            let headers = [(header::CACHE_CONTROL, "no-store"), (header::CONTENT_TYPE, object.content_type)];
-            (headers, object.pieces.concat()).into_response()
+            growing(object, &method)
         }
         Found::BadRequest(why) => words(StatusCode::BAD_REQUEST, "no-store", why),
         Found::Nothing => words(StatusCode::NOT_FOUND, SHORT, "that is not here"),
         Found::Late => busy(),
     }
+}
+
+/// Something as far as it goes now. Its pieces are shared: an answer that nobody reads holds no copy.
+fn growing(object: Object, method: &Method) -> Response {
+    let len: usize = object.pieces.iter().map(Bytes::len).sum();
+    let headers = [
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::CONTENT_TYPE, HeaderValue::from_static(object.content_type)),
+        (header::CONTENT_LENGTH, HeaderValue::from(len)),
+    ];
+    let body = if method == Method::HEAD {
+        Body::empty()
+    } else {
+        Body::from_stream(stream::iter(object.pieces.into_iter().map(Ok::<_, Infallible>)))
+    };
+    (headers, body).into_response()
 }
 
 #[cfg(test)]
@@ -324,6 +355,9 @@ mod tests {
             "x",
             "7-3-3",
             "18446744073709551616",
+            "%37-3",
+            "7%2D3",
+            "7-%33",
         ] {
             let gone = ask(&router, Method::GET, &format!("{base}/parts/{gone}")).await;
             assert_eq!((gone.status(), says(&gone, header::CACHE_CONTROL)), (StatusCode::NOT_FOUND, SHORT));
@@ -343,6 +377,62 @@ mod tests {
         assert_eq!((hls.status().as_u16(), says(&hls, header::LOCATION)), (307, "0badcafe/index.m3u8"));
         let old = ask(&router, Method::GET, &format!("{base}/hls/deadbeef/part-0.0.m4s")).await;
         assert_eq!(old.status(), StatusCode::NOT_FOUND);
+    }
+
+    #[tokio::test]
+    async fn each_address_has_one_spelling() {
+        let (router, base) = shown();
+        assert_eq!(ask(&router, Method::GET, &format!("{base}/parts/7-3")).await.status(), StatusCode::OK);
+        let (start, last) = base.split_at(base.len() - 1);
+        let id = format!("{start}%{:02x}", last.as_bytes()[0]);
+        for other in [
+            format!("{id}/parts/7-3"),
+            format!("{id}/edge"),
+            format!("{base}/parts/%33"),
+            format!("{base}/hls/%30badcafe/index.m3u8"),
+        ] {
+            let other = ask(&router, Method::GET, &other).await;
+            assert_eq!((other.status(), says(&other, header::CACHE_CONTROL)), (StatusCode::NOT_FOUND, SHORT));
+        }
+    }
+
+    #[tokio::test]
+    async fn only_who_waits_takes_a_place() {
+        let (shelf, _) = filled(7, 12);
+        let base = format!("/v1/channels/{}/hls/0badcafe", shelf.channel());
+        let live = Live::new(Duration::from_secs(60));
+        let router = router(Shown { shelf: Arc::clone(&shelf), live, run: "0badcafe".into() });
+        let places: Vec<_> = std::iter::from_fn(|| shelf.may_wait()).collect();
+        // No playlist yet: that is waited for.
+        let waits = ask(&router, Method::GET, &format!("{base}/index.m3u8")).await;
+        assert_eq!((waits.status().as_u16(), says(&waits, header::RETRY_AFTER)), (503, RETRY_AFTER_S));
+        // What can be answered at once is.
+        for now in ["nonsense", "media.m3u8?_HLS_msn=x"] {
+            let now = ask(&router, Method::GET, &format!("{base}/{now}")).await;
+            assert!(now.status().is_client_error(), "{}", now.status());
+        }
+        drop(places);
+    }
+
+    #[tokio::test]
+    async fn a_growing_segment_is_sent_in_shared_pieces_and_a_head_has_no_body() {
+        let piece = Bytes::from(vec![7; 100_000]);
+        let object = || Object {
+            pieces: vec![piece.clone(), piece.clone()],
+            tag: String::new(),
+            content_type: "video/mp4",
+        };
+        let head = growing(object(), &Method::HEAD);
+        assert_eq!(
+            (says(&head, header::CONTENT_LENGTH), says(&head, header::CACHE_CONTROL)),
+            ("200000", "no-store")
+        );
+        assert!(to_bytes(head.into_body(), 10).await.unwrap().is_empty());
+        let all = growing(object(), &Method::GET);
+        assert_eq!(says(&all, header::CONTENT_LENGTH), "200000");
+        let mut frames = all.into_body().into_data_stream();
+        let first = futures_util::StreamExt::next(&mut frames).await.unwrap().unwrap();
+        assert_eq!((first.len(), first.as_ptr()), (piece.len(), piece.as_ptr()), "it is no copy");
     }
 
     #[tokio::test]

@@ -540,6 +540,11 @@ impl Viewer {
 impl Viewer {
     /// Whether it has to be said, or no longer, that nobody can be reached.
     fn look_out(&mut self) {
+        if let Side::Edges(feed) = &self.side
+            && feed.knows_edges()
+        {
+            self.outlook.edge.take_if(|why| why == NO_EDGE);
+        }
         let mut inner = self.shared.lock();
         if !inner.stats.neighbours.is_empty() {
             self.outlook.alone_since = Instant::now();
