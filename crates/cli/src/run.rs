@@ -198,7 +198,7 @@ pub(crate) fn warn_of_strangers(listen: SocketAddr) {
 /// Says so when viewers elsewhere will not ask an edge at `url`.
 pub(crate) fn warn_of_edge(flag: &str, url: &EdgeUrl) {
     if let Err(error) = url.check(UrlOrigin::Foreign, false) {
-        tell!("{flag}: only viewers in your own network, or with --lan, will ask this edge: {error}");
+        tell!("{flag}: only viewers with --lan will ask this edge: {error}");
     }
 }
 

@@ -38,10 +38,10 @@ fn viewers_who_met_while_they_waited_leave_each_other() {
     let home = Folder::new();
     let tracker = tracker(&home);
     // The channel's key, so that there is a link before there is a channel.
-    let (key, path) = (home.join("card.key"), String::from);
-    let key = path(key.to_str().expect("a path"));
+    let key = home.join("card.key");
+    let key = key.to_str().expect("a path");
     let made =
-        Command::new(env!("CARGO_BIN_EXE_caudal")).args(["key", "new", "--file", &key, "--json"]).output();
+        Command::new(env!("CARGO_BIN_EXE_caudal")).args(["key", "new", "--file", key, "--json"]).output();
     let made: Value = serde_json::from_slice(&made.expect("caudal starts").stdout).expect("JSON");
     let channel = made["channel"].as_str().expect("a channel");
     let link = format!("caudal:{channel}?tracker={}", tracker.told("http"));
@@ -49,7 +49,7 @@ fn viewers_who_met_while_they_waited_leave_each_other() {
     for viewer in &viewers {
         viewer.wait_until("met", PATIENCE, |stats| peers(stats).iter().any(|peer| peer["source"] == false));
     }
-    let _source = publish_card(&home, &tracker, &["--delivery", "server-only", "--key", &key]);
+    let _source = publish_card(&home, &tracker, &["--delivery", "server-only", "--key", key]);
     viewers.iter().for_each(wait_until_playing);
     for viewer in &viewers {
         viewer.wait_until(

@@ -220,8 +220,9 @@ pub enum Event {
         /// The first chunk that will be delivered.
         number: u64,
     },
-    /// A player is about to miss this part: fetch it over HTTP, and answer with [`Input::Fetched`] whatever becomes of it.
-    FetchPart(ChannelId, PartId),
+    /// A player is about to miss this part: fetch it over HTTP, of at most so many bytes, and answer with [`Input::Fetched`] whatever
+    /// becomes of it.
+    FetchPart(ChannelId, PartId, usize),
     /// These chunks left the discard window without arriving: playing must step over them.
     Missed(ChannelId, core::ops::Range<u64>),
     /// The broadcaster ended the broadcast.

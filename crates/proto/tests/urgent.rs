@@ -167,7 +167,7 @@ impl World {
                 let header = chunk.header();
                 self.held.insert(header.number, (header.part, header.capture_unix_us));
             }
-            Event::FetchPart(_, part) => {
+            Event::FetchPart(_, part, _) => {
                 self.fetches.push((part, self.now));
                 self.answer(part);
             }

@@ -57,7 +57,7 @@ export const format = {
   },
   bytes: (bytes: number | null | undefined) => {
     if (!usable(bytes)) return '–';
-    const [size, unit] = bytes >= 1e9 ? [1e9, 'GB'] : bytes >= 1e6 ? [1e6, 'MB'] : [1e3, 'kB'];
+    const [size, unit] = bytes >= 1e12 ? [1e12, 'TB'] : bytes >= 1e9 ? [1e9, 'GB'] : bytes >= 1e6 ? [1e6, 'MB'] : [1e3, 'kB'];
     return format.number(bytes / size, size > 1e3 ? 1 : 0) + GAP + unit;
   },
   /** A moment: the time today, with the date before. */

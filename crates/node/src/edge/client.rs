@@ -21,6 +21,8 @@ use super::shelf::{EdgeView, WAIT_MAX};
 pub const TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an answer may take in all.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most edges that are asked in turn.
+pub const EDGES_MAX: usize = 8;
 /// Longest part with its chunks' headers and signatures, bytes.
 pub const PART_LEN_ON_WIRE_MAX: usize =
     PART_LEN_MAX + (CHUNK_LEN_MAX - CHUNK_PAYLOAD_MAX) * CHUNKS_PER_PART_MAX as usize;
@@ -89,6 +91,20 @@ impl EdgeClient {
     /// When TLS cannot be set up.
     pub fn new(url: &AllowedUrl, channel: ChannelId) -> Result<Self, ClientError> {
         Ok(Self { http: http_client(url)?, url: url.url().clone(), channel })
+    }
+
+    /// A client for each of `edges` that has none yet, as long as there is room.
+    pub fn add(clients: &mut Vec<Self>, edges: impl IntoIterator<Item = AllowedUrl>, channel: ChannelId) {
+        for url in edges {
+            let is_known = clients.iter().any(|client| client.url() == url.url());
+            if is_known || clients.len() >= EDGES_MAX {
+                continue;
+            }
+            match Self::new(&url, channel) {
+                Ok(client) => clients.push(client),
+                Err(error) => tracing::warn!("edge {}: {error}", url.url()),
+            }
+        }
     }
 
     /// Whom it asks.

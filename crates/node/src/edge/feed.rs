@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::client::{Edge, EdgeClient, EdgeError};
+use super::client::{EDGES_MAX, Edge, EdgeClient, EdgeError};
 use super::shelf::{EdgeView, STARTS_MAX, Start};
 use crate::clock::unix_us;
 use crate::tracking::News;
@@ -32,8 +32,6 @@ use crate::viewer::RETENTION;
 
 /// Events and news that wait for the viewer.
 const EVENTS_MAX: usize = 256;
-/// Most edges that are tried in turn.
-pub const EDGES_MAX: usize = 8;
 /// Parts under way at a time, while there is something to catch up with.
 const PIPELINE: usize = 6;
 /// Parts asked for before they are there: as many as a round trip and a CDN that looks twice a second for what others ask for take.
@@ -370,15 +368,7 @@ impl Fetcher {
     /// A client for every edge that is known.
     fn renew_clients(&mut self) {
         let urls = self.known.borrow_and_update().clone();
-        for url in urls.iter().take(EDGES_MAX) {
-            if self.clients.iter().any(|client| client.url() == url.url()) {
-                continue;
-            }
-            match EdgeClient::new(url, self.channel) {
-                Ok(client) => self.clients.push(client),
-                Err(error) => tracing::warn!("edge {}: {error}", url.url()),
-            }
-        }
+        EdgeClient::add(&mut self.clients, urls, self.channel);
     }
 
     async fn complain_of(&mut self, why: Option<String>) {

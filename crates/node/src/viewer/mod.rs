@@ -416,10 +416,7 @@ impl Viewer {
                     tracking.need_peers();
                 }
             }
-            Event::FetchPart(_, part) => {
-                let rate_bps = self.shared.lock().stats.rate_bps;
-                self.fetches.fetch(part, rate_bps);
-            }
+            Event::FetchPart(_, part, len_max) => self.fetches.fetch(part, len_max),
             Event::Certificate(certificate) => {
                 self.fetches.follow(certificate);
                 if let Some(shelf) = &self.shared.shelf {

@@ -13,11 +13,6 @@ use caudal_tracker::url::AllowedUrl;
 use tokio::task::JoinSet;
 
 use crate::edge::client::{EdgeClient, EdgeError};
-use crate::edge::feed::EDGES_MAX;
-
-/// A part is no longer than this much of the stream, and a little.
-const PART_SECONDS_MAX: u64 = 4;
-const PART_LEN_LEAST: u64 = 256 * 1024;
 
 /// What came of asking the client at `at`, and how much was read, also in vain.
 #[derive(Debug)]
@@ -56,16 +51,7 @@ impl Fetches {
     /// There are more edges; true when these are the first.
     pub(super) fn add(&mut self, edges: impl Iterator<Item = AllowedUrl>) -> bool {
         let had_none = self.clients.is_empty();
-        for url in edges {
-            let is_known = self.clients.iter().any(|client| client.url() == url.url());
-            if is_known || self.clients.len() >= EDGES_MAX {
-                continue;
-            }
-            match EdgeClient::new(&url, self.channel) {
-                Ok(client) => self.clients.push(client),
-                Err(error) => tracing::warn!("edge {}: {error}", url.url()),
-            }
-        }
+        EdgeClient::add(&mut self.clients, edges, self.channel);
         had_none && !self.clients.is_empty()
     }
 
@@ -74,12 +60,10 @@ impl Fetches {
         self.certificate = Some(certificate);
     }
 
-    /// Asks for a part of a stream of `rate_bps`.
-    pub(super) fn fetch(&mut self, part: PartId, rate_bps: u64) {
+    /// Asks for a part of at most `len_max` bytes.
+    pub(super) fn fetch(&mut self, part: PartId, len_max: usize) {
         debug_assert!(self.under_way.len() <= 2 * UNDER_WAY_MAX, "the engine asks for few at a time");
         let at = self.at;
-        let len_max = (rate_bps / 8).saturating_mul(PART_SECONDS_MAX).max(PART_LEN_LEAST);
-        let len_max = usize::try_from(len_max).unwrap_or(usize::MAX);
         if let Some(client) = self.clients.get(at).cloned() {
             self.under_way.spawn(async move {
                 let read = AtomicU64::new(0);

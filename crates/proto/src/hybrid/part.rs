@@ -6,13 +6,8 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::broadcast::Certificate;
-use crate::chunk::{
-    CHUNK_LEN_MAX, CHUNKS_PER_PART_MAX, Chunk, HEADER_LEN, VerifiedChunk, Verify, encoded_len,
-};
+use crate::chunk::{Chunk, HEADER_LEN, VerifiedChunk, Verify, encoded_len};
 use crate::id::{RenditionId, SIGNATURE_LEN};
-
-/// Longest part as HTTP carries it, bytes.
-pub const PART_BODY_LEN_MAX: usize = CHUNK_LEN_MAX * CHUNKS_PER_PART_MAX as usize;
 
 /// Which part was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

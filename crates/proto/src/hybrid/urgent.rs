@@ -27,6 +27,9 @@ const DOUBLED_MAX: u32 = 5;
 const FORGET_AFTER: Duration = Duration::from_secs(30);
 /// Failures that are remembered.
 const FAILED_MAX: usize = 32;
+/// No part is longer than so many seconds of the stream, or than this where that is less.
+const PART_SECONDS_MAX: u64 = 4;
+const PART_LEN_LEAST: usize = 256 * 1024;
 /// A debt is no larger than this, so that it ends: the longest part there may be.
 const DEBT_MAX_BYTES: i64 = 16 << 20;
 /// A part is taken to last this long until it has come.
@@ -119,6 +122,11 @@ impl Urgent {
             self.at = now;
         }
     }
+}
+
+/// The most that is read of a part of a stream of `rate_bps`, bytes.
+pub(crate) fn part_len_max(rate_bps: u64) -> usize {
+    usize::try_from((rate_bps / 8).saturating_mul(PART_SECONDS_MAX)).unwrap_or(usize::MAX).max(PART_LEN_LEAST)
 }
 
 fn signed(bytes: u64) -> i64 {

@@ -3,12 +3,8 @@
 //! Owns the water marks. Who is displaced for whom is [`children`](super::children)'s decision, whom a viewer prefers
 //! [`policy`](super::policy)'s; this module never ends what is under way: a viewer that is fed stays fed until another feeds it.
 
-use alloc::vec::Vec;
-
-use super::peers::Known;
-use super::{Role, Swarm, SwarmOutput};
-use crate::io::CloseCode;
-use crate::time::Timestamp;
+use super::policy::Policy;
+use super::{Role, Swarm};
 
 /// A source whose upload carries the stream at least this often feeds whoever comes; with less it pushes to relays alone.
 pub(super) const AMPLE_COPIES: u64 = 4;
@@ -48,25 +44,6 @@ impl Swarm {
         matches!(self.config.role, Role::Source { alone: true, .. })
     }
 
-    /// What the channel's descriptor says: its source feeds everybody.
-    pub(crate) fn set_served_alone(&mut self, now: Timestamp, so: bool) {
-        self.served_alone = so && !self.is_source();
-        self.leave_viewers(now);
-    }
-
-    /// Where the source feeds everybody no viewer is met: what others, or a tracker that knows no better, name is left.
-    pub(super) fn leave_viewers(&mut self, now: Timestamp) {
-        if !self.served_alone {
-            return;
-        }
-        self.known.retain(Known::is_source);
-        let viewers = self.neighbours.values().filter(|n| n.met && !n.source).map(|n| n.peer);
-        for peer in viewers.collect::<Vec<_>>() {
-            self.forget(now, peer);
-            self.out.push_back(SwarmOutput::Disconnect(peer, CloseCode::Done));
-        }
-    }
-
     /// A source whose upload carries many copies.
     pub(super) fn is_ample(&self) -> bool {
         self.is_source() && self.upload_bps() >= self.rate_bps * AMPLE_COPIES
@@ -102,12 +79,15 @@ impl Swarm {
     }
 }
 
-/// The most neighbours of a source whose upload carries so many copies, `least` at least.
-pub(super) fn source_neighbours(least: usize, copies: u64) -> usize {
-    if copies < AMPLE_COPIES {
-        return least;
+impl Policy {
+    /// The most neighbours of a source whose upload carries the stream so many times.
+    pub fn source_neighbours(&self, copies: u64) -> usize {
+        let least = self.source_neighbours_max;
+        if copies < AMPLE_COPIES {
+            return least;
+        }
+        least.max((copies.saturating_mul(NEIGHBOURS_PER_COPY)).min(NEIGHBOURS_MOST as u64) as usize)
     }
-    least.max((copies * NEIGHBOURS_PER_COPY).min(NEIGHBOURS_MOST as u64) as usize)
 }
 
 #[cfg(test)]
@@ -136,8 +116,10 @@ mod tests {
 
     #[test]
     fn neighbours_follow_the_copies() {
-        assert_eq!(source_neighbours(32, 2), 32);
-        assert_eq!(source_neighbours(32, 20), 40);
-        assert_eq!(source_neighbours(32, 1_000_000), NEIGHBOURS_MOST);
+        let policy = Policy { source_neighbours_max: 32, ..Policy::default() };
+        assert_eq!(
+            [2, 20, 1_000_000].map(|copies| policy.source_neighbours(copies)),
+            [32, 40, NEIGHBOURS_MOST]
+        );
     }
 }

@@ -9,6 +9,7 @@ use super::Swarm;
 use super::store::Held;
 use crate::chunk::{Flags, VerifiedChunk};
 use crate::hybrid::part::PartId;
+use crate::hybrid::urgent::part_len_max;
 use crate::io::{Event, FetchedPart};
 use crate::time::Timestamp;
 use crate::wire::{Message, RangeList};
@@ -43,7 +44,7 @@ impl Swarm {
         }
         for hole in holes {
             if self.urgent.admits(now, self.rate_bps, hole.part, hole.due, hole.since) {
-                self.event(Event::FetchPart(self.config.channel, hole.part));
+                self.event(Event::FetchPart(self.config.channel, hole.part, part_len_max(self.rate_bps)));
             }
         }
     }

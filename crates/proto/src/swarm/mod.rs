@@ -178,10 +178,10 @@ pub(crate) struct Swarm {
     uplink: UplinkView,
     /// Bytes that a source with a set number of copies may still send, and since when they were counted.
     savings: i64,
+    saved_at: Timestamp,
     admission: Admission,
     /// The source feeds everybody: other viewers are not met.
     served_alone: bool,
-    saved_at: Timestamp,
     /// No neighbour beyond the first ones is dialled before.
     dial_at: Timestamp,
     /// No neighbour is left for bringing nothing before.
@@ -268,9 +268,9 @@ impl Swarm {
             rate_bps: 1_000_000,
             uplink: UplinkView::default(),
             savings: i64::MAX / 2,
+            saved_at: now,
             admission: Admission::default(),
             served_alone: false,
-            saved_at: now,
             pull_at: now,
             dial_at: now,
             make_room_at: now,

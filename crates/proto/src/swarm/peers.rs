@@ -68,10 +68,6 @@ pub(super) struct Known {
 }
 
 impl Known {
-    pub(super) fn is_source(&self) -> bool {
-        self.source
-    }
-
     pub(super) fn is_being_dialled(&self, now: Timestamp) -> bool {
         self.dialling.is_some_and(|until| now < until)
     }
@@ -335,6 +331,25 @@ impl Swarm {
                 && !self.feeds(&n.peer)
         });
         idle.max_by_key(|n| (self.makes_room_first(n), n.rtt, n.peer)).map(|n| n.peer)
+    }
+
+    /// What the channel's descriptor says: its source feeds everybody.
+    pub(crate) fn set_served_alone(&mut self, now: Timestamp, so: bool) {
+        self.served_alone = so && !self.is_source();
+        self.leave_viewers(now);
+    }
+
+    /// Where the source feeds everybody no viewer is met: what others, or a tracker that knows no better, name is left.
+    pub(super) fn leave_viewers(&mut self, now: Timestamp) {
+        if !self.served_alone {
+            return;
+        }
+        self.known.retain(|known| known.source);
+        let viewers = self.neighbours.values().filter(|n| n.met && !n.source).map(|n| n.peer);
+        for peer in viewers.collect::<Vec<_>>() {
+            self.forget(now, peer);
+            self.out.push_back(SwarmOutput::Disconnect(peer, CloseCode::Done));
+        }
     }
 
     /// A source has more who want to be its neighbours than it can have: of those it feeds nothing, the weakest makes room

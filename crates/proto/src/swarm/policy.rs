@@ -316,11 +316,6 @@ impl Policy {
         if interior { self.away_relay } else { self.away }
     }
 
-    /// The most neighbours of a source whose upload carries the stream so many times.
-    pub fn source_neighbours(&self, copies: u64) -> usize {
-        super::admission::source_neighbours(self.source_neighbours_max, copies)
-    }
-
     /// Children (over all substreams) that an upload carries.
     pub(crate) fn slots(&self, fill_percent: u32, upload_bps: u64, rate_bps: u64, substreams: u8) -> u32 {
         let bps = upload_bps * u64::from(fill_percent) / 100 * u64::from(substreams);
