@@ -4,8 +4,16 @@ mod common;
 
 use std::time::Duration;
 
+use caudal_proto::swarm::NeighbourStats;
 use caudal_proto::time::Timestamp;
 use common::{MS, Net, S, World};
+
+/// Other viewers that brought a tenth of what `viewer` got.
+fn givers(world: &World, viewer: usize) -> usize {
+    let stats = world.stats(viewer);
+    let gave = |n: &&NeighbourStats| !n.source && n.useful_bytes_in * 10 > stats.useful_bytes;
+    stats.neighbours.iter().filter(gave).count()
+}
 
 #[test]
 fn six_viewers_lose_nothing_and_feed_each_other() {
@@ -21,12 +29,24 @@ fn six_viewers_lose_nothing_and_feed_each_other() {
         let to = world.now.saturating_sub(S(1));
         for viewer in 1..=6 {
             assert!(world.late(viewer, MS(500), from, to).is_empty(), "viewer {viewer}");
-            let stats = world.stats(viewer);
-            let fed = |n: &&caudal_proto::swarm::NeighbourStats| n.useful_bytes_in * 10 > stats.useful_bytes;
-            let givers = stats.neighbours.iter().filter(|n| !n.source).filter(fed).count();
-            assert!(givers >= 2, "viewer {viewer} is fed by {givers} others");
+            assert!(givers(&world, viewer) >= 2, "viewer {viewer} is fed by too few others");
         }
         world.assert_peace();
+    }
+}
+
+/// Who comes early finds the source and one viewer, and gives half to each: it takes from others when they have come.
+#[test]
+fn who_came_early_does_not_rest_on_one_viewer() {
+    for seed in 1..30 {
+        let near = Duration::from_micros(100);
+        let net =
+            Net { one_way: near, jitter: near / 2, viewer_bps: None, join_gap: MS(400), ..Net::default() };
+        let mut world = World::swarm(net, 6, seed);
+        world.run(S(20));
+        for viewer in 1..=6 {
+            assert!(givers(&world, viewer) >= 2, "seed {seed}: viewer {viewer} is fed by too few others");
+        }
     }
 }
 

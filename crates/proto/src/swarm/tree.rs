@@ -487,7 +487,7 @@ impl Swarm {
             // Who is fed from elsewhere does not wait longer each time.
             let patience = if self.is_imported(s) { 10 } else { sub.hold };
             let hold = policy.switch_hold * patience / 10;
-            let eggs = Policy::eggs_us(self.reliance(&parent).saturating_sub(1), self.substream_count());
+            let eggs = Policy::kept_us(self.reliance(&parent), self.substream_count());
             let away = policy.away(policy.is_interior(self.class, s));
             let away = self.neighbours.get(&parent).map_or(0, |n| self.away_us(n, away));
             let current = sub.lag_us.map(|lag| lag + eggs + away);
