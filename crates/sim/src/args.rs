@@ -69,7 +69,11 @@ pub struct SimArgs {
     /// The source's uplink in multiples of the rate.
     #[arg(long, default_value_t = 3.0, value_name = "N")]
     pub source_copies: f64,
-    /// Of that, what it is told to push; headers, repair and control take the rest.
+    /// Who carries the stream: swarm-only (the source pushes a set number of copies), hybrid (it feeds viewers as far as its
+    /// uplink goes) or server-only (it feeds everybody).
+    #[arg(long, default_value = "swarm-only", value_name = "NAME")]
+    pub delivery: String,
+    /// Of its uplink, what a swarm-only source is told to push; headers, repair and control take the rest.
     #[arg(long, default_value_t = 0.75, value_name = "N")]
     pub source_fill: f64,
     /// Mean session (10m); `heavy:10m` for heavy-tailed ones; `none`.
@@ -173,6 +177,7 @@ impl SimArgs {
         config.policy.overlay = policy::overlay(&self.overlay)?;
         config.source_copies = self.source_copies;
         config.source_fill = self.source_fill;
+        config.delivery = self.delivery.parse()?;
         config.churn = self.churn()?;
         config.goodbyes = event::percent(&self.goodbyes).ok_or_else(|| range("--goodbyes: expected 50%"))?;
         config.patience = self.patience;

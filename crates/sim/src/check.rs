@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use caudal_proto::id::PeerId;
 
+use crate::config::Delivery;
 use crate::event::What;
 use crate::world::{Happening, World};
 
@@ -113,8 +114,11 @@ impl World {
     pub(crate) fn look(&mut self) {
         let channel = self.channel();
         let policy = &self.config.policy;
-        let (viewer_max, source_max) =
-            (policy.neighbours_max, policy.source_neighbours(self.config.source_copies as u64));
+        let copies = match self.config.delivery {
+            Delivery::ServerOnly => u64::MAX,
+            Delivery::SwarmOnly | Delivery::Hybrid => self.config.source_copies as u64,
+        };
+        let (viewer_max, source_max) = (policy.neighbours_max, policy.source_neighbours(copies));
         let chunks = self.config.rate_bps * HELD_SECONDS_MAX / 8 / self.config.chunk_payload_bytes as u64;
         // Key frames' parts are cut into more, smaller chunks.
         let held_max = chunks * 3 / 2 + 64;

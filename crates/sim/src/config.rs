@@ -1,5 +1,6 @@
 //! What to simulate. Times as µs unless the name says otherwise.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use caudal_proto::chunk::CHUNK_PAYLOAD_MAX;
@@ -25,6 +26,31 @@ pub enum Churn {
     Exponential(Duration),
     /// Sessions are heavy-tailed (Pareto, shape 1.5) with this mean.
     HeavyTailed(Duration),
+}
+
+/// Who carries the stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// The source pushes as many copies as it was told, viewers do the rest.
+    #[default]
+    SwarmOnly,
+    /// The source feeds viewers as far as its uplink goes, and they each other.
+    Hybrid,
+    /// The source feeds everybody; viewers know nobody else.
+    ServerOnly,
+}
+
+impl FromStr for Delivery {
+    type Err = SimError;
+
+    fn from_str(text: &str) -> Result<Self, SimError> {
+        match text {
+            "swarm-only" => Ok(Self::SwarmOnly),
+            "hybrid" => Ok(Self::Hybrid),
+            "server-only" => Ok(Self::ServerOnly),
+            _ => Err(SimError::Range("--delivery: swarm-only, hybrid or server-only is expected".to_owned())),
+        }
+    }
 }
 
 /// What engines are told of their uplink.
@@ -71,6 +97,8 @@ pub struct SimConfig {
     pub source_copies: f64,
     /// Of that, what the source is told to push: headers take 7 %, repair 8 %, control 2 %.
     pub source_fill: f64,
+    /// Who carries the stream.
+    pub delivery: Delivery,
     /// Sessions.
     pub churn: Churn,
     /// Of departures that say goodbye.
@@ -119,6 +147,7 @@ impl SimConfig {
             told: Told::Share(1.0),
             source_copies: 3.0,
             source_fill: 0.75,
+            delivery: Delivery::default(),
             churn: Churn::Exponential(Duration::from_secs(600)),
             goodbyes: 0.5,
             patience: Duration::from_secs(6),

@@ -31,7 +31,8 @@ pub(super) struct Population {
     pub(super) rtt_ms: u64,
     pub(super) loss: f64,
     pub(super) killed_percent: usize,
-    pub(super) source_copies: usize,
+    /// What the source pushes; `None`: what its line carries, as a hybrid's does.
+    pub(super) source_copies: Option<usize>,
     /// As measured; the simulator's own choice where nothing was.
     pub(super) chunk_bytes: Option<u64>,
     /// Viewers come during this …
@@ -102,13 +103,16 @@ impl Population {
             ("--churn", "none".to_owned()),
             ("--goodbyes", "0%".to_owned()),
             ("--source-copies", line.to_string()),
-            ("--source-fill", (self.source_copies as f64 / line).to_string()),
             ("--ramp", format!("{}ms", self.ramp.as_millis())),
             ("--warmup", format!("{}ms", warm_up.as_millis())),
             ("--duration", format!("{}ms", self.duration.as_millis())),
             ("--host-delay", format!("{}ms", HOST_DELAY.as_secs_f64() * 1e3)),
         ] {
             args.extend([name.to_owned(), value]);
+        }
+        match self.source_copies {
+            Some(copies) => args.extend(["--source-fill".to_owned(), (copies as f64 / line).to_string()]),
+            None => args.extend(["--delivery", "hybrid"].map(str::to_owned)),
         }
         if let Some(bytes) = self.chunk_bytes {
             args.extend(["--chunk".to_owned(), bytes.to_string()]);
@@ -159,7 +163,7 @@ mod tests {
             rtt_ms: 20,
             loss: 0.0,
             killed_percent: 30,
-            source_copies: 2,
+            source_copies: Some(2),
             chunk_bytes: Some(7_000),
             ramp: Duration::from_secs(5),
             warm_up: Duration::from_secs(12),
@@ -167,7 +171,7 @@ mod tests {
         };
         assert!(population.profile().contains("upload = 1.5\n") && population.profile().contains("[[10.0]]"));
         let args = population.args().join(" ");
-        assert!(args.contains("--source-copies 6 --source-fill 0.3333"), "{args}");
+        assert!(args.contains("--source-copies 6 ") && args.contains("--source-fill 0.3333"), "{args}");
         assert!(args.contains("--warmup 17000ms") && args.ends_with("--event leave 30% at 0ms"), "{args}");
     }
 }

@@ -249,7 +249,7 @@ impl Args {
             rtt_ms: case.rtt_ms,
             loss: case.loss,
             killed_percent: case.killed_percent,
-            source_copies: SOURCE_COPIES,
+            source_copies: Some(SOURCE_COPIES),
             chunk_bytes: Some(chunk_bytes as u64),
             ramp: trial::JOIN_INTERVAL * case.viewers as u32,
             warm_up: self.warm_up,

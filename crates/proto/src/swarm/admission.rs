@@ -3,8 +3,14 @@
 //! Owns the water marks. Who is displaced for whom is [`children`](super::children)'s decision, whom a viewer prefers
 //! [`policy`](super::policy)'s; this module never ends what is under way: a viewer that is fed stays fed until another feeds it.
 
-use super::policy::Policy;
+use alloc::vec::Vec;
+
+use super::children::Child;
+use super::policy::{ACCEPT_URGENT, Policy};
 use super::{Role, Swarm};
+use crate::record::PeerRecord;
+use crate::time::Timestamp;
+use crate::wire::SUGGESTIONS_MAX;
 
 /// A source whose upload carries the stream at least this often feeds whoever comes; with less it pushes to relays alone.
 pub(super) const AMPLE_COPIES: u64 = 4;
@@ -15,6 +21,10 @@ const PUSHED_PERCENT: u64 = 90;
 const HIGH_WATER_PERCENT: u32 = 90;
 /// Below this share everybody is welcome again.
 const LOW_WATER_PERCENT: u32 = 75;
+/// Of what is above a mark, this part at a time is handed over; the next part follows when that has found its place.
+const HANDED_OVER: u32 = 4;
+/// So many children a substream has at a source in any case, if it has them: what only one passes on goes with it.
+const KEPT_MIN: u32 = 2;
 /// Neighbours of a source for each copy that its upload carries: not everybody takes all substreams from it …
 const NEIGHBOURS_PER_COPY: u64 = 2;
 /// … and the most it ever has.
@@ -64,6 +74,57 @@ impl Swarm {
             let (used, slots) = (self.slots_used(), self.source_slots());
             self.admission.observe(used, slots);
         }
+    }
+
+    /// Children that are too many look elsewhere, those that relay least first: one after another above the high mark, more at a
+    /// time beyond what the upload carries. Who has nobody else to go to is kept.
+    pub(super) fn hand_over_to_swarm(&mut self, now: Timestamp) {
+        if !self.is_source() || self.serves_alone() || self.is_displacing(now) {
+            return;
+        }
+        let (used, slots) = (self.slots_settled(), self.source_slots());
+        let is_ample = self.is_ample();
+        let mark =
+            if is_ample { (u64::from(slots) * u64::from(HIGH_WATER_PERCENT) / 100) as u32 } else { slots };
+        if used <= mark {
+            return;
+        }
+        let many = used.saturating_sub(slots).div_ceil(HANDED_OVER).max(1);
+        let mut leaving: Vec<(Child, u8)> = (0..self.substream_count())
+            .flat_map(|s| self.substreams[usize::from(s)].children.iter().map(move |child| (*child, s)))
+            .collect();
+        leaving.sort_by_key(|(child, s)| (child.interior, child.value, child.since, child.peer, *s));
+        let mut left = many;
+        for (child, s) in leaving {
+            if left == 0 {
+                break;
+            }
+            if self.substreams[usize::from(s)].settled() <= KEPT_MIN {
+                continue;
+            }
+            let to = self.with_room(now, s, &child, used > slots);
+            if !to.is_empty() {
+                self.hand_over(now, s, child.peer, to);
+                left -= 1;
+            }
+        }
+    }
+
+    /// Neighbours that would take `child` in substream `s`; `urgent`: also those who have room for people in need alone.
+    fn with_room(&self, now: Timestamp, s: u8, child: &Child, urgent: bool) -> Vec<PeerRecord> {
+        // Who would have to displace a child of its own has no room.
+        let takes = |accept: u8| accept == 0 || urgent && accept == ACCEPT_URGENT;
+        let others = self.neighbours.values().filter(|n| n.peer != child.peer && n.epoch == self.epoch());
+        let mut others: Vec<_> = others
+            .filter(|n| {
+                n.lag_us(s).is_some()
+                    && n.state.substreams.get(usize::from(s)).is_some_and(|sub| takes(sub.accept))
+            })
+            .map(|n| (n.lag_us(s), n.peer))
+            .collect();
+        others.sort_unstable();
+        let introduced = others.into_iter().filter_map(|(_, peer)| self.introduction(now, &peer));
+        introduced.take(SUGGESTIONS_MAX).collect()
     }
 
     /// The most neighbours that this node has.

@@ -39,11 +39,13 @@ pub(super) struct Child {
     pub(super) peer: PeerId,
     pub(super) interior: bool,
     upload_kbps: u32,
-    value: u8,
+    pub(super) value: u8,
     /// Since when it is a child.
     pub(super) since: Timestamp,
     /// It was told to go elsewhere, and is pushed to until it has, or until then.
     pub(super) leaving: Option<Timestamp>,
+    /// If it found nobody by then it stays: its place was given to nobody.
+    may_stay: bool,
     /// It is not told of its grandparent in this substream before.
     pub(super) lift_at: Timestamp,
 }
@@ -101,6 +103,11 @@ impl Swarm {
             }
             _ => self.ample_slots(carried),
         }
+    }
+
+    /// Children over all substreams that are to stay.
+    pub(super) fn slots_settled(&self) -> u32 {
+        self.substreams.iter().map(Substream::settled).sum()
     }
 
     /// Children over all substreams.
@@ -186,7 +193,7 @@ impl Swarm {
     fn displace(&mut self, now: Timestamp, s: u8, child: PeerId, to: PeerId) {
         let children = &mut self.substreams[usize::from(s)].children;
         let Some(entry) = children.iter_mut().find(|entry| entry.peer == child) else { return };
-        entry.leaving = Some(now + LEAVING_MAX);
+        (entry.leaving, entry.may_stay) = (Some(now + LEAVING_MAX), false);
         self.displace_at = now + DISPLACE_PERIOD;
         let mut suggestions = self.suggestions(now, s, child);
         suggestions.retain(|other| other.peer != to);
@@ -198,10 +205,23 @@ impl Swarm {
         self.send(child, &Message::Reject(Reject { substream: s, reason, suggestions }));
     }
 
+    /// Tells `child` to look elsewhere, first of all with those named; where there is no room after all it stays.
+    pub(super) fn hand_over(&mut self, now: Timestamp, s: u8, child: PeerId, to: Vec<PeerRecord>) {
+        let children = &mut self.substreams[usize::from(s)].children;
+        let Some(entry) = children.iter_mut().find(|entry| entry.peer == child) else { return };
+        (entry.leaving, entry.may_stay) = (Some(now + LEAVING_MAX), true);
+        self.displace_at = now + DISPLACE_PERIOD;
+        let reason = RejectReason::Displaced;
+        self.send(child, &Message::Reject(Reject { substream: s, reason, suggestions: to }));
+    }
+
     /// Displaced children whose time is up are children no longer.
     pub(super) fn end_leaving(&mut self, now: Timestamp) {
         for s in 0..self.substream_count() {
             let children = &mut self.substreams[usize::from(s)].children;
+            for child in children.iter_mut().filter(|child| child.may_stay) {
+                child.leaving = child.leaving.filter(|until| now < *until);
+            }
             let over: Vec<PeerId> = children
                 .iter()
                 .filter(|c| c.leaving.is_some_and(|until| now >= until))
@@ -217,7 +237,7 @@ impl Swarm {
     }
 
     /// Somebody is on the way out, or only just was.
-    fn is_displacing(&self, now: Timestamp) -> bool {
+    pub(super) fn is_displacing(&self, now: Timestamp) -> bool {
         now < self.displace_at
             || self.substreams.iter().any(|sub| sub.children.iter().any(|c| c.leaving.is_some()))
     }
@@ -335,6 +355,7 @@ impl Swarm {
             value,
             since,
             leaving: None,
+            may_stay: false,
             lift_at: now,
         };
         // Strongest first: the order in which a chunk is pushed.

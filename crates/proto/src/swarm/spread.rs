@@ -52,7 +52,8 @@ impl Barren {
 impl Swarm {
     /// Once a second, for a source: children of a substream whose chunks went nowhere make room for others.
     pub(super) fn watch_spread(&mut self, now: Timestamp) {
-        if !self.is_source() {
+        // Nobody is to pass on what a source that feeds everybody sends.
+        if !self.is_source() || self.serves_alone() {
             return;
         }
         for s in 0..self.substream_count() {

@@ -114,6 +114,11 @@ impl World {
         index
     }
 
+    /// From now on the line of `index` carries this much, IP bit/s; its engine is told nothing.
+    pub fn set_line(&mut self, index: usize, bps: u64) {
+        self.nodes[index].up.bps = bps;
+    }
+
     /// From now on this twists what `index` says.
     pub fn turn(&mut self, index: usize, into: Box<dyn Hostile>) {
         self.queue.push(self.now + into.period_us(), Happening::Extra(index as u32));

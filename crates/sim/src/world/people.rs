@@ -10,7 +10,7 @@ use caudal_proto::swarm::{Role, SwarmConfig};
 use super::node::Record;
 use super::{Happening, Node, World};
 use crate::attack::{AttackKind, EXTRA_PERIOD_US, Hostility, UPLOAD};
-use crate::config::{Churn, Told};
+use crate::config::{Churn, Delivery, Told};
 use crate::event::What;
 use crate::paper::PaperKeys;
 use crate::profile::Place;
@@ -46,7 +46,10 @@ impl World {
     /// The source, and when everybody else comes.
     pub(super) fn populate(&mut self) {
         let place = Place { class: usize::MAX, region: 0, isp: 0, upload_bps: self.config.source_bps() };
-        self.source = self.add(place, true, self.config.told);
+        // Whoever feeds viewers as far as the uplink goes has named how far.
+        let told =
+            if self.config.delivery == Delivery::SwarmOnly { self.config.told } else { Told::Share(1.0) };
+        self.source = self.add(place, true, told);
         self.start_source(self.source_copies_percent());
         let honest = self.config.profile.draw(self.config.peers, &self.uploads_bps, &mut self.people);
         let ramp = self.config.ramp.as_micros() as u64;
@@ -136,18 +139,24 @@ impl World {
         };
         let unix_us = self.unix_us().saturating_add_signed(skew);
         self.input(index, Input::UnixTime(unix_us));
+        let is_served = self.config.delivery == Delivery::ServerOnly && index != self.source;
         self.input(index, Input::Open(Box::new(config)));
+        if is_served {
+            self.input(index, Input::ServedAlone(self.channel(), true));
+        }
     }
 
-    /// What the configuration lets the source push.
+    /// What the configuration lets the source push; `None`: what its uplink carries.
     fn source_copies_percent(&self) -> Option<u32> {
-        Some((self.config.source_copies * self.config.source_fill * 100.0) as u32)
+        let copies = self.config.source_copies * self.config.source_fill;
+        (self.config.delivery == Delivery::SwarmOnly).then_some((copies * 100.0) as u32)
     }
 
     /// The source begins a broadcast, under the id it always has.
     pub(super) fn start_source(&mut self, copies_percent: Option<u32>) {
         let certificate = self.begin_broadcast();
-        self.open(self.source, Role::Source { certificate, copies_percent, alone: false });
+        let alone = self.config.delivery == Delivery::ServerOnly;
+        self.open(self.source, Role::Source { certificate, copies_percent, alone });
         self.list(self.source);
     }
 

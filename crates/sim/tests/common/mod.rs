@@ -251,6 +251,10 @@ impl World {
         self.inner.set_tracker(is_there);
     }
 
+    pub fn set_line(&mut self, index: usize, bps: u64) {
+        self.inner.set_line(index, bps);
+    }
+
     pub fn set_clock(&mut self, index: usize, skew_us: i64) {
         self.inner.set_clock(index, skew_us);
         self.sync();

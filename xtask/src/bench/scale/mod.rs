@@ -228,7 +228,6 @@ impl Args {
             mode,
             viewers,
             rate_bps: self.rate,
-            cap_bps: self.cap,
             shape: self.shape(),
             chunk_bytes: chunk_bytes.map(|bytes| bytes as u64),
             warm_up: self.warm_up,

@@ -9,8 +9,6 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
 
-/// Of what the origin may send, what it pushes: headers, repair and control take the rest, as the simulator has it unless told.
-const FILL: f64 = 0.75;
 /// Viewers come within this, however many they are …
 const RAMP_MAX: Duration = Duration::from_secs(30);
 /// … and have so long at least to find each other: of 1,000 that came within 15 s, fed two copies, a third had what was due 10 s
@@ -27,7 +25,6 @@ pub(super) struct Swarm {
     pub(super) mode: Mode,
     pub(super) viewers: usize,
     pub(super) rate_bps: u64,
-    pub(super) cap_bps: u64,
     pub(super) shape: Shape,
     pub(super) chunk_bytes: Option<u64>,
     pub(super) warm_up: Duration,
@@ -43,7 +40,6 @@ impl Swarm {
     }
 
     fn population(&self) -> Population {
-        let budget = self.cap_bps as f64 / self.rate_bps as f64 * FILL;
         Population {
             viewers: self.viewers,
             rate_bps: self.rate_bps,
@@ -51,7 +47,7 @@ impl Swarm {
             rtt_ms: 0,
             loss: 0.0,
             killed_percent: 0,
-            source_copies: if self.mode == Mode::SwarmOnly { SWARM_COPIES } else { budget as usize },
+            source_copies: (self.mode == Mode::SwarmOnly).then_some(SWARM_COPIES),
             chunk_bytes: self.chunk_bytes,
             ramp: (JOIN_INTERVAL * self.viewers as u32).min(RAMP_MAX),
             warm_up: self.warm_up.max(SETTLE_MIN),
@@ -86,23 +82,13 @@ mod tests {
     fn swarm(mode: Mode, viewers: usize) -> Population {
         let shape = Shape::Narrow { source_bps: 20_000_000, viewer_bps: 1_500_000 };
         let (warm_up, duration) = (Duration::from_secs(15), Duration::from_secs(20));
-        Swarm {
-            mode,
-            viewers,
-            rate_bps: 1_000_000,
-            cap_bps: 20_000_000,
-            shape,
-            chunk_bytes: None,
-            warm_up,
-            duration,
-        }
-        .population()
+        Swarm { mode, viewers, rate_bps: 1_000_000, shape, chunk_bytes: None, warm_up, duration }.population()
     }
 
     #[test]
-    fn the_hybrid_may_send_what_the_cap_leaves_beside_headers() {
-        assert_eq!(swarm(Mode::Hybrid, 100).source_copies, 15);
-        assert_eq!(swarm(Mode::SwarmOnly, 100).source_copies, 2);
+    fn the_hybrid_may_send_what_its_line_carries() {
+        assert_eq!(swarm(Mode::Hybrid, 100).source_copies, None);
+        assert_eq!(swarm(Mode::SwarmOnly, 100).source_copies, Some(2));
         assert_eq!(swarm(Mode::Hybrid, 10_000).ramp, RAMP_MAX);
     }
 
