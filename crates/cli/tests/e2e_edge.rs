@@ -5,13 +5,19 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use common::capture::Capture;
 use common::{Caudal, Folder, PATIENCE, get, link, number, publish_card, request, run_clean, tracker};
+
+/// Where those are who are in the swarm; who watches by HTTP alone is not.
+const SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 78, 1);
+const EDGE: Ipv4Addr = Ipv4Addr::new(127, 0, 78, 2);
+const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 78, 3);
 
 /// nginx as a cache before `origin`.
 struct Nginx {
@@ -172,10 +178,18 @@ fn meets_nobody(viewer: &Caudal, allowed: &[&str]) {
 fn however_many_watch_through_a_cdn_each_part_leaves_the_edge_once_and_nobody_is_met() {
     let home = Folder::new();
     let tracker = tracker(&home);
-    let source = publish_card(&home, &tracker, &[]);
+    let source = publish_card(&home, &tracker, &["--bind", &format!("{SOURCE}:0")]);
     let link = link(&source);
-    let edge = Caudal::start(&home, &["edge", &link, "--listen", "127.0.0.1:0"]);
+    let edge =
+        Caudal::start(&home, &["edge", &link, "--listen", "127.0.0.1:0", "--bind", &format!("{EDGE}:0")]);
     let origin = edge.told("edge").to_owned();
+    // Somebody who does take part: what comes to it and from it is captured.
+    let other = Caudal::start(&home, &["watch", &link, "--bind", &format!("{OTHER}:0")]);
+    common::wait_until_playing(&other);
+    let capture = Capture::start(
+        &home,
+        &format!("udp and net 127.0.78.0/24 or tcp port {}", port_of(other.told("http"))),
+    );
     assert!(edge.told("link").contains(&format!("&edge={origin}")), "{}", edge.ready);
     edge.wait_until("filled", PATIENCE, |stats| number(stats, "/edge/parts_held") >= 8.0);
     let nginx = Nginx::start(&home, &origin);
@@ -240,6 +254,14 @@ fn however_many_watch_through_a_cdn_each_part_leaves_the_edge_once_and_nobody_is
     assert!(number(&report, "/parts") > 15.0, "the good edge is asked then: {report}");
     assert_eq!(number(&report, "/gaps"), 0.0, "also for what the other one forged: {report}");
 
+    // Nobody but source and edge exchanged a packet with the one in the swarm, nor with each other.
+    let packets = capture.end();
+    let swarm = [SOURCE, EDGE, OTHER];
+    let strange = packets.iter().find(|p| !swarm.contains(&p.from.0) || !swarm.contains(&p.to.0));
+    assert!(strange.is_none(), "{:?}", strange.map(|p| (p.from, p.to)));
+    let fed = packets.iter().filter(|p| p.to.0 == OTHER && p.payload > 1000).count();
+    assert!(fed > 20, "the capture saw the swarm: {fed} large packets");
+    other.end();
     let (report, status) = edge.end();
     assert!(status.success(), "{report}");
     assert_eq!((report["role"].as_str(), number(&report, "/bytes_out")), (Some("edge"), 0.0), "{report}");

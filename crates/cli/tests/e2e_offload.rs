@@ -7,14 +7,10 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::{
-    Caudal, Folder, PATIENCE, link, number, publish_card, signal, start_tool, tracker, wait_for,
-    wait_until_playing,
-};
+use common::capture::{Capture, Packet};
+use common::{Caudal, Folder, desk, link, number, publish_card, tracker, wait_until_playing};
 
 const VIEWERS: u8 = 6;
 const RUN: Duration = Duration::from_secs(32);
@@ -27,79 +23,6 @@ fn address(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 77, 10 + n)
 }
 
-/// One captured packet: the loopback interface takes a burst of equal datagrams (UDP GSO) as one.
-struct Packet {
-    from: (Ipv4Addr, u16),
-    to: (Ipv4Addr, u16),
-    /// UDP payload of the whole burst, bytes.
-    payload: u64,
-}
-
-/// A running capture of the test's own addresses.
-struct Capture {
-    tcpdump: Child,
-    file: PathBuf,
-}
-
-impl Capture {
-    fn start(home: &Folder) -> Self {
-        let file = home.join("loopback.pcap");
-        let mut command = Command::new("tcpdump");
-        command.args(["-i", "lo", "-n", "-U", "-s", "64", "-B", "65536", "-Z", "root", "-w"]).arg(&file);
-        command.args(["udp", "and", "net", "127.0.77.0/24"]);
-        let tcpdump = start_tool(command.stderr(Stdio::piped()));
-        let mut capture = Self { tcpdump, file };
-        // The file's header is there when the interface is open.
-        let deadline = Instant::now() + PATIENCE;
-        while std::fs::metadata(&capture.file).map_or(0, |file| file.len()) < 24 {
-            let running = matches!(capture.tcpdump.try_wait(), Ok(None));
-            assert!(running, "tcpdump cannot capture: {}; this test needs root", capture.said());
-            assert!(Instant::now() < deadline, "tcpdump does not begin");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        capture
-    }
-
-    fn said(&mut self) -> String {
-        self.tcpdump.stderr.take().and_then(|said| std::io::read_to_string(said).ok()).unwrap_or_default()
-    }
-
-    /// Ends it. Nothing may have been lost: counts would mean nothing.
-    fn end(mut self) -> Vec<Packet> {
-        signal(self.tcpdump.id(), "INT");
-        wait_for(&mut self.tcpdump, PATIENCE);
-        let said = self.said();
-        assert!(said.contains("\n0 packets dropped by kernel"), "the capture is not whole: {said}");
-        read_capture(&self.file)
-    }
-}
-
-impl Drop for Capture {
-    fn drop(&mut self) {
-        let _ = self.tcpdump.kill();
-        let _ = self.tcpdump.wait();
-    }
-}
-
-/// Reads a capture of Ethernet frames (which loopback pretends to carry) with IPv4 and UDP in them.
-fn read_capture(file: &Path) -> Vec<Packet> {
-    let bytes = std::fs::read(file).expect("tcpdump wrote its file");
-    assert_eq!(bytes[..4], 0xa1b2_c3d4_u32.to_le_bytes(), "a little-endian pcap file");
-    let (mut packets, mut at) = (Vec::new(), 24);
-    while let Some(header) = bytes.get(at..at + 16) {
-        let len = u32::from_le_bytes(header[8..12].try_into().expect("four bytes")) as usize;
-        let frame = &bytes[at + 16..at + 16 + len];
-        at += 16 + len;
-        let ip = &frame[14..];
-        assert_eq!((ip[0], ip[9]), (0x45, 17), "IPv4 without options, UDP");
-        let word = |at: usize| u16::from_be_bytes([ip[at], ip[at + 1]]);
-        let addr = |at: usize| Ipv4Addr::new(ip[at], ip[at + 1], ip[at + 2], ip[at + 3]);
-        let payload = u64::from(word(24)) - 8;
-        packets.push(Packet { from: (addr(12), word(20)), to: (addr(16), word(22)), payload });
-    }
-    packets
-}
-
 /// IP bytes that a burst makes on a link of 1,500 bytes: each datagram has 28 bytes of headers. How a burst was cut is
 /// not in a capture; datagrams of 1,200 bytes (QUIC's smallest limit) make the most headers, so this never counts too few.
 fn ip_bytes(packet: &Packet) -> u64 {
@@ -109,7 +32,7 @@ fn ip_bytes(packet: &Packet) -> u64 {
 #[test]
 fn the_source_sends_two_copies_and_viewers_the_rest() {
     let home = Folder::new();
-    let capture = Capture::start(&home);
+    let capture = Capture::start(&home, "udp and net 127.0.77.0/24");
     let tracker = tracker(&home);
     let source = publish_card(&home, &tracker, &["--source-copies", "2", "--bind", &format!("{SOURCE}:0")]);
     let link = link(&source);
@@ -120,6 +43,14 @@ fn the_source_sends_two_copies_and_viewers_the_rest() {
     std::thread::sleep(RUN);
 
     let reports: Vec<_> = viewers.iter().map(Caudal::stats).collect();
+    // They have all told their tracker how it goes, and the broadcaster is told what that comes to.
+    let (status, desk) = desk(&source);
+    assert_eq!(status, 200, "{desk}");
+    assert!(number(&desk, "/audience/reports") >= f64::from(VIEWERS - 1), "{desk}");
+    assert!(
+        number(&desk, "/audience/continuity") > 0.9 && number(&desk, "/audience/delay_p95_ms") > 0.0,
+        "{desk}"
+    );
     for viewer in viewers {
         viewer.end();
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use caudal_proto::id::SecretKey;
 use caudal_tracker::client::{ClientError, TrackerClient};
 use caudal_tracker::link::Link;
+use caudal_tracker::message::Quality;
 use caudal_tracker::url::AllowedUrl;
 use qrcode::QrCode;
 use qrcode::render::svg;
@@ -92,6 +93,8 @@ pub struct Desk {
     shared: Arc<Shared>,
     end: watch::Sender<bool>,
     history: Mutex<VecDeque<Point>>,
+    /// What viewers report on the whole, where enough of them do.
+    audience: Mutex<Option<Quality>>,
 }
 
 impl Desk {
@@ -113,7 +116,8 @@ impl Desk {
             |_| String::new(),
             |code| code.render::<svg::Color<'_>>().min_dimensions(QR_WIDTH, QR_WIDTH).build(),
         );
-        let desk = Arc::new(Self { config, qr, shared, end, history: Mutex::default() });
+        let desk =
+            Arc::new(Self { config, qr, shared, end, history: Mutex::default(), audience: Mutex::default() });
         tokio::spawn(Arc::clone(&desk).measure(clients));
         Ok(desk)
     }
@@ -136,6 +140,7 @@ impl Desk {
                 }
             }
             let quality = view.as_ref().and_then(|view| view.quality);
+            *self.audience.lock().unwrap_or_else(PoisonError::into_inner) = quality;
             let mut history = self.lock();
             if history.len() == HISTORY_MAX {
                 history.pop_front();
@@ -161,6 +166,7 @@ impl Desk {
             "input": config.input, "qr": self.qr, "history": *self.lock(), "session": session,
             "upload_limit_bps": config.upload_limit_bps, "price_per_gb": config.price_per_gb,
             "month_estimate": Estimate::of(&self.lock(), config.price_per_gb), "delivery": self.shared.delivery(),
+            "audience": *self.audience.lock().unwrap_or_else(PoisonError::into_inner),
         })
     }
 

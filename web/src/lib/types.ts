@@ -156,6 +156,18 @@ export interface DeskInfo {
   price_per_gb?: number | null;
   month_estimate?: { gigabytes: number; cost: number | null } | null;
   delivery?: 'hybrid' | 'swarm-only' | 'server-only';
+  audience?: AudienceFigures | null;
+}
+
+/** Means over those viewers that report, as their tracker gives them. */
+export interface AudienceFigures {
+  reports: number;
+  edge_ratio?: number;
+  startup_ms?: number;
+  delay_p50_ms?: number;
+  delay_p95_ms?: number;
+  buffer_ms?: number;
+  stalls?: number;
 }
 
 export interface HistoryPoint {

@@ -114,6 +114,7 @@ export const en = {
     },
     picture: 'Picture', codecs: 'Codecs', keyframes: 'Key frames every', bitrate: 'Bit rate', jitter: 'Unevenness', fps: (n: string) => `${n} fps`,
     audience: 'Audience', viewers: 'Viewers', offload: 'Carried by viewers', continuity: 'In time, as viewers report', upload: 'Upload in use',
+    reported: (text: string) => `As ${text} viewers report, on the whole`, startup: 'Start', delay: 'Behind this computer', delayMost: 'The slowest twentieth', buffer: 'Buffer', stalls: 'Standstills in all', edge: 'From a server, over HTTP',
     ofLimit: (limit: string) => `of ${limit}`, lastTen: 'Last ten minutes',
     month: (amount: string) => `A month like this: ${amount} from here`, monthCost: (amount: string, cost: string) => `A month like this: ${amount} from here, ${cost} at your price`,
     delivery: { 'swarm-only': 'Viewers carry the stream; this computer sends two copies.', 'server-only': 'This computer feeds every viewer; viewers are not told of each other.' }, noData: 'No figures yet.',

@@ -116,6 +116,7 @@ export const es: Strings = {
     },
     picture: 'Imagen', codecs: 'Códecs', keyframes: 'Fotogramas clave cada', bitrate: 'Tasa de bits', jitter: 'Irregularidad', fps: (n) => `${n} fps`,
     audience: 'Audiencia', viewers: 'Espectadores', offload: 'Llevado por espectadores', continuity: 'A tiempo, según los espectadores', upload: 'Subida en uso',
+    reported: (text) => `Según ${text} espectadores, en conjunto`, startup: 'Arranque', delay: 'Detrás de este equipo', delayMost: 'La vigésima parte más lenta', buffer: 'Búfer', stalls: 'Paradas en total', edge: 'De un servidor, por HTTP',
     ofLimit: (limit) => `de ${limit}`, lastTen: 'Últimos diez minutos',
     month: (amount) => `Un mes así: ${amount} desde aquí`, monthCost: (amount, cost) => `Un mes así: ${amount} desde aquí, ${cost} a tu precio`,
     delivery: { 'swarm-only': 'Los espectadores llevan la emisión; este ordenador envía dos copias.', 'server-only': 'Este ordenador alimenta a todos; los espectadores no saben unos de otros.' }, noData: 'Todavía no hay cifras.',

@@ -1,6 +1,8 @@
 //! Real processes on loopback for the end-to-end tests: started, asked, ended; nothing outlives a test.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod capture;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -202,6 +204,17 @@ pub fn tracker(home: &Folder) -> Caudal {
 pub fn get(base: &str, path: &str) -> (u16, Vec<u8>) {
     let addr: SocketAddr = base.trim_start_matches("http://").parse().expect("http://IP:PORT");
     request(addr, &format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n"))
+}
+
+/// What stands on the broadcaster's desk: status and JSON.
+pub fn desk(source: &Caudal) -> (u16, Value) {
+    let addr = source.told("http").trim_start_matches("http://").parse().expect("http://IP:PORT");
+    let token = source.told("page").rsplit('=').next().expect("a token");
+    let text = format!(
+        "GET /api/v1/desk HTTP/1.1\r\nHost: {addr}\r\nX-Caudal-Token: {token}\r\nConnection: close\r\n\r\n"
+    );
+    let (status, body) = request(addr, &text);
+    (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
 }
 
 /// Sends `text`, reads to the end: status and body (chunked bodies are joined).

@@ -76,6 +76,8 @@ impl Shared {
             continuity: (inner.meter.chunks(0).due > 0)
                 .then(|| inner.meter.continuity().get(&1500).copied().unwrap_or(1.0)),
             offload_ratio: Some(offload(stats)),
+            edge_ratio: (stats.useful_bytes > 0)
+                .then(|| stats.useful_bytes_from_edge as f64 / stats.useful_bytes as f64),
             startup_ms: inner.meter.startup_ms(),
             delay_p50_ms: Some(delay.p50),
             delay_p95_ms: Some(delay.p95),

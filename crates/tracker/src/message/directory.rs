@@ -67,6 +67,9 @@ pub struct Quality {
     /// Mean offload ratio.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offload_ratio: Option<f64>,
+    /// Mean share of useful bytes that came over HTTP from an edge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edge_ratio: Option<f64>,
     /// Mean startup delay, ms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub startup_ms: Option<f64>,

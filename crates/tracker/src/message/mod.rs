@@ -397,6 +397,9 @@ pub struct Qos {
     /// Offload ratio, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offload_ratio: Option<f64>,
+    /// Of useful bytes, those that came over HTTP from an edge, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edge_ratio: Option<f64>,
     /// Startup delay, ms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub startup_ms: Option<f64>,
@@ -417,7 +420,11 @@ pub struct Qos {
 impl Qos {
     /// The first value that is out of its limits, if any: ratios 0 to 1, times up to an hour, counts below 2^53.
     pub fn wrong_member(&self) -> Option<&'static str> {
-        let ratios = [("continuity", self.continuity), ("offload_ratio", self.offload_ratio)];
+        let ratios = [
+            ("continuity", self.continuity),
+            ("offload_ratio", self.offload_ratio),
+            ("edge_ratio", self.edge_ratio),
+        ];
         let times = [
             ("startup_ms", self.startup_ms),
             ("delay_p50_ms", self.delay_p50_ms),

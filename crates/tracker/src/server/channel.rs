@@ -349,6 +349,7 @@ impl Channel {
             reports: u32::try_from(reports.len()).unwrap_or(u32::MAX),
             continuity: mean(|qos| qos.continuity),
             offload_ratio: mean(|qos| qos.offload_ratio),
+            edge_ratio: mean(|qos| qos.edge_ratio),
             startup_ms: mean(|qos| qos.startup_ms),
             delay_p50_ms: mean(|qos| qos.delay_p50_ms),
             delay_p95_ms: mean(|qos| qos.delay_p95_ms),
