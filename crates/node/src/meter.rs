@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::report::{Chunks, Percentiles};
 
 /// Playout delays that continuity is reported for, ms; the second is the model player's.
-pub const PLAYOUT_DELAYS_MS: [u64; 3] = [1000, 1500, 3000];
+pub const PLAYOUT_DELAYS_MS: [u64; 4] = [1000, 1500, 2000, 3000];
 /// After joining, nothing is due for this long.
 const GRACE_US: u64 = 1_000_000;
 /// A chunk is given up for the count when it is this late.
@@ -38,8 +38,8 @@ pub struct Meter {
     /// Times between two arrivals, by ms.
     gaps: Vec<u32>,
     arrived_unix_us: Option<u64>,
-    due: [u64; 3],
-    on_time: [u64; 3],
+    due: [u64; PLAYOUT_DELAYS_MS.len()],
+    on_time: [u64; PLAYOUT_DELAYS_MS.len()],
     missing: u64,
     bytes: u64,
     chunks: u64,
@@ -73,8 +73,8 @@ impl Meter {
             delay_max_us: 0,
             gaps: vec![0; DELAY_MS_MAX + 1],
             arrived_unix_us: None,
-            due: [0; 3],
-            on_time: [0; 3],
+            due: [0; PLAYOUT_DELAYS_MS.len()],
+            on_time: [0; PLAYOUT_DELAYS_MS.len()],
             missing: 0,
             bytes: 0,
             chunks: 0,

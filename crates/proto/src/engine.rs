@@ -221,6 +221,7 @@ impl Engine {
             Input::Publish(channel, chunks) => self.with(&channel, |swarm| swarm.publish(now, chunks)),
             Input::PublishNote(note) => self.with(&note.channel, |swarm| swarm.offer_note(now, note)),
             Input::Playout(channel, playout) => self.with(&channel, |swarm| swarm.set_playout(now, playout)),
+            Input::Upload(channel, so) => self.with(&channel, |swarm| swarm.set_upload(now, so)),
             Input::ServedAlone(channel, so) => self.with(&channel, |swarm| swarm.set_served_alone(now, so)),
             Input::Edge(channel, share) => self.with(&channel, |swarm| swarm.set_edge(now, share)),
             Input::Fetched(channel, part) => self.with(&channel, |swarm| swarm.fetched(now, part)),

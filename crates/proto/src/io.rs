@@ -48,6 +48,8 @@ pub enum Input {
     Edge(ChannelId, u32),
     /// The channel's source feeds everybody itself: a viewer meets no other, and leaves those that it has met; false: as usual.
     ServedAlone(ChannelId, bool),
+    /// Whether this viewer sends to others from now on: a line may become one that is paid by the byte.
+    Upload(ChannelId, bool),
     /// How fetching a part ended.
     Fetched(ChannelId, FetchedPart),
     /// A connection stands, dialled by either side; control and chunks may flow.

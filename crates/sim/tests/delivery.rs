@@ -4,6 +4,7 @@ mod common;
 
 use std::time::Duration;
 
+use caudal_proto::io::Input;
 use caudal_proto::swarm::NeighbourStats;
 use caudal_proto::time::Timestamp;
 use common::{MS, Net, S, World};
@@ -47,6 +48,30 @@ fn who_came_early_does_not_rest_on_one_viewer() {
         for viewer in 1..=6 {
             assert!(givers(&world, viewer) >= 2, "seed {seed}: viewer {viewer} is fed by too few others");
         }
+    }
+}
+
+#[test]
+fn who_sends_no_longer_is_left_without_a_gap_and_may_send_again() {
+    for seed in 1..6 {
+        let mut world = World::swarm(Net::default(), 6, seed);
+        let feeds = |world: &World, viewer| {
+            world.stats(viewer).neighbours.iter().map(|n| n.child_in.count_ones()).sum::<u32>()
+        };
+        let busiest = (1..=6).max_by_key(|viewer| feeds(&world, *viewer)).expect("six");
+        assert!(feeds(&world, busiest) > 0, "seed {seed}");
+        let (from, channel) = (world.now, world.channel());
+        world.input(busiest, Input::Upload(channel, false));
+        world.run(S(2));
+        assert_eq!(feeds(&world, busiest), 0, "seed {seed}");
+        let sent = world.stats(busiest).bytes_out;
+        world.run(S(8));
+        assert_eq!(world.stats(busiest).bytes_out, sent, "seed {seed}: it sends nothing any more");
+        world.input(busiest, Input::Upload(channel, true));
+        world.run(S(30));
+        assert!(world.stats(busiest).bytes_out > sent, "seed {seed}: it is asked again");
+        world.assert_nothing_late(from);
+        world.assert_peace();
     }
 }
 

@@ -205,6 +205,28 @@ impl Swarm {
         self.send(child, &Message::Reject(Reject { substream: s, reason, suggestions }));
     }
 
+    /// A viewer sends from now on, or no longer: its children are pushed to until they have moved.
+    pub(crate) fn set_upload(&mut self, now: Timestamp, so: bool) {
+        if self.is_source() || self.config.upload == so {
+            return;
+        }
+        self.config.upload = so;
+        for s in 0..self.substream_count() {
+            let children = &mut self.substreams[usize::from(s)].children;
+            let moving: Vec<PeerId> =
+                if so { Vec::new() } else { children.iter().map(|child| child.peer).collect() };
+            for child in children.iter_mut().filter(|_| !so) {
+                (child.leaving, child.may_stay) = (Some(now + LEAVING_MAX), false);
+            }
+            for child in moving {
+                let suggestions = self.suggestions(now, s, child);
+                let reason = RejectReason::Displaced;
+                self.send(child, &Message::Reject(Reject { substream: s, reason, suggestions }));
+            }
+        }
+        self.tell_room(now);
+    }
+
     /// Tells `child` to look elsewhere, first of all with those named; where there is no room after all it stays.
     pub(super) fn hand_over(&mut self, now: Timestamp, s: u8, child: PeerId, to: Vec<PeerRecord>) {
         let children = &mut self.substreams[usize::from(s)].children;
