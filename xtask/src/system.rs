@@ -55,6 +55,9 @@ pub(crate) const TO_SERVE_HLS: &[Need] = &[
     need("ffmpeg", "ffmpeg", "it writes what nginx serves"),
 ];
 
+/// `bench glass`: an encoder to time.
+pub(crate) const TO_ENCODE: &[Need] = &[need("ffmpeg", "ffmpeg", "its encoder is timed")];
+
 /// Makes sure that `needs` are there: installs what is missing when allowed, else says what to type.
 pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     let packages = missing(needs, |program| sh::which(program).is_some());

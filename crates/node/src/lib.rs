@@ -31,6 +31,7 @@ pub mod link_trackers;
 pub mod live;
 pub mod maps;
 pub mod meter;
+pub mod metered;
 pub mod metrics;
 pub mod network;
 mod rates;

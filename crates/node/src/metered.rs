@@ -60,7 +60,10 @@ mod tests {
 
     #[test]
     fn what_the_network_manager_says_is_understood() {
-        assert_eq!(["u 0\n", "u 1\n", "u 2\n", "u 3\n", "u 4\n"].map(is_metered), [false, true, false, true, false]);
+        assert_eq!(
+            ["u 0\n", "u 1\n", "u 2\n", "u 3\n", "u 4\n"].map(is_metered),
+            [false, true, false, true, false]
+        );
         assert_eq!(["", "1", "Failed to get property: u 1x"].map(is_metered), [false; 3]);
     }
 }

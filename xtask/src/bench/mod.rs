@@ -5,6 +5,7 @@
 //! | [`relay`] | what relaying costs: 20 viewers on the kernel's bridge |
 //! | [`swarm`] | case by case over the link emulator, beside PeerStreamer |
 //! | [`sim`] | populations in virtual time, beside the prototype |
+//! | [`glass`] | from the encoder's picture to the one on the screen, share by share |
 //! | [`isps`] | what maps of the network change, in virtual time |
 //! | [`alto`] | the ALTO server with a large map |
 //! | [`alto_peers`] | what a map of the network saves: bytes between ranges of addresses, with and without it |
@@ -26,6 +27,7 @@ mod alto_peers;
 mod congestion;
 mod emulator;
 mod figures;
+mod glass;
 mod isps;
 mod meter;
 mod netns;
@@ -60,6 +62,8 @@ pub(crate) enum Bench {
     Scale(scale::Args),
     /// The ALTO server with a large map: endpoint costs per second of a core, and how soon an edit arrives.
     Alto(alto::Args),
+    /// From the encoder's picture to the one on the screen among 1,000 viewers: an encoder for real, delivery and players in virtual time.
+    Glass(glass::Args),
     /// Peers in four ranges of addresses: what crosses between them without a map of the network and with one.
     AltoPeers(alto_peers::Args),
 }
@@ -74,6 +78,7 @@ pub(crate) fn run(bench: &Bench) -> Result<bool> {
         Bench::Congestion(args) => congestion::run(args),
         Bench::Scale(args) => scale::run(args),
         Bench::Alto(args) => alto::run(args),
+        Bench::Glass(args) => glass::run(args),
         Bench::AltoPeers(args) => alto_peers::run(args),
     }
 }

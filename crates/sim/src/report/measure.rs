@@ -74,7 +74,7 @@ impl Histogram {
 }
 
 /// Percentiles of a few numbers, µs.
-fn percentiles(mut us: Vec<u64>) -> Percentiles {
+pub(super) fn percentiles(mut us: Vec<u64>) -> Percentiles {
     us.sort_unstable();
     let at = |share: f64| {
         let rank = ((us.len() as f64 * share) as usize).min(us.len().saturating_sub(1));
@@ -227,6 +227,7 @@ impl Measured {
                 .map(|(i, ms)| (*ms, self.on_time[i] as f64 / self.due[i].max(1) as f64))
                 .collect(),
             continuity_worst: self.worst,
+            playout: super::PlayoutReport::of(world),
             startup_ms,
             never_started,
             chunks: Chunks {

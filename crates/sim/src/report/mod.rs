@@ -2,6 +2,7 @@
 
 mod isps;
 mod measure;
+mod playout;
 mod text;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use measure::AROUND_PAYLOAD_BYTES;
 pub(crate) use measure::BIN_US;
 use measure::Measured;
 pub(crate) use measure::{Bin, places};
+pub use playout::PlayoutReport;
 pub use text::Summary;
 
 /// Version of the vocabulary.
@@ -161,6 +163,9 @@ pub struct Report {
     pub continuity: BTreeMap<u64, f64>,
     /// The same of the viewer with the lowest, at 1,500 ms.
     pub continuity_worst: f64,
+    /// What players make of it; none where every chunk is a part of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub playout: Option<PlayoutReport>,
     /// From coming to the first decodable part.
     pub startup_ms: Percentiles,
     /// Of those who came while measured and never started.

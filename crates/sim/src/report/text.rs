@@ -39,6 +39,15 @@ impl fmt::Display for Report {
             write!(f, "{} at {ms} ms  ", percent(*share))?;
         }
         writeln!(f, "(worst viewer at 1500 ms {})", percent(self.continuity_worst))?;
+        if let Some(playout) = &self.playout {
+            writeln!(f, "players keep ahead     {}", playout.wanted_ms)?;
+            writeln!(
+                f,
+                "pictures are behind    {}, {} of parts in time",
+                playout.behind_ms,
+                percent(playout.on_time)
+            )?;
+        }
         writeln!(f, "startup                {}, {} never started", self.startup_ms, self.never_started)?;
         let c = &self.chunks;
         writeln!(
