@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use crate::broadcast::{Certificate, LiveNote};
 use crate::chunk::VerifiedChunk;
+use crate::hop::{Hop, Tracing};
 use crate::hybrid::part::PartId;
 use crate::id::{ChannelId, PeerId};
 use crate::swarm::{SwarmConfig, SwarmStats};
@@ -48,6 +49,8 @@ pub enum Input {
     Edge(ChannelId, u32),
     /// The channel's source feeds everybody itself: a viewer meets no other, and leaves those that it has met; false: as usual.
     ServedAlone(ChannelId, bool),
+    /// Whether this node reports hops of traced chunks, and whether it wants those of others.
+    Trace(ChannelId, Tracing),
     /// How fetching a part ended.
     Fetched(ChannelId, FetchedPart),
     /// A connection stands, dialled by either side; control and chunks may flow.
@@ -244,6 +247,8 @@ pub enum Event {
     NeighbourUp(ChannelId, PeerId),
     /// A neighbour went.
     NeighbourDown(ChannelId, PeerId),
+    /// A hop of a traced chunk, for whoever wanted it ([`Tracing::wants`]). Its signature is not checked: who shows it does that.
+    Hop(ChannelId, Box<Hop>),
     /// More candidates are needed: ask the tracker.
     NeedPeers(ChannelId),
 }
