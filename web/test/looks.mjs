@@ -57,6 +57,7 @@ async function round(browser, args, checks, size, colorScheme) {
     inside: [...svg.querySelectorAll('text')].every((text) => text.getBoundingClientRect().right <= svg.getBoundingClientRect().right + 1),
   })).catch(() => null);
   checks.check(`desk-${colorScheme}-${size.name}: a traced chunk is drawn from the source to viewers`, drawn && drawn.sources === 1 && drawn.peers >= 1 && drawn.hops >= drawn.peers && drawn.inside, JSON.stringify(drawn));
+  if (args.shots) await desk.locator('section[aria-labelledby=trace]').screenshot({ path: `${args.shots}/trace-${colorScheme}-${size.name}.png` });
   await look(desk, 'desk');
   await desk.context().close();
 }

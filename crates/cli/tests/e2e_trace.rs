@@ -23,12 +23,14 @@ fn rows(line: &Value) -> &Vec<Value> {
 fn a_traced_chunk_shows_who_fed_whom_and_whoever_does_not_report_is_a_gap() {
     let home = Folder::new();
     let tracker = tracker(&home);
-    let source = publish_card(&home, &tracker, &["--delivery", "swarm-only", "--trace-every", "20"]);
+    let source = publish_card(&home, &tracker, &["--delivery", "swarm-only", "--trace-every", "1"]);
     let link = link(&source);
     let open: Vec<Caudal> =
         (0..3).map(|_| Caudal::start(&home, &["watch", &link, "--trace-hops", "on"])).collect();
     let quiet = Caudal::start(&home, &["watch", &link]);
     open.iter().chain([&quiet]).for_each(wait_until_playing);
+    // Before anybody else comes who does not report: the gap is the quiet viewer's.
+    let newest = whole(&source);
     let tracer = Caudal::start(&home, &["trace", &link]);
     assert_eq!(tracer.told("role"), "tracer");
 
@@ -36,7 +38,7 @@ fn a_traced_chunk_shows_who_fed_whom_and_whoever_does_not_report_is_a_gap() {
     let names: Vec<String> = open.iter().map(|viewer| short(&viewer.stats())).collect();
     let (source_name, quiet_name) = (short(&source.stats()), short(&quiet.stats()));
     let mut fed: BTreeSet<(String, String, u64)> = BTreeSet::new();
-    let until = Instant::now() + Duration::from_secs(9);
+    let until = Instant::now() + Duration::from_secs(6);
     while Instant::now() < until {
         for (viewer, name) in open.iter().zip(&names) {
             for peer in viewer.stats()["peers"].as_array().expect("peers") {
@@ -47,30 +49,26 @@ fn a_traced_chunk_shows_who_fed_whom_and_whoever_does_not_report_is_a_gap() {
         }
         std::thread::sleep(Duration::from_millis(200));
     }
-    let newest = desk_trace(&source);
     let (status, _) = get(source.told("http"), "/api/v1/desk/trace");
     assert_eq!(status, 403, "the desk's figures need its token");
-    let lines = end(tracer);
+    let lines = end(&tracer);
     let (report, traced) = lines.split_last().expect("a report");
     assert!(report["ok"] == true && number(report, "/forged") == 0.0, "{report}");
     assert_eq!(number(report, "/chunks"), traced.len() as f64, "{report}");
     assert!(number(report, "/hop_delay_ms/p50") < 2_000.0, "{report}");
-    assert!(traced.len() >= 2, "one chunk in 20 of about 30 a second: {lines:?}");
+    assert!(traced.len() >= 2, "one each second or two: {lines:?}");
 
-    let (mut pushed, mut agree, mut gaps) = (0, 0, 0);
+    let (mut pushed, mut agree) = (0, 0);
     for line in traced.iter().chain([&newest]) {
         let (rows, chunk) = (rows(line), line["trace"]["number"].as_u64().expect("a number"));
         assert_eq!(rows[0]["kind"], "source", "{line}");
         assert_eq!(rows[0]["peer"], source_name.as_str());
         for row in rows.iter().skip(1) {
-            let Some(peer) = row["peer"].as_str() else {
-                gaps += 1;
-                continue;
-            };
+            let Some(peer) = row["peer"].as_str() else { continue };
             assert!(names.iter().any(|name| name == peer), "{peer} is none of those that report: {line}");
             let above = &rows[row["parent"].as_u64().unwrap_or(0) as usize];
             let Some(parent) = above["peer"].as_str() else { continue };
-            if row["requested"] == false {
+            if row["requested"] == false && line != &newest {
                 pushed += 1;
                 let told = (peer.to_owned(), parent.to_owned(), chunk % SUBSTREAMS);
                 agree += usize::from(fed.contains(&told));
@@ -78,12 +76,8 @@ fn a_traced_chunk_shows_who_fed_whom_and_whoever_does_not_report_is_a_gap() {
         }
         assert!(!line.to_string().contains(&quiet_name), "who does not report is named: {line}");
     }
-    println!(
-        "{} chunks, {pushed} hops that were pushed, {agree} as the viewers say, {gaps} gaps",
-        traced.len()
-    );
+    println!("{} chunks, {pushed} hops that were pushed, {agree} as the viewers say", traced.len());
     assert!(pushed > 0 && agree * 10 >= pushed * 8, "{agree} of {pushed} are as the viewers say: {fed:?}");
-    assert!(gaps > 0, "the one that does not report had every one of these chunks from somebody");
     for viewer in open.iter().chain([&quiet]) {
         let stats = viewer.stats();
         assert_eq!(number(&stats, "/gaps"), 0.0, "traced chunks are chunks like any other: {stats}");
@@ -91,7 +85,7 @@ fn a_traced_chunk_shows_who_fed_whom_and_whoever_does_not_report_is_a_gap() {
 }
 
 /// What the tracer printed after its ready line; its report last.
-fn end(tracer: Caudal) -> Vec<Value> {
+fn end(tracer: &Caudal) -> Vec<Value> {
     common::signal(tracer.id(), "INT");
     let mut lines = Vec::new();
     loop {
@@ -101,6 +95,20 @@ fn end(tracer: Caudal) -> Vec<Value> {
         if is_report {
             return lines;
         }
+    }
+}
+
+/// The newest traced chunk that everybody had and all who report reported.
+fn whole(source: &Caudal) -> Value {
+    let until = Instant::now() + common::PATIENCE;
+    loop {
+        let newest = desk_trace(source);
+        let count = |key: &str| newest.pointer(&format!("/trace/summary/{key}")).and_then(Value::as_u64);
+        if count("reported") == Some(4) && count("gaps").is_some_and(|gaps| gaps > 0) {
+            return newest;
+        }
+        assert!(Instant::now() < until, "no chunk shows three viewers and a gap: {newest}");
+        std::thread::sleep(Duration::from_millis(200));
     }
 }
 

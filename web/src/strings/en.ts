@@ -124,7 +124,7 @@ export const en = {
       gaps: (n: number, text: string) => `${text} ${plural(n, 'place', 'places')} where viewers do not report`,
       hop: (median: string, p95: string) => `A hop takes ${median}, in 95 of 100 cases at most ${p95}`,
       picture: (depth: string, most: string) => `Tree of the hops, ${depth} deep; the last arrival ${most} after capture.`,
-      gap: (n: number, text: string) => (n > 1 ? `… ${text} viewers` : '…'), source: 'source', more: (n: string) => `and ${n} more`,
+      gap: (n: number, text: string) => (n > 1 ? `… ×${text}` : '…'), source: 'source', more: (n: string) => `and ${n} more`,
       axis: 'ms after capture', waited: 'waited at the sender, measured', way: 'rest of the hop', clocks: (ms: string) => `≈0 ms: two clocks differ by ${ms} or more.`,
       hint: 'Each node measures by its own clock against the capture time that is signed into the chunk. Only viewers started with `--trace-hops on` report; “…” stands for the others.',
     },

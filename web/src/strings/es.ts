@@ -126,7 +126,7 @@ export const es: Strings = {
       gaps: (n: number, text: string) => `${text} ${plural(n, 'lugar', 'lugares')} donde hay espectadores que no informan`,
       hop: (median: string, p95: string) => `Un salto tarda ${median}; en 95 de cada 100 casos, como mucho ${p95}`,
       picture: (depth: string, most: string) => `Árbol de los saltos, de ${depth} niveles; la última llegada, ${most} después de la captura.`,
-      gap: (n: number, text: string) => (n > 1 ? `… ${text} espectadores` : '…'), source: 'fuente', more: (n: string) => `y ${n} más`,
+      gap: (n: number, text: string) => (n > 1 ? `… ×${text}` : '…'), source: 'fuente', more: (n: string) => `y ${n} más`,
       axis: 'ms desde la captura', waited: 'espera en quien envía, medida', way: 'resto del salto', clocks: (ms: string) => `≈0 ms: dos relojes difieren en ${ms} o más.`,
       hint: 'Cada nodo mide con su propio reloj contra la hora de captura firmada en el fragmento. Solo informan los espectadores iniciados con `--trace-hops on`; «…» representa a los demás.',
     },

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::args::TraceArgs;
+use crate::commands::watch::say_once_about_addresses;
 use crate::run::{COMMIT, Context, Failure, print_json, say, tell, typed_trackers, until_stopped};
 
 /// Traced chunks are looked for this often.
@@ -35,6 +36,7 @@ pub(crate) async fn run(args: TraceArgs, context: Context) -> Result<(), Failure
         tell!("caudal: {error}; going on with the link's other trackers");
     }
     let stop = until_stopped(args.duration)?;
+    say_once_about_addresses(false);
     let (started, command) = (context.started, context.typed.clone());
     let viewer = Viewer::start(ViewerConfig {
         channel: link.channel,
@@ -171,10 +173,10 @@ impl Total {
         let ms =
             |percent| self.percentile(percent).map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms"));
         format!(
-            "{} traced chunks, {} hop reports, {} gaps, {} hops deep at most. Delay of a hop: median {}, p95 {}.",
+            "{} traced chunks, {} hop reports, {}, {} hops deep at most. Delay of a hop: median {}, p95 {}.",
             self.chunks,
             self.reports,
-            self.gaps,
+            draw::gaps(self.gaps),
             self.depth,
             ms(50),
             ms(95)

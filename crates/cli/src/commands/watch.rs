@@ -425,7 +425,7 @@ fn trackers(link: &Link, args: &WatchArgs, own: &[AllowedUrl]) -> Result<Vec<All
 
 /// The first time, plainly: peers see one another. Who was told of the addresses alone is told of the upload when there is
 /// one for the first time.
-fn say_once_about_addresses(upload: bool) {
+pub(crate) fn say_once_about_addresses(upload: bool) {
     let Ok(Some(dir)) = state::state_dir() else { return };
     let [told_all, told_addresses] =
         ["told-about-addresses", "told-about-addresses-without-upload"].map(|name| dir.join(name));

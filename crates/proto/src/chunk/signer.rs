@@ -187,7 +187,7 @@ mod tests {
         let part = |capture_unix_us| PartIn {
             flags: Flags::SEGMENT_START,
             capture_unix_us,
-            payload: Bytes::from_static(&[0; 20_000]),
+            payload: alloc::vec![0; 20_000].into(),
         };
         let marked = |mut signer: Signer| {
             let chunks = [0, 2_000_000].map(|at| signer.sign(&part(at), at));

@@ -45,6 +45,8 @@ const HANDED_MAX: u64 = 128;
 const HANDED_PERIOD: Duration = Duration::from_millis(50);
 /// Who wants reports says so again this often …
 const WANT_PERIOD: Duration = Duration::from_secs(5);
+/// … this often while it knows nobody who reports …
+const SEEK_PERIOD: Duration = Duration::from_millis(900);
 /// … and is forgotten after this long.
 const WANT_LIFETIME: Duration = Duration::from_secs(16);
 /// Neighbours that this node asks for reports.
@@ -178,6 +180,10 @@ impl Swarm {
         let most = if self.traces.own.wants { ASKED_MAX } else { 1 };
         asked.retain(|peer| self.neighbours.get(peer).is_some_and(|n| n.trace.reports));
         asked.truncate(if hops == 0 { 0 } else { most });
+        if hops > 0 && asked.is_empty() {
+            // Whoever has just come soon knows somebody.
+            self.traces.want_at = now + SEEK_PERIOD;
+        }
         for neighbour in self.neighbours.values_mut() {
             let wants = if asked.contains(&neighbour.peer) { hops } else { 0 };
             if wants > 0 {

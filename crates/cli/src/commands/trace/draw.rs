@@ -22,10 +22,10 @@ pub(super) fn draw(view: &TraceView, colour: bool) -> String {
     let title = format!("chunk {}", view.number);
     let _ = write!(
         out,
-        "{}  {} reported, {} gaps, {} deep; hop {} (p95 {}), last {} after capture",
+        "{}  {} reported, {}, {} deep; hop {} (p95 {}), last {} after capture",
         paint(BOLD, &title),
         summary.reported,
-        summary.gaps,
+        gaps(u64::from(summary.gaps)),
         summary.depth,
         ms(summary.hop_p50_ms),
         ms(summary.hop_p95_ms),
@@ -39,10 +39,15 @@ pub(super) fn draw(view: &TraceView, colour: bool) -> String {
         let name = if row.kind == Kind::Gap { paint(DIM, &name) } else { name };
         let is_slow = row.hop_ms.is_some_and(|ms| ms >= SLOW_MS);
         let delays = if is_slow { paint(SLOW, &delays) } else { delays };
-        let _ = write!(out, "\n  {}{name}{}{delays}", paint(DIM, &branches(&view.rows, at)), "  ");
+        let _ = write!(out, "\n  {}{name}  {delays}", paint(DIM, &branches(&view.rows, at)));
         out.truncate(out.trim_end().len());
     }
     out
+}
+
+/// So many gaps, in words.
+pub(super) fn gaps(count: u64) -> String {
+    if count == 1 { "1 gap".to_owned() } else { format!("{count} gaps") }
 }
 
 /// The lines from the roots to row `at`.
@@ -143,7 +148,7 @@ mod tests {
         let view = TraceView { epoch: 1, number: 496, captured_unix_ms: 0, rows, summary, forged: 0 };
         assert_eq!(
             draw(&view, false),
-            "chunk 496  4 reported, 1 gaps, 2 deep; hop - (p95 -), last - after capture\n  \
+            "chunk 496  4 reported, 1 gap, 2 deep; hop - (p95 -), last - after capture\n  \
              srcsrcsrcs (source)  200 ms after capture\n  \
              ├─ aaaaaaaaaa  +40 ms  [waited 1, way ~20]  240 ms after capture\n  \
              │  └─ bbbbbbbbbb  ≈0 ms (clocks differ by 10 ms or more)  230 ms after capture\n  \
