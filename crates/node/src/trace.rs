@@ -120,7 +120,7 @@ impl Traced {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use caudal_proto::id::{PeerId, SecretKey};
+    use caudal_proto::id::{PeerId, RenditionId, SecretKey};
     use caudal_proto::record::Ed25519Records;
 
     fn report(key: u8, channel: &ChannelId) -> HopReport {
@@ -128,6 +128,7 @@ mod tests {
         let mut report = HopReport {
             epoch: 1,
             number: 5,
+            rendition: RenditionId(0),
             peer: PeerId(key.public()),
             from: 0,
             requested: false,

@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use crate::id::{ChannelId, Domain, PeerId, SIGNATURE_LEN};
+use crate::id::{ChannelId, Domain, PeerId, RenditionId, SIGNATURE_LEN};
 use crate::record::RecordKeys;
 use crate::wire::WireError;
 use crate::wire::codec::Reader;
@@ -14,8 +14,10 @@ use crate::wire::codec::Reader;
 pub const FORWARDS_MAX: usize = 32;
 /// A delay that is not known, µs.
 pub const DELAY_UNKNOWN_US: u32 = u32::MAX;
+/// Bytes of a report before its forwardings.
+const CLAIM_LEN: usize = 79;
 /// Fewest bytes of a report.
-pub(crate) const HOP_REPORT_LEN_MIN: usize = 78 + SIGNATURE_LEN;
+pub(crate) const HOP_REPORT_LEN_MIN: usize = CLAIM_LEN + SIGNATURE_LEN;
 /// Bytes of one forwarding.
 const FORWARD_LEN: usize = 12;
 /// The chunk answered a request.
@@ -48,6 +50,8 @@ pub struct HopReport {
     pub epoch: u64,
     /// The chunk's number.
     pub number: u64,
+    /// The chunk's rendition: each counts its chunks by itself.
+    pub rendition: RenditionId,
     /// Whose word it is.
     pub peer: PeerId,
     /// The [`tag`](PeerId::tag) of whom the chunk came from; 0: a peer that does not report, or at the source.
@@ -107,7 +111,7 @@ impl HopReport {
 
     /// The channel and all that precedes the signature.
     fn signed_message(&self, channel: &ChannelId) -> Vec<u8> {
-        let mut message = Vec::with_capacity(32 + 78 + self.forwards.len() * FORWARD_LEN);
+        let mut message = Vec::with_capacity(32 + CLAIM_LEN + self.forwards.len() * FORWARD_LEN);
         message.extend_from_slice(&channel.0);
         self.encode_claim(&mut message);
         message
@@ -118,6 +122,7 @@ impl HopReport {
         let flags = if self.requested { REQUESTED } else { 0 } | if self.source { SOURCE } else { 0 };
         out.extend_from_slice(&self.epoch.to_be_bytes());
         out.extend_from_slice(&self.number.to_be_bytes());
+        out.push(self.rendition.0);
         out.extend_from_slice(&self.peer.0);
         out.extend_from_slice(&self.from.to_be_bytes());
         out.push(flags);
@@ -138,8 +143,8 @@ impl HopReport {
     }
 
     pub(crate) fn decode(reader: &mut Reader) -> Result<Self, WireError> {
-        let (epoch, number, peer, from) =
-            (reader.u64()?, reader.u64()?, PeerId(reader.array()?), reader.u64()?);
+        let (epoch, number, rendition) = (reader.u64()?, reader.u64()?, RenditionId(reader.u8()?));
+        let (peer, from) = (PeerId(reader.array()?), reader.u64()?);
         let flags = reader.u8()?;
         if flags & !(REQUESTED | SOURCE) != 0 {
             return Err(WireError::OutOfRange);
@@ -159,6 +164,7 @@ impl HopReport {
         Ok(Self {
             epoch,
             number,
+            rendition,
             peer,
             from,
             requested: flags & REQUESTED != 0,
@@ -188,6 +194,7 @@ mod tests {
         HopReport {
             epoch: 7,
             number: 500,
+            rendition: RenditionId(0),
             peer: PeerId(keys(3).0.public()),
             from: 9,
             requested: false,
@@ -230,7 +237,7 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(HopReport::decode(&mut Reader(bytes[..len].to_vec().into())).is_err(), "{len}");
         }
-        for (at, bad) in [(77, FORWARDS_MAX as u8 + 1), (56, 4)] {
+        for (at, bad) in [(78, FORWARDS_MAX as u8 + 1), (57, 4)] {
             let mut bytes = bytes.clone();
             bytes[at] = bad;
             assert_eq!(HopReport::decode(&mut Reader(bytes.into())), Err(WireError::OutOfRange));

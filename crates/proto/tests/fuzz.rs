@@ -129,6 +129,7 @@ impl Fuzz {
         let mut report = HopReport {
             epoch: self.rng.u64(..4),
             number: self.number(),
+            rendition: RenditionId(self.rng.u8(..10) / 9),
             peer: self.peers[usize::from(own)],
             from: if self.rng.bool() { 0 } else { self.rng.u64(..) },
             requested: self.rng.bool(),

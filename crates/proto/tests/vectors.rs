@@ -91,6 +91,7 @@ fn hop_report_vectors_hold() {
     let mut report = HopReport {
         epoch: 1_800_000_000_000,
         number: 496,
+        rendition: RenditionId(0),
         peer,
         from: 0x0102_0304_0506_0708,
         requested: false,
@@ -110,6 +111,7 @@ fn hop_report_vectors_hold() {
     let claim = [
         &1_800_000_000_000u64.to_be_bytes()[..],
         &496u64.to_be_bytes(),
+        &[0],
         &peer.0,
         &[1, 2, 3, 4, 5, 6, 7, 8],
         &[0],

@@ -315,6 +315,7 @@ fn summary(rows: &[Row]) -> Summary {
 mod tests {
     use super::*;
     use caudal_proto::hop::{Forward, HopReport};
+    use caudal_proto::id::RenditionId;
 
     fn peer(n: u8) -> PeerId {
         PeerId([n; 32])
@@ -329,6 +330,7 @@ mod tests {
         let report = HopReport {
             epoch: 1,
             number: 5,
+            rendition: RenditionId(0),
             peer: peer(n),
             from: tag(from),
             requested: false,

@@ -36,7 +36,11 @@ const REPORTS_PER_NEIGHBOUR_MAX: u32 = 256;
 /// Reports of one neighbour that are heard at once …
 const HEARD_MAX: u64 = 512;
 /// … and for as long as it likes, one each this long.
-const HEARD_PERIOD: Duration = Duration::from_millis(25);
+const HEARD_PERIOD: Duration = Duration::from_millis(10);
+/// Reports that this node hands to one neighbour, from which their chunks came, at once …
+const UP_MAX: u64 = 256;
+/// … and for as long as it likes, one each this long: far from what counts as a flood of messages.
+const UP_PERIOD: Duration = Duration::from_millis(10);
 /// Neighbours that are handed all reports, because they asked.
 const WANTING_MAX: usize = 4;
 /// Reports that one of them is handed at once …
@@ -65,6 +69,7 @@ pub(crate) struct TraceSide {
     told: Trace,
     heard: Bucket,
     handed: Bucket,
+    up: Bucket,
 }
 
 /// A traced chunk that passed this node.
@@ -219,6 +224,7 @@ impl Swarm {
         let own = HopReport {
             epoch: header.epoch,
             number: header.number,
+            rendition: header.rendition,
             peer: self.local,
             from: 0,
             requested,
@@ -281,7 +287,10 @@ impl Swarm {
         let number = hop.report.number;
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         let was_asked = neighbour.trace.asked.is_some_and(|until| now < until);
-        if !neighbour.trace.heard.take(now, 1, HEARD_MAX, HEARD_PERIOD) || hop.report.epoch != self.epoch() {
+        if !neighbour.trace.heard.take(now, 1, HEARD_MAX, HEARD_PERIOD)
+            || hop.report.epoch != self.epoch()
+            || hop.report.rendition != self.config.rendition
+        {
             return;
         }
         let Some(held) = self.store.get(number) else {
@@ -345,8 +354,13 @@ impl Swarm {
         for neighbour in self.neighbours.values_mut() {
             let wants = neighbour.trace.wanting.is_some_and(|(until, _)| now < until);
             let is_up = Some(neighbour.peer) == up;
-            let is_due = is_up || wants && neighbour.peer != by;
-            if is_due && (is_up || neighbour.trace.handed.take(now, 1, HANDED_MAX, HANDED_PERIOD)) {
+            let side = &mut neighbour.trace;
+            if is_up && side.up.take(now, 1, UP_MAX, UP_PERIOD)
+                || !is_up
+                    && wants
+                    && neighbour.peer != by
+                    && side.handed.take(now, 1, HANDED_MAX, HANDED_PERIOD)
+            {
                 neighbour.send(&mut self.unsent, &message);
             }
         }

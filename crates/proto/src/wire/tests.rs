@@ -17,6 +17,7 @@ fn hop_report(forwards: usize) -> HopReport {
     HopReport {
         epoch: 1_800_000_000_000,
         number: 77,
+        rendition: RenditionId(0),
         peer: PeerId([3; 32]),
         from: 2,
         requested: true,
