@@ -78,7 +78,11 @@ impl Traces {
             chunks.len() - 1
         });
         let Some(traced) = chunks.get_mut(at) else { return };
-        let is_known = traced.hops.iter().any(|other| other.report.peer == hop.report.peer);
+        let known = traced.hops.iter_mut().find(|other| other.report.peer == hop.report.peer);
+        let is_known = known.is_some();
+        if let Some(known) = known.filter(|known| known.above == 0 && known.report == hop.report) {
+            known.above = hop.above;
+        }
         if is_known || traced.hops.len() == HOPS_MAX || traced.checked == CHECKED_MAX {
             return;
         }
@@ -158,6 +162,12 @@ mod tests {
         }
         let view = traces.newest().expect("one");
         assert_eq!((view.summary.reported, view.forged), (1, 2));
+        // Where it belongs may be said later, of the very same word.
+        let other = HopReport { lag_us: 9, ..report(1, &channel) };
+        for (above, report) in [(5, other), (7, report(1, &channel)), (8, report(1, &channel))] {
+            traces.add(Hop { above, report });
+        }
+        assert_eq!(traces.lock()[0].hops[0].above, 7);
         let mut checks = 0;
         for n in 0..2 * CHECKED_MAX as u64 {
             let mut report = report(1, &channel);

@@ -321,6 +321,9 @@ impl Swarm {
             // The same word comes on two ways where one of them was asked for.
             if *before == peer && !was_asked {
                 self.strike(now, peer, "it replayed hop reports");
+            } else if was_asked && hop.above != 0 && self.traces.own.wants {
+                // It came from its peer itself before; now it says below whom it belongs.
+                self.event(Event::Hop(self.config.channel, Box::new(hop)));
             }
             return;
         }
