@@ -50,6 +50,14 @@ async function round(browser, args, checks, size, colorScheme) {
   await desk.goto(args.desk);
   await desk.locator('#encoder').waitFor({ timeout: 10_000 });
   await desk.waitForTimeout(args.shots ? 6000 : REPORT_MS);
+  const picture = desk.locator('section[aria-labelledby=trace] svg');
+  await picture.waitFor({ timeout: 10_000 }).catch(() => {});
+  const drawn = await picture.evaluate((svg) => ({
+    hops: svg.querySelectorAll('path.hop').length, peers: svg.querySelectorAll('circle.peer').length, sources: svg.querySelectorAll('rect.source').length,
+    inside: [...svg.querySelectorAll('text')].every((text) => text.getBoundingClientRect().right <= svg.getBoundingClientRect().right + 1),
+  })).catch(() => null);
+  checks.check(`desk-${colorScheme}-${size.name}: a traced chunk is drawn from the source to viewers`, drawn && drawn.sources === 1 && drawn.peers >= 1 && drawn.hops >= drawn.peers && drawn.inside, JSON.stringify(drawn));
+  if (args.shots) await desk.locator('section[aria-labelledby=trace]').screenshot({ path: `${args.shots}/trace-${colorScheme}-${size.name}.png` });
   await look(desk, 'desk');
   await desk.context().close();
 }

@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Watch(WatchArgs),
     /// Serve a channel over HTTP to viewers and CDNs: signed parts from memory, and plain LL-HLS.
     Edge(EdgeArgs),
+    /// Follow sampled chunks through the real swarm: the tree that they went along, with the delay of each hop.
+    Trace(TraceArgs),
     /// List the channels of a tracker.
     Channels(ChannelsArgs),
     /// Make, show and back up channel keys.
@@ -142,6 +144,9 @@ pub(crate) struct PublishArgs {
     /// copies, viewers do the rest), `server-only` (this node feeds everybody, and viewers are not told of each other).
     #[arg(long, value_name = "HOW", default_value = "hybrid", value_parser = parse_delivery)]
     pub(crate) delivery: Delivery,
+    /// About one chunk in so many is marked for `caudal trace`, and one each 15 s at least; 0: none.
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    pub(crate) trace_every: u64,
     /// What a gigabyte that this node sends costs; the desk tells what a month comes to.
     #[arg(long, value_name = "PRICE", value_parser = parse_price)]
     pub(crate) price_per_gb: Option<f64>,
@@ -242,6 +247,11 @@ pub(crate) struct WatchArgs {
     /// Send no more than this (bit/s: 5M, 800k).
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub(crate) upload_limit: Option<u64>,
+    /// Report hops of traced chunks, `on` or `off`: who sends to you, to whom you send and when, by your node's id, for the
+    /// broadcaster and whoever runs `caudal trace` to see.
+    #[arg(long, value_name = "on|off", default_value = "off", value_parser = parse_switch, action = clap::ArgAction::Set)]
+    #[arg(conflicts_with = "no_p2p")]
+    pub(crate) trace_hops: bool,
     /// A relay for peers that cannot be reached directly.
     #[arg(long, value_name = "URL")]
     pub(crate) relay: Option<String>,
@@ -390,6 +400,46 @@ pub(crate) struct RegisterLinksArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Examples:\n  caudal trace 'caudal:…?tracker=…'\n  caudal trace LINK --duration 2m\n  \
+                        caudal trace LINK --json | jq -c '.trace.summary'\n\n\
+                        It joins as a viewer that sends nothing, and counts as one while it runs. Only the broadcaster and viewers that\n\
+                        chose to (caudal watch --trace-hops on) report; the others are shown as a gap (…)."
+)]
+pub(crate) struct TraceArgs {
+    /// The channel link.
+    #[arg(value_name = "LINK")]
+    pub(crate) link: String,
+    /// Tracker to ask about a link that names none (up to 4 times).
+    #[arg(long, value_name = "URL")]
+    pub(crate) tracker: Vec<String>,
+    /// UDP address to listen on (once for IPv4, once for IPv6).
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
+    pub(crate) bind: Vec<SocketAddr>,
+    /// A relay for peers that cannot be reached directly.
+    #[arg(long, value_name = "URL")]
+    pub(crate) relay: Option<String>,
+    /// Trackers and peers on private addresses are used.
+    #[arg(long)]
+    pub(crate) lan: bool,
+    /// Stop after this long (30s, 5m).
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// Print as JSON: a ready line, a line for each traced chunk, and a report.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// On or off.
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("on or off is expected".to_owned()),
+    }
 }
 
 /// A map's server, or none at all.

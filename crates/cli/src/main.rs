@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Publish(args) => run::on_one_thread(commands::publish::run(*args, context)),
         Command::Watch(args) => run::on_one_thread(commands::watch::run(args, context)),
         Command::Edge(args) => run::on_threads(commands::edge::run(args, context)),
+        Command::Trace(args) => run::on_one_thread(commands::trace::run(args, context)),
         Command::Channels(args) => run::on_one_thread(commands::channels::run(args)),
         Command::Key(args) => commands::key::run(args),
         Command::Alto(args) => commands::alto::run(args),

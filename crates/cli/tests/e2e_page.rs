@@ -45,7 +45,18 @@ impl Drop for Ended {
 }
 
 fn publish(home: &Folder, tracker: &Caudal, [name, about, language]: [&str; 3], card: [&str; 2]) -> Caudal {
-    let card = ["--input", "test", "--card-size", card[0], "--card-rate", card[1], "--listed"];
+    // Traced more often than usual, so that the desk has something to draw.
+    let card = [
+        "--input",
+        "test",
+        "--card-size",
+        card[0],
+        "--card-rate",
+        card[1],
+        "--listed",
+        "--trace-every",
+        "40",
+    ];
     let card = [&card[..], &["--description", about, "--language", language]].concat();
     let args = [&["publish", "--name", name, "--tracker", tracker.told("http")], &card[..]].concat();
     let source = Caudal::start(home, &args);
@@ -70,7 +81,11 @@ fn the_page_shows_the_channel_within_a_second_and_keeps_its_promises() {
         ["Canal Río", "El río a su paso por la ciudad, día y noche.", "es"],
         [&setting("CAUDAL_PAGE_CARD", "640x360"), "1M"],
     );
-    let viewers: Vec<_> = (0..RESIDENTS).map(|_| Caudal::start(&home, &["watch", &link(&source)])).collect();
+    // All but the first report hops of traced chunks.
+    let switch = |n| if n > 0 { "on" } else { "off" };
+    let viewers: Vec<_> = (0..RESIDENTS)
+        .map(|n| Caudal::start(&home, &["watch", &link(&source), "--trace-hops", switch(n)]))
+        .collect();
     viewers.iter().for_each(wait_until_playing);
     let peers: serde_json::Map<_, _> = viewers
         .iter()

@@ -170,6 +170,11 @@ impl Desk {
         })
     }
 
+    /// The newest traced chunk, as JSON; `null` before there is one.
+    pub fn trace(&self) -> Value {
+        json!({ "trace": self.shared.traces.newest() })
+    }
+
     /// Lists the channel in directories, or no longer.
     pub fn list(&self, listed: bool) {
         self.shared.list(listed);

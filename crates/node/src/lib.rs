@@ -15,6 +15,7 @@
 //! | [`link_trackers`] | which trackers are asked about a link |
 //! | [`maps`] | maps of the network: which are followed, and where in them this node is |
 //! | [`directory`] | the lists of several trackers, as one |
+//! | [`trace`] | traced chunks: hop reports put together as a tree |
 //! | [`record`] | parts into a file or a pipe |
 //! | [`tracking`] | telling trackers of this node and hearing of others |
 //! | [`meter`], [`report`], [`metrics`] | what is measured, and the words it is reported in |
@@ -39,6 +40,7 @@ pub mod record;
 pub mod report;
 pub mod sessions;
 pub mod source;
+pub mod trace;
 pub mod tracking;
 pub mod viewer;
 

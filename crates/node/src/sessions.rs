@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use caudal_proto::hop::Tracing;
 use caudal_proto::id::ChannelId;
 use caudal_proto::qos::playout::Bounds;
 use caudal_tracker::link::Link;
@@ -142,6 +143,8 @@ pub struct SessionSettings {
     pub edges: Vec<AllowedUrl>,
     /// See [`ViewerConfig::edge_share`].
     pub edge_share: u32,
+    /// See [`ViewerConfig::tracing`].
+    pub tracing: Tracing,
     /// See [`ViewerConfig::bounds`].
     pub bounds: Bounds,
     /// The UDP side. Its fixed ports are the command line's session's: others take free ones.
@@ -285,6 +288,7 @@ impl Sessions {
             p2p: settings.p2p,
             edges,
             edge_share: settings.edge_share,
+            tracing: settings.tracing,
             bounds: settings.bounds,
             lan: settings.lan,
             shelf: None,

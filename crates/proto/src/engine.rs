@@ -10,7 +10,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, Flags};
 use crate::id::{ChannelId, PeerId};
 use crate::io::{ChunkOutcome, CloseCode, Connected, Event, Input, Output, Transmit};
 use crate::peer_map::PeerMap;
@@ -224,6 +224,7 @@ impl Engine {
             Input::Upload(channel, so) => self.with(&channel, |swarm| swarm.set_upload(now, so)),
             Input::ServedAlone(channel, so) => self.with(&channel, |swarm| swarm.set_served_alone(now, so)),
             Input::Edge(channel, share) => self.with(&channel, |swarm| swarm.set_edge(now, share)),
+            Input::Trace(channel, tracing) => self.with(&channel, |swarm| swarm.set_tracing(now, tracing)),
             Input::Fetched(channel, part) => self.with(&channel, |swarm| swarm.fetched(now, part)),
             Input::Connected(connected) => self.connected(now, connected),
             Input::DialFailed(peer) => {
@@ -409,6 +410,9 @@ impl Engine {
         }
         while let Some(release) = self.uplink.release(now) {
             let Some(at) = self.place(&release.channel) else { continue };
+            if release.offer.chunk.header().flags.has(Flags::TRACED) {
+                self.swarms[at].swarm.note_forward(now, &release.offer);
+            }
             let unknown = u64::from(LAG_UNKNOWN_MS);
             let lag_ms = release.hops_us.map_or(unknown, |us| (us / 1000).min(unknown - 1)) as u16;
             let head =

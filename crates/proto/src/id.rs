@@ -31,6 +31,8 @@ pub enum Domain {
     Request,
     /// A peer record, signed by the peer whose it is.
     Record,
+    /// A hop report, signed by the peer that reports.
+    Hop,
 }
 
 impl Domain {
@@ -43,6 +45,7 @@ impl Domain {
             Self::Descriptor => b"caudal descriptor v1\0",
             Self::Request => b"caudal request v1\0",
             Self::Record => b"caudal peer record v1\0",
+            Self::Hop => b"caudal hop report v1\0",
         }
     }
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use crate::broadcast::{Certificate, LiveNote};
 use crate::chunk::VerifiedChunk;
+use crate::hop::{Hop, Tracing};
 use crate::hybrid::part::PartId;
 use crate::id::{ChannelId, PeerId};
 use crate::swarm::{SwarmConfig, SwarmStats};
@@ -50,6 +51,8 @@ pub enum Input {
     ServedAlone(ChannelId, bool),
     /// Whether this viewer sends to others from now on: a line may become one that is paid by the byte.
     Upload(ChannelId, bool),
+    /// Whether this node reports hops of traced chunks, and whether it wants those of others.
+    Trace(ChannelId, Tracing),
     /// How fetching a part ended.
     Fetched(ChannelId, FetchedPart),
     /// A connection stands, dialled by either side; control and chunks may flow.
@@ -246,6 +249,8 @@ pub enum Event {
     NeighbourUp(ChannelId, PeerId),
     /// A neighbour went.
     NeighbourDown(ChannelId, PeerId),
+    /// A hop of a traced chunk, for whoever wanted it ([`Tracing::wants`]). Its signature is not checked: who shows it does that.
+    Hop(ChannelId, Box<Hop>),
     /// More candidates are needed: ask the tracker.
     NeedPeers(ChannelId),
 }

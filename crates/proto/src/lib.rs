@@ -7,7 +7,7 @@
 //! | [`broadcast`] | the broadcast certificate and the live note: who may sign chunks, and how fresh the edge is |
 //! | [`chunk`] | the signed unit of transfer: cut, sign, verify |
 //! | [`record`] | a peer's signed word of where it is reached |
-//!
+//! | [`hop`] | a peer's signed word of when a traced chunk passed it |
 //! | [`wire`] | what peers say to each other, to the byte |
 //! | [`swarm`] | one channel's swarm: have map, substreams, pulls, neighbours, joining |
 //! | [`hybrid`] | what HTTP carries beside the swarm, and when it is worth fetching it |
@@ -30,6 +30,7 @@ pub mod broadcast;
 pub mod chunk;
 pub mod congestion;
 pub mod engine;
+pub mod hop;
 pub mod hybrid;
 pub mod id;
 pub mod io;

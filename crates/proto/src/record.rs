@@ -39,6 +39,16 @@ pub trait RecordKeys {
     fn sign(&mut self, message: &[u8]) -> [u8; SIGNATURE_LEN];
     /// Whether `peer` signed `message` as a record.
     fn verify(&mut self, peer: &PeerId, message: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool;
+
+    /// The same of a hop report ([`hop`](crate::hop)). Keys that tell no domains apart sign it as they do records.
+    fn sign_hop(&mut self, message: &[u8]) -> [u8; SIGNATURE_LEN] {
+        self.sign(message)
+    }
+
+    /// See [`RecordKeys::sign_hop`].
+    fn verify_hop(&mut self, peer: &PeerId, message: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
+        self.verify(peer, message, signature)
+    }
 }
 
 /// The real ones: Ed25519 with the node's key, which is what the transport dials it by; some 50 µs each.
@@ -52,6 +62,14 @@ impl RecordKeys for Ed25519Records {
 
     fn verify(&mut self, peer: &PeerId, message: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
         peer.verify(Domain::Record, message, signature)
+    }
+
+    fn sign_hop(&mut self, message: &[u8]) -> [u8; SIGNATURE_LEN] {
+        self.0.sign(Domain::Hop, message)
+    }
+
+    fn verify_hop(&mut self, peer: &PeerId, message: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
+        peer.verify(Domain::Hop, message, signature)
     }
 }
 

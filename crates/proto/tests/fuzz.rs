@@ -7,6 +7,7 @@ use bytes::Bytes;
 use caudal_proto::broadcast::{Certificate, CertificateTerms, LiveNote};
 use caudal_proto::chunk::{Ed25519Verifier, Flags, PartIn, Signer, VerifiedChunk};
 use caudal_proto::engine::{CONNECTIONS_MAX, Engine, EngineConfig};
+use caudal_proto::hop::{Forward, Hop, HopReport, Tracing};
 use caudal_proto::id::{BroadcastId, ChannelId, PeerId, RenditionId, SecretKey};
 use caudal_proto::io::{Candidate, ChunkOutcome, ChunkToken, Connected, Input, Output, Playout, Transmit};
 use caudal_proto::record::{Ed25519Records, PeerRecord, Record};
@@ -15,7 +16,7 @@ use caudal_proto::swarm::{Role, SwarmConfig};
 use caudal_proto::time::Timestamp;
 use caudal_proto::wire::{
     Accept, Attach, ChunkHead, FrameReader, FrameWriter, Handshake, Have, Message, RangeList, RefuseReason,
-    Reject, RejectReason, Request, SegmentStart, State, SubstreamState,
+    Reject, RejectReason, Request, SegmentStart, State, SubstreamState, Trace,
 };
 
 const UNIX_US: u64 = 1_800_000_000_000_000;
@@ -55,7 +56,8 @@ impl Fuzz {
                 rate_bps: 1_000_000,
             };
             certificates.push(Certificate::sign(&key, BroadcastId(broadcast.public()), terms));
-            let mut signer = Signer::new(broadcast.clone(), key.channel(), epoch, RenditionId(0), 1024);
+            let mut signer =
+                Signer::new(broadcast.clone(), key.channel(), epoch, RenditionId(0), 1024).with_traced(3);
             for part in 0..20u64 {
                 let unix_us = UNIX_US + part * 200_000;
                 let flags = Flags::default().with(Flags::SEGMENT_START, part % 5 == 0);
@@ -119,9 +121,35 @@ impl Fuzz {
         (0..count).map(told).collect()
     }
 
+    /// A hop report of a peer, or one that nobody signed.
+    fn hop(&mut self) -> Hop {
+        let own = self.rng.u8(..PEERS);
+        let forward = |n: u64| Forward { to: self.peers[usize::from(own)].tag() ^ n, after_us: n as u32 };
+        let forwards = (0..self.rng.u64(..32)).map(forward).collect();
+        let mut report = HopReport {
+            epoch: self.rng.u64(..4),
+            number: self.number(),
+            rendition: RenditionId(self.rng.u8(..10) / 9),
+            peer: self.peers[usize::from(own)],
+            from: if self.rng.bool() { 0 } else { self.rng.u64(..) },
+            requested: self.rng.bool(),
+            source: self.rng.bool(),
+            arrived_unix_us: self.rng.u64(..),
+            lag_us: self.rng.i32(..),
+            hops_us: self.rng.u32(..),
+            rtt_us: self.rng.u32(..),
+            forwards,
+            signature: [self.rng.u8(..); 64],
+        };
+        if self.rng.bool() {
+            report.sign(&mut Ed25519Records(key(own)), &self.channel);
+        }
+        Hop { above: self.rng.u64(..3), report }
+    }
+
     fn message(&mut self) -> Message {
         let substream = self.rng.u8(..16);
-        match self.rng.u8(..23) {
+        match self.rng.u8(..25) {
             0 | 1 => Message::Handshake(Handshake {
                 channel: self.channel,
                 rendition: RenditionId(self.rng.u8(..10) / 9),
@@ -175,6 +203,8 @@ impl Fuzz {
                 let peer = self.peer();
                 Message::Record(self.record(peer))
             }
+            22 => Message::Trace(Trace { reports: self.rng.bool(), wants: self.rng.u8(..9) }),
+            23 => Message::Hop(Box::new(self.hop())),
             _ if self.rng.u8(..10) == 0 => Message::Bye,
             _ => Message::Pong(self.rng.u32(..)),
         }
@@ -241,6 +271,7 @@ impl Fuzz {
             }
             37 if self.rng.u8(..20) == 0 => Input::Violation(peer, "too many streams"),
             38 if self.rng.u8(..60) == 0 => Input::Leave(channel),
+            38 => Input::Trace(channel, Tracing { reports: self.rng.u8(..4) > 0, wants: self.rng.bool() }),
             39 => Input::UnixTime(UNIX_US + now.as_micros() + self.rng.u64(..2_000_000)),
             _ => Input::Tick,
         }

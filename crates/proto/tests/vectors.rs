@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use caudal_proto::broadcast::{Certificate, CertificateTerms, LiveNote};
 use caudal_proto::chunk::{Chunk, Ed25519Verifier, Flags, PartIn, Signer, VerifiedChunk};
+use caudal_proto::hop::{Forward, HopReport};
 use caudal_proto::hybrid::part::{PartId, read_part};
 use caudal_proto::id::{BroadcastId, Domain, PeerId, RenditionId, SecretKey};
 use caudal_proto::record::{Ed25519Records, Record};
@@ -81,6 +82,55 @@ fn chunk_vectors_hold() {
     stream.extend_from_slice(chunk.encoded());
     assert_eq!(documented("chunk-stream"), stream);
     assert_eq!(ChunkHead::decode(documented("chunk-stream").into()).expect("decodes").0, head);
+}
+
+#[test]
+fn hop_report_vectors_hold() {
+    let (channel, key) = (keys().0.channel(), SecretKey::from_bytes(&[3; 32]));
+    let peer = PeerId(key.public());
+    let mut report = HopReport {
+        epoch: 1_800_000_000_000,
+        number: 496,
+        rendition: RenditionId(0),
+        peer,
+        from: 0x0102_0304_0506_0708,
+        requested: false,
+        source: false,
+        arrived_unix_us: 1_800_000_022_290_000,
+        lag_us: 290_000,
+        hops_us: 90_000,
+        rtt_us: 40_000,
+        forwards: vec![
+            Forward { to: 0x1112_1314_1516_1718, after_us: 700 },
+            Forward { to: 0, after_us: 1_300 },
+        ],
+        signature: [0; 64],
+    };
+    report.sign(&mut Ed25519Records(key), &channel);
+    // What is sent and what is signed, put together from the page's words alone.
+    let claim = [
+        &1_800_000_000_000u64.to_be_bytes()[..],
+        &496u64.to_be_bytes(),
+        &[0],
+        &peer.0,
+        &[1, 2, 3, 4, 5, 6, 7, 8],
+        &[0],
+        &1_800_000_022_290_000u64.to_be_bytes(),
+        &290_000u32.to_be_bytes(),
+        &90_000u32.to_be_bytes(),
+        &40_000u32.to_be_bytes(),
+        &[2],
+        &[0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18],
+        &700u32.to_be_bytes(),
+        &[0; 8],
+        &1_300u32.to_be_bytes(),
+    ]
+    .concat();
+    assert_eq!(Domain::Hop.prefix(), b"caudal hop report v1\0");
+    assert!(peer.verify(Domain::Hop, &[&channel.0[..], &claim].concat(), &report.signature));
+    assert!(report.is_genuine(&channel));
+    let sent = [&claim[..], &report.signature].concat();
+    assert_eq!(HEXLOWER.encode(&documented("signed-hop-report")), HEXLOWER.encode(&sent));
 }
 
 #[test]

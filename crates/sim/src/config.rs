@@ -121,6 +121,8 @@ pub struct SimConfig {
     pub transport: TransportModel,
     /// Follow this chunk, counted from the start of measuring.
     pub trace: Option<u64>,
+    /// The source marks about one chunk in so many for tracing; 0: none.
+    pub traced_every: u64,
     /// Told of each second when it has passed.
     pub each_second: Option<fn(&Second)>,
     /// How this run was asked for: repeated when a check fails.
@@ -159,6 +161,7 @@ impl SimConfig {
             alto: Alto::default(),
             transport: TransportModel::default(),
             trace: None,
+            traced_every: 0,
             each_second: None,
             command: String::new(),
         }

@@ -88,6 +88,7 @@ pub(crate) struct Trace {
 impl Trace {
     pub(crate) fn follow(&mut self, serial: usize) {
         self.serial = Some(serial);
+        self.hops.clear();
     }
 
     pub(crate) fn serial(&self) -> Option<usize> {

@@ -1,6 +1,6 @@
 // Talks to the node that serves this page: its token, its URLs, JSON requests and server-sent events. Never talks to anybody
 // else, and never keeps the token longer than the tab lives.
-import type { DeskInfo, NodeInfo, Session } from './types';
+import type { DeskInfo, NodeInfo, Session, TraceView } from './types';
 
 const TOKEN_KEY = 'caudal.token';
 /** An answer must begin within this, ms; streams are not bound by it. */
@@ -80,6 +80,7 @@ export const api = {
   watch: (link: string, upload: boolean) => request<Session>('POST', '/api/v1/sessions', { link, upload }),
   leave: (id: string) => request<void>('DELETE', `/api/v1/sessions/${encodeURIComponent(id)}`),
   desk: () => request<DeskInfo>('GET', '/api/v1/desk'),
+  trace: () => request<{ trace: TraceView | null }>('GET', '/api/v1/desk/trace'),
   setListed: (listed: boolean) => request<void>('POST', '/api/v1/desk/listed', { listed }),
   stop: () => request<void>('POST', '/api/v1/desk/stop', {}),
 };

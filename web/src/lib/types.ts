@@ -170,6 +170,33 @@ export interface AudienceFigures {
   stalls?: number;
 }
 
+/** A traced chunk's tree, from the root downwards; times in ms. */
+export interface TraceView {
+  epoch: number;
+  number: number;
+  captured_unix_ms: number;
+  rows: TraceRow[];
+  summary: { reported: number; gaps: number; depth: number; hop_p50_ms: number | null; hop_p95_ms: number | null; lag_max_ms: number | null };
+  forged: number;
+}
+
+export interface TraceRow {
+  /** `silent`: named by another, without a report of its own; `gap`: peers that do not report. */
+  kind: 'source' | 'peer' | 'silent' | 'gap';
+  depth: number;
+  parent: number | null;
+  peer: string | null;
+  count: number;
+  requested: boolean;
+  lag_ms: number | null;
+  travelled_ms: number | null;
+  hop_ms: number | null;
+  across: boolean;
+  clock_ms: number | null;
+  queue_ms: number | null;
+  way_ms: number | null;
+}
+
 export interface HistoryPoint {
   at_ms: number;
   viewers: number | null;

@@ -118,6 +118,17 @@ export const en = {
     ofLimit: (limit: string) => `of ${limit}`, lastTen: 'Last ten minutes',
     month: (amount: string) => `A month like this: ${amount} from here`, monthCost: (amount: string, cost: string) => `A month like this: ${amount} from here, ${cost} at your price`,
     delivery: { 'swarm-only': 'Viewers carry the stream; this computer sends two copies.', 'server-only': 'This computer feeds every viewer; viewers are not told of each other.' }, noData: 'No figures yet.',
+    trace: {
+      title: 'Trace', none: 'No chunk has been traced yet. About one in 500 is, and one each 15 s at least.',
+      chunk: (number: string, time: string) => `Chunk ${number}, ${time}`,
+      reported: (n: number, text: string) => `${text} ${plural(n, 'node reported', 'nodes reported')}`,
+      gaps: (n: number, text: string) => `${text} ${plural(n, 'place', 'places')} where viewers do not report`,
+      hop: (median: string, p95: string) => `A hop takes ${median}, in 95 of 100 cases at most ${p95}`,
+      picture: (depth: string, most: string) => `Tree of the hops, ${depth} deep; the last arrival ${most} after capture.`,
+      gap: (n: number, text: string) => (n > 1 ? `… ×${text}` : '…'), source: 'source', more: (n: string) => `and ${n} more`,
+      axis: 'ms after capture', waited: 'waited at the sender, measured', way: 'rest of the hop', clocks: (ms: string) => `≈0 ms: two clocks differ by ${ms} or more.`,
+      hint: 'Each node measures by its own clock against the capture time that is signed into the chunk. Only viewers started with `--trace-hops on` report; “…” stands for the others.',
+    },
     onAirFor: (time: string) => `on the air for ${time}`,
   },
   error: {

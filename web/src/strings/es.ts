@@ -120,6 +120,17 @@ export const es: Strings = {
     ofLimit: (limit) => `de ${limit}`, lastTen: 'Últimos diez minutos',
     month: (amount) => `Un mes así: ${amount} desde aquí`, monthCost: (amount, cost) => `Un mes así: ${amount} desde aquí, ${cost} a tu precio`,
     delivery: { 'swarm-only': 'Los espectadores llevan la emisión; este ordenador envía dos copias.', 'server-only': 'Este ordenador alimenta a todos; los espectadores no saben unos de otros.' }, noData: 'Todavía no hay cifras.',
+    trace: {
+      title: 'Traza', none: 'Aún no se ha trazado ningún fragmento. Se traza uno de cada 500, y al menos uno cada 15 s.',
+      chunk: (number: string, time: string) => `Fragmento ${number}, ${time}`,
+      reported: (n: number, text: string) => `${text} ${plural(n, 'nodo informó', 'nodos informaron')}`,
+      gaps: (n: number, text: string) => `${text} ${plural(n, 'lugar', 'lugares')} donde hay espectadores que no informan`,
+      hop: (median: string, p95: string) => `Un salto tarda ${median}; en 95 de cada 100 casos, como mucho ${p95}`,
+      picture: (depth: string, most: string) => `Árbol de los saltos, de ${depth} niveles; la última llegada, ${most} después de la captura.`,
+      gap: (n: number, text: string) => (n > 1 ? `… ×${text}` : '…'), source: 'fuente', more: (n: string) => `y ${n} más`,
+      axis: 'ms desde la captura', waited: 'espera en quien envía, medida', way: 'resto del salto', clocks: (ms: string) => `≈0 ms: dos relojes difieren en ${ms} o más.`,
+      hint: 'Cada nodo mide con su propio reloj contra la hora de captura firmada en el fragmento. Solo informan los espectadores iniciados con `--trace-hops on`; «…» representa a los demás.',
+    },
     onAirFor: (time) => `en el aire desde hace ${time}`,
   },
   error: {

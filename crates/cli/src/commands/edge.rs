@@ -12,6 +12,7 @@ use caudal_node::network::{NetworkConfig, reachable};
 use caudal_node::report::ViewerReport;
 use caudal_node::sessions::Sessions;
 use caudal_node::viewer::{Viewer, ViewerConfig};
+use caudal_proto::hop::Tracing;
 use caudal_proto::qos::playout::Bounds;
 use caudal_tracker::link::{EDGES_MAX, Link};
 use caudal_tracker::url::EdgeUrl;
@@ -52,6 +53,7 @@ pub(crate) async fn run(args: EdgeArgs, context: Context) -> Result<(), Failure>
         p2p: true,
         edges: Vec::new(),
         edge_share: 0,
+        tracing: Tracing::default(),
         bounds: Bounds::USUAL,
         lan: args.lan,
         shelf: Some(Arc::clone(&shelf)),

@@ -8,5 +8,6 @@ pub(crate) mod key;
 pub(crate) mod publish;
 pub(crate) mod register_links;
 pub(crate) mod sim;
+pub(crate) mod trace;
 pub(crate) mod tracker;
 pub(crate) mod watch;

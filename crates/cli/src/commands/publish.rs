@@ -91,6 +91,7 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
         maps: Maps::new(args.alto.clone().unwrap_or_default()).map_err(Failure::usage)?,
         delivery: args.delivery,
         copies: args.source_copies,
+        traced_every: args.trace_every,
         rate_bps,
         started: context.started,
         command: context.typed,

@@ -16,6 +16,7 @@ use caudal_node::network::{NetworkConfig, random_key};
 use caudal_node::record::{Output, Recorded, Recording};
 use caudal_node::sessions::{SessionSettings, Sessions};
 use caudal_node::viewer::{Shared, State, Viewer, ViewerConfig};
+use caudal_proto::hop::Tracing;
 use caudal_proto::qos::playout::Bounds;
 use caudal_tracker::link::{EDGES_MAX, Link};
 use caudal_tracker::url::AllowedUrl;
@@ -192,6 +193,7 @@ fn config(args: &WatchArgs, link: &Link, context: Context, maps: Arc<Maps>) -> V
         trackers: Vec::new(),
         edges: Vec::new(),
         edge_share: args.edge_share,
+        tracing: tracing(args),
         bounds: bounds(args),
         p2p: !args.no_p2p,
         lan: args.lan,
@@ -221,6 +223,7 @@ fn sessions(
         p2p: !args.no_p2p,
         edges: typed_edges(args)?,
         edge_share: args.edge_share,
+        tracing: tracing(args),
         bounds: bounds(args),
         network: NetworkConfig {
             bind: Vec::new(),
@@ -232,6 +235,10 @@ fn sessions(
         command: context.typed.clone(),
         commit: COMMIT,
     }))))
+}
+
+fn tracing(args: &WatchArgs) -> Tracing {
+    Tracing { reports: args.trace_hops, wants: false }
 }
 
 /// Edges that somebody typed.
@@ -418,7 +425,7 @@ fn trackers(link: &Link, args: &WatchArgs, own: &[AllowedUrl]) -> Result<Vec<All
 
 /// The first time, plainly: peers see one another. Who was told of the addresses alone is told of the upload when there is
 /// one for the first time.
-fn say_once_about_addresses(upload: bool) {
+pub(crate) fn say_once_about_addresses(upload: bool) {
     let Ok(Some(dir)) = state::state_dir() else { return };
     let [told_all, told_addresses] =
         ["told-about-addresses", "told-about-addresses-without-upload"].map(|name| dir.join(name));

@@ -126,6 +126,13 @@ pub(super) async fn desk(State(served): State<Served>) -> Response {
     }
 }
 
+pub(super) async fn desk_trace(State(served): State<Served>) -> Response {
+    match &served.shown.desk {
+        Some(desk) => answer(StatusCode::OK, &desk.trace()),
+        None => no_desk(),
+    }
+}
+
 #[derive(Deserialize)]
 struct Listed {
     listed: bool,

@@ -167,6 +167,7 @@ impl HttpServer {
             .route("/api/v1/channels/events", get(events::channels))
             .route("/api/v1/desk", get(api::desk))
             .route("/api/v1/desk/listed", post(api::desk_listed))
+            .route("/api/v1/desk/trace", get(api::desk_trace))
             .route("/api/v1/desk/stop", post(api::desk_stop))
             .route("/api/v1/stats", get(api::stats))
             .route("/metrics", get(api::metrics))

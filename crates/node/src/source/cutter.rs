@@ -40,12 +40,19 @@ pub(super) struct Cutter {
 }
 
 impl Cutter {
-    pub(super) fn new(key: SecretKey, channel: ChannelId, epoch: u64, substreams: u8, rate_bps: u32) -> Self {
+    pub(super) fn new(
+        key: SecretKey,
+        channel: ChannelId,
+        epoch: u64,
+        substreams: u8,
+        rate_bps: u32,
+        traced_every: u64,
+    ) -> Self {
         let payload = chunk_payload(u64::from(rate_bps), substreams, false);
         Self {
             segmenter: Segmenter::new(SegmenterConfig::default()),
             advisor: Advisor::new(None),
-            signer: Signer::new(key, channel, epoch, RenditionId(0), payload),
+            signer: Signer::new(key, channel, epoch, RenditionId(0), payload).with_traced(traced_every),
             substreams,
             window: VecDeque::new(),
             clear_since: None,
@@ -131,7 +138,7 @@ mod tests {
     fn payloads(clear: impl Fn(u64) -> bool) -> Vec<u16> {
         let key = SecretKey::from_bytes(&[7; 32]);
         let channel = ChannelId(key.public());
-        let mut cutter = Cutter::new(key, channel, 1, 8, 1_000_000);
+        let mut cutter = Cutter::new(key, channel, 1, 8, 1_000_000, 500);
         let start = Instant::now();
         let mut last = Vec::new();
         for n in 0..100u64 {

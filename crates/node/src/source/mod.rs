@@ -15,6 +15,7 @@ use caudal_media::sample::Ingest;
 use caudal_net::Handle;
 use caudal_proto::broadcast::{Certificate, CertificateTerms, LiveNote};
 use caudal_proto::chunk::Ed25519Verifier;
+use caudal_proto::hop::Tracing;
 use caudal_proto::id::{BroadcastId, ChannelId, PeerId, RenditionId, SecretKey};
 use caudal_proto::io::{Event, Input};
 use caudal_proto::record::Ed25519Records;
@@ -33,6 +34,7 @@ use crate::maps::{Maps, Vantage};
 use crate::network::{Network, NetworkConfig, is_lan, random_key};
 use crate::rates::Rates;
 use crate::report::{Gauge, InputReport, SCHEMA, SourceReport};
+use crate::trace::Traces;
 use crate::tracking::{News, SourceSide, Tracking, TrackingConfig};
 use crate::viewer::{RETENTION, check, gauge, peers};
 use cutter::Cutter;
@@ -120,6 +122,8 @@ pub struct SourceConfig {
     pub delivery: Delivery,
     /// Copies of the stream that this node sends at most; `None`: as its uplink allows, or two where the swarm alone delivers.
     pub copies: Option<f64>,
+    /// About one chunk in so many is marked for tracing; 0: none.
+    pub traced_every: u64,
     /// Expected rate of the stream, bit/s.
     pub rate_bps: u32,
     /// When the process started.
@@ -145,6 +149,8 @@ pub struct Shared {
     vantage: Arc<Vantage>,
     /// Whether directories list it; the desk may change that.
     listed: watch::Sender<bool>,
+    /// Traced chunks.
+    pub traces: Traces,
     /// Parts for a preview.
     pub live: Arc<Live>,
 }
@@ -280,6 +286,11 @@ impl Source {
         if let Err(error) = network.handle.input(Input::Open(Box::new(swarm))).await {
             return Err(network.give_up(error).await);
         }
+        if config.traced_every > 0 {
+            // Whoever publishes is known anyway: naming it gives nothing away.
+            let tracing = Tracing { reports: true, wants: true };
+            let _ = network.handle.input(Input::Trace(channel, tracing)).await;
+        }
         let note = LiveNote::sign(&broadcast_key, channel, epoch, 0, unix_us(), false);
         let (note, notes) = watch::channel(note);
         let tracking = TrackingConfig {
@@ -313,7 +324,14 @@ impl Source {
             tracking.leave().await;
             return Err(network.give_up(error).await);
         }
-        let cutter = Cutter::new(broadcast_key.clone(), channel, epoch, SUBSTREAMS, config.rate_bps);
+        let cutter = Cutter::new(
+            broadcast_key.clone(),
+            channel,
+            epoch,
+            SUBSTREAMS,
+            config.rate_bps,
+            config.traced_every,
+        );
         let shared = Arc::new(Shared {
             channel,
             peer: network.handle.local(),
@@ -326,6 +344,7 @@ impl Source {
             inner: Mutex::new(Inner { state: "waiting", ..Inner::default() }),
             vantage,
             listed: watch::Sender::new(config.listed),
+            traces: Traces::new(channel),
             live: Live::new(RETENTION),
         });
         let label = Label { key: config.channel_key, descriptor: announced, signed, renewed: None };
@@ -367,6 +386,7 @@ impl Source {
                 },
                 event = self.network.events.recv() => match event {
                     Some(Event::NeedPeers(_)) => self.tracking.need_peers(),
+                    Some(Event::Hop(_, hop)) => self.shared.traces.add(*hop),
                     Some(Event::Dropped { peer, reason, .. }) => {
                         tracing::warn!("dropped neighbour {}: {reason}", peer.short());
                     }

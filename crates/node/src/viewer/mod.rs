@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use caudal_net::Handle;
 use caudal_proto::chunk::Ed25519Verifier;
+use caudal_proto::hop::Tracing;
 use caudal_proto::id::{ChannelId, PeerId, RenditionId};
 use caudal_proto::io::{self, Event, Input};
 use caudal_proto::qos::playout::{Bounds, PlayoutDelay};
@@ -28,6 +29,7 @@ use crate::maps::{Maps, Vantage};
 use crate::meter::Meter;
 use crate::network::{Network, NetworkConfig, is_lan, random_key};
 use crate::rates::Rates;
+use crate::trace::Traces;
 use crate::tracking::{News, Tracking, TrackingConfig};
 use playout::{Played, Playout};
 pub use shared::Glance;
@@ -71,6 +73,8 @@ pub struct ViewerConfig {
     pub lan: bool,
     /// Where an edge keeps the signed parts that it serves.
     pub shelf: Option<Arc<Shelf>>,
+    /// Whether it reports hops of traced chunks, and wants those of others.
+    pub tracing: Tracing,
     /// Within which players' delay adapts to how unevenly parts arrive.
     pub bounds: Bounds,
     /// When the process started.
@@ -125,6 +129,8 @@ pub struct Shared {
     inner: Mutex<Inner>,
     vantage: Arc<Vantage>,
     shelf: Option<Arc<Shelf>>,
+    /// Traced chunks, where their reports are wanted.
+    pub traces: Traces,
     /// Parts for players.
     pub live: Arc<Live>,
 }
@@ -272,6 +278,7 @@ impl Viewer {
         let news = std::mem::replace(&mut tracking.news, mpsc::channel(1).1);
         let Network { handle, events, .. } = network;
         let (peer, origin) = (handle.local(), Origin::Swarm(handle.clone()));
+        let _ = handle.input(Input::Trace(config.channel, config.tracing)).await;
         let edges = config.edges.clone();
         let side = Side::Swarm(handle, tracking);
         let mut viewer = Self::new(config, peer, origin, vantage, side, (events, news));
@@ -311,6 +318,7 @@ impl Viewer {
             }),
             vantage,
             shelf: config.shelf,
+            traces: Traces::new(config.channel),
             live: Live::new(RETENTION),
         });
         Self {
@@ -416,6 +424,7 @@ impl Viewer {
                     tracking.need_peers();
                 }
             }
+            Event::Hop(_, hop) => self.shared.traces.add(*hop),
             Event::FetchPart(_, part, len_max) => self.fetches.fetch(part, len_max),
             Event::Certificate(certificate) => {
                 self.fetches.follow(certificate);

@@ -52,6 +52,7 @@ impl Swarm {
     pub(super) fn greet(&mut self, now: Timestamp, peer: PeerId) {
         self.tell_broadcast(peer);
         self.introduce(now, peer);
+        self.tell_tracing(peer);
         self.tell_state(now, peer, self.state());
     }
 

@@ -74,6 +74,7 @@ impl Swarm {
             neighbour.state_due = now;
         }
         self.standings.forget_chunks();
+        self.traces.forget_chunks();
         self.event(Event::Certificate(certificate));
     }
 

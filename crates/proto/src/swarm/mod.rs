@@ -33,6 +33,7 @@ mod skew;
 mod spread;
 mod standing;
 mod store;
+mod trace;
 mod tree;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -63,6 +64,7 @@ use pull::REQUESTED_MAX;
 use record::OwnRecords;
 use standing::Standings;
 use store::Store;
+use trace::Traces;
 use tree::Substream;
 
 /// Time between looks at everything that time changes.
@@ -214,6 +216,8 @@ pub(crate) struct Swarm {
     need_peers_at: Timestamp,
     need_peers_after: Duration,
     announced: gossip::Announced,
+    /// Traced chunks.
+    traces: Traces,
     own: OwnRecords,
     /// Peers for whom there was no place, and until when they may hear of others.
     turned_away: BTreeMap<PeerId, Timestamp>,
@@ -291,6 +295,7 @@ impl Swarm {
             need_peers_at: now,
             need_peers_after: Duration::from_millis(500),
             announced: gossip::Announced::default(),
+            traces: Traces::default(),
             own: OwnRecords::default(),
             turned_away: BTreeMap::new(),
             at_the_door: None,
@@ -350,6 +355,7 @@ impl Swarm {
         self.tend(now);
         self.fetch_urgent(now);
         self.gossip(now);
+        self.report_hops(now);
         self.flush();
     }
 
@@ -385,6 +391,7 @@ impl Swarm {
             self.event(Event::Missed(self.config.channel, range));
         }
         self.tend_peers(now);
+        self.ask_for_hops(now);
     }
 
     /// A connection stands; `wanted`: this node dialled it for this channel.
@@ -483,6 +490,8 @@ impl Swarm {
             Message::Pex(peers) => self.hear_pex(now, peer, &peers),
             Message::Seen(addr) => self.hear_seen(now, peer, addr),
             Message::Record(record) => self.hear_record(now, peer, record),
+            Message::Trace(trace) => self.hear_trace(now, peer, trace),
+            Message::Hop(hop) => self.hear_hop(now, peer, *hop),
             Message::Bye => {
                 self.known.remove(&peer);
                 self.disconnected(now, peer);

@@ -12,6 +12,7 @@ use super::locality::PathCost;
 use super::record::Papers;
 use super::skew::Skew;
 use super::standing::Standing;
+use super::trace::TraceSide;
 use crate::broadcast::SUBSTREAMS_MAX;
 use crate::id::PeerId;
 use crate::io::Connected;
@@ -175,6 +176,8 @@ pub(crate) struct Neighbour {
     pub(crate) standing: Standing,
     /// Where the two are, as they told each other.
     pub(crate) papers: Papers,
+    /// Whether it reports hops, and who handed what to whom.
+    pub(crate) trace: TraceSide,
     pub(crate) state_due: Timestamp,
     /// When it was last told this node's state.
     pub(crate) told: Timestamp,
@@ -233,6 +236,7 @@ impl Neighbour {
             takes_nothing: false,
             standing,
             papers: Papers::default(),
+            trace: TraceSide::default(),
             state_due: now,
             told: now,
             told_version: 0,

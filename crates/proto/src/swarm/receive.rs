@@ -137,6 +137,7 @@ impl Swarm {
         }
         let lag_us = self.lag_us(difference_us, hops);
         self.note_arrival(now, peer, header.number, lag_us, since, head.requested);
+        self.note_traced(now, &chunk, Some(peer), hops, head.requested);
         self.push(now, &chunk, hops, Some(peer));
         if header.index == 0 && header.flags.has(Flags::SEGMENT_START) {
             self.tell_newcomers(now);
@@ -150,6 +151,7 @@ impl Swarm {
             if chunk.header().epoch == self.epoch()
                 && self.store.insert(Held { chunk: chunk.clone(), received: now, hops_us: Some(0) })
             {
+                self.note_traced(now, &chunk, None, Some(0), false);
                 self.push(now, &chunk, Some(0), None);
                 if chunk.header().index == 0 && chunk.header().flags.has(Flags::SEGMENT_START) {
                     self.tell_newcomers(now);

@@ -27,14 +27,14 @@ const PRESSING_PERIOD: Duration = Duration::from_secs(1);
 
 /// What may be had all at once, and again as time passes.
 #[derive(Debug, Default)]
-struct Bucket {
+pub(crate) struct Bucket {
     taken: u64,
     at: Timestamp,
 }
 
 impl Bucket {
     /// Takes `n` of at most `most`, of which one comes back every `period`; false where there are fewer.
-    fn take(&mut self, now: Timestamp, n: u64, most: u64, period: Duration) -> bool {
+    pub(crate) fn take(&mut self, now: Timestamp, n: u64, most: u64, period: Duration) -> bool {
         let (since, period) = (now.since(self.at).as_micros() as u64, (period.as_micros() as u64).max(1));
         self.taken = self.taken.saturating_sub(since / period);
         // What is left of a period counts towards the next.

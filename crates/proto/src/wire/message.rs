@@ -1,5 +1,6 @@
 //! The control messages, field by field.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
@@ -11,6 +12,7 @@ use super::record::{
 };
 use super::{RangeList, VERSION, WireError};
 use crate::broadcast::{CERTIFICATE_LEN, LIVE_NOTE_LEN, SUBSTREAMS_MAX};
+use crate::hop::{HOP_REPORT_LEN_MIN, Hop, HopReport};
 use crate::id::{ChannelId, RenditionId};
 use crate::record::{PeerRecord, Record, encode_addr};
 
@@ -20,6 +22,8 @@ pub const PATH_LEN_MAX: usize = 24;
 pub const PEX_LEN_MAX: usize = 4;
 /// Most segment starts in a HAVE.
 pub const SEGMENT_STARTS_MAX: usize = 8;
+/// Reports are wanted from peers this many hops away at most.
+pub const TRACE_WANTS_MAX: u8 = 8;
 /// Most peers that a REJECT suggests.
 pub const SUGGESTIONS_MAX: usize = 3;
 /// The lag of a substream that a peer does not receive; also the largest that is told, ms.
@@ -77,6 +81,10 @@ pub enum Message {
     Seen(SocketAddr),
     /// "This is where I am": the sender's own record.
     Record(Record),
+    /// Where the sender stands towards tracing.
+    Trace(Trace),
+    /// A peer's word on a traced chunk, handed on.
+    Hop(Box<Hop>),
 }
 
 /// Who speaks, and of which swarm.
@@ -179,6 +187,15 @@ pub enum RejectReason {
     Loop = 2,
     /// The sender does not receive the substream itself.
     Starving = 3,
+}
+
+/// Where the sender stands towards tracing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Trace {
+    /// It reports hops, and may be named in its neighbours' reports.
+    pub reports: bool,
+    /// It wants to be handed the reports that the receiver learns, and may ask this many hops further on for them; 0: it wants none.
+    pub wants: u8,
 }
 
 /// A request for chunks.
@@ -288,6 +305,14 @@ impl Message {
                 out.push(19);
                 encode_record(out, record);
             }
+            Self::Trace(m) => {
+                out.extend_from_slice(&[20, u8::from(m.reports), m.wants.min(TRACE_WANTS_MAX)]);
+            }
+            Self::Hop(hop) => {
+                out.push(21);
+                out.extend_from_slice(&hop.above.to_be_bytes());
+                hop.report.encode(out);
+            }
         }
     }
 
@@ -339,6 +364,19 @@ impl Message {
             17 => Self::Bye,
             18 => Self::Seen(decode_addr(reader)?),
             19 => Self::Record(decode_record(reader)?),
+            20 => {
+                let (reports, wants) = (decode_bool(reader)?, reader.u8()?);
+                if wants > TRACE_WANTS_MAX {
+                    return Err(WireError::OutOfRange);
+                }
+                Self::Trace(Trace { reports, wants })
+            }
+            21 => {
+                if reader.0.len() < 8 + HOP_REPORT_LEN_MIN {
+                    return Err(WireError::Short);
+                }
+                Self::Hop(Box::new(Hop { above: reader.u64()?, report: HopReport::decode(reader)? }))
+            }
             other => return Err(WireError::UnknownType(other)),
         })
     }

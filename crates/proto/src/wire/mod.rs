@@ -6,7 +6,7 @@
 //!
 //! Every length is checked before use, lists keep the bytes they came in, and nothing here trusts what it reads.
 
-mod codec;
+pub(crate) mod codec;
 mod message;
 mod range;
 mod record;
@@ -21,6 +21,7 @@ pub use codec::VARINT_MAX;
 pub use message::{
     Accept, Attach, Handshake, Have, LAG_UNKNOWN_MS, Message, PATH_LEN_MAX, PEX_LEN_MAX, Path, RefuseReason,
     Reject, RejectReason, Request, SEGMENT_STARTS_MAX, SUGGESTIONS_MAX, SegmentStart, State, SubstreamState,
+    TRACE_WANTS_MAX, Trace,
 };
 pub use range::{RANGES_MAX, RangeList};
 pub use stream::{CHUNK_HEAD_LEN_MAX, CHUNK_STREAM_LEN_MAX, ChunkHead};

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::broadcast::{CERTIFICATE_LEN, LIVE_NOTE_LEN};
+use crate::hop::{FORWARDS_MAX, Forward, Hop, HopReport};
 use crate::id::{ChannelId, PeerId, RenditionId};
 use crate::record::{PeerRecord, Record};
 use alloc::vec;
@@ -10,6 +11,24 @@ fn told(n: u8, addr: &str) -> PeerRecord {
     let record =
         Record { addr: addr.parse().unwrap(), expires_unix_s: 1_800_000_600, signature: [n + 0xa0; 64] };
     PeerRecord { peer: PeerId([n; 32]), record }
+}
+
+fn hop_report(forwards: usize) -> HopReport {
+    HopReport {
+        epoch: 1_800_000_000_000,
+        number: 77,
+        rendition: RenditionId(0),
+        peer: PeerId([3; 32]),
+        from: 2,
+        requested: true,
+        source: false,
+        arrived_unix_us: 1_800_000_000_290_000,
+        lag_us: 290_000,
+        hops_us: 90_000,
+        rtt_us: 40_000,
+        forwards: vec![Forward { to: 4, after_us: 700 }; forwards],
+        signature: [0x0b; 64],
+    }
 }
 
 fn samples() -> Vec<Message> {
@@ -61,6 +80,8 @@ fn samples() -> Vec<Message> {
         Message::Bye,
         Message::Seen("192.0.2.3:4003".parse().unwrap()),
         Message::Record(told(3, "192.0.2.3:4003").record),
+        Message::Trace(Trace { reports: true, wants: 8 }),
+        Message::Hop(alloc::boxed::Box::new(Hop { above: 1, report: hop_report(2) })),
     ]
 }
 
@@ -120,6 +141,8 @@ fn the_documented_vectors_hold() {
         "bye",
         "seen",
         "record",
+        "trace",
+        "hop",
     ];
     let samples = samples();
     assert_eq!(names.len(), samples.len(), "every message has a vector");
@@ -161,6 +184,7 @@ fn the_longest_message_fits_a_frame() {
             segment_starts: vec![SegmentStart { number: VARINT_MAX, age_ms: u32::MAX }; SEGMENT_STARTS_MAX],
         }),
         Message::Pex(vec![pex; PEX_LEN_MAX]),
+        Message::Hop(alloc::boxed::Box::new(Hop { above: u64::MAX, report: hop_report(FORWARDS_MAX) })),
     ] {
         let mut encoded = Vec::new();
         message.encode(&mut encoded);

@@ -132,7 +132,8 @@ impl World {
         let id = BroadcastId(broadcast.key.public());
         let certificate = Certificate::sign(&broadcast.channel_key, id, terms);
         let payload = self.config.chunk_payload_bytes;
-        let signer = Signer::new(broadcast.key.clone(), channel, epoch, RenditionId(0), payload);
+        let signer = Signer::new(broadcast.key.clone(), channel, epoch, RenditionId(0), payload)
+            .with_traced(self.config.traced_every);
         (broadcast.certificate, broadcast.note) = (Some(certificate), None);
         (broadcast.signer, broadcast.parts) = (Some(signer), 0);
         broadcast.turn += 1;
@@ -178,6 +179,9 @@ impl World {
         let chunks = signer.sign(&part, unix_us);
         for chunk in &chunks {
             self.broadcast.verifier.remember(chunk);
+            if self.config.trace.is_none() && chunk.header().flags.has(Flags::TRACED) {
+                self.trace.follow(self.broadcast.published.len());
+            }
             self.ledger.published += 1;
             self.ledger.published_bytes += u64::from(chunk.header().len);
             self.broadcast.published.push(Published { at: now, chunk: chunk.clone() });

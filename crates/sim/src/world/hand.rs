@@ -28,6 +28,19 @@ pub struct Uplink {
     pub told: Told,
 }
 
+/// One arrival of a chunk that is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// From whom.
+    pub from: usize,
+    /// To whom.
+    pub to: usize,
+    /// When it was handed to the connection.
+    pub sent: Timestamp,
+    /// When it was whole.
+    pub arrived: Timestamp,
+}
+
 /// What can be seen of a peer from outside its engine.
 #[derive(Debug, Clone, Copy)]
 pub struct Look {
@@ -177,6 +190,19 @@ impl World {
     /// What must always hold and did not, in words.
     pub fn failures(&self) -> &[String] {
         &self.checks.words
+    }
+
+    /// The newest chunk that is marked for tracing, as `(epoch, number)`, and its way so far.
+    pub fn followed(&self) -> (Option<(u64, u64)>, Vec<Arrival>) {
+        let published = self.trace.serial().and_then(|serial| self.broadcast.published.get(serial));
+        let arrivals = self.trace.hops.iter().map(|hop| Arrival {
+            from: hop.from,
+            to: hop.to,
+            sent: Timestamp::from_micros(hop.sent),
+            arrived: Timestamp::from_micros(hop.arrived),
+        });
+        let header = published.map(|published| published.chunk.header());
+        (header.map(|header| (header.epoch, header.number)), arrivals.collect())
     }
 
     /// Of all that engines transmitted so far.

@@ -32,7 +32,7 @@ use crate::trace::{Hash, Trace};
 use crate::traffic::Traffic;
 use crate::transport::Flow;
 pub(crate) use broadcast::Broadcast;
-pub use hand::{Look, Uplink};
+pub use hand::{Arrival, Look, Uplink};
 pub(crate) use node::{Node, Record};
 pub use seconds::Second;
 

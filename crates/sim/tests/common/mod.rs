@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use caudal_proto::broadcast::{Certificate, LiveNote};
 use caudal_proto::chunk::VerifiedChunk;
+use caudal_proto::hop::{Hop, Tracing};
 use caudal_proto::id::{ChannelId, PeerId};
 use caudal_proto::io::{Candidate, Event, Input, Transmit};
 use caudal_proto::swarm::SwarmStats;
@@ -21,7 +22,7 @@ use caudal_sim::SimConfig;
 use caudal_sim::attack::{Hostile, Scene};
 use caudal_sim::config::Told;
 use caudal_sim::profile::{Class, Network, Profile};
-use caudal_sim::world::Uplink;
+use caudal_sim::world::{Arrival, Uplink};
 
 pub const S: fn(u64) -> Duration = Duration::from_secs;
 pub const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -49,6 +50,8 @@ pub struct Net {
     /// Time between two viewers' coming.
     pub join_gap: Duration,
     pub policy: Policy,
+    /// About one chunk in so many is marked for tracing; 0: none.
+    pub traced_every: u64,
 }
 
 impl Default for Net {
@@ -67,6 +70,7 @@ impl Default for Net {
             key_every_parts: 5,
             join_gap: MS(60),
             policy: Policy::default(),
+            traced_every: 0,
         }
     }
 }
@@ -96,6 +100,7 @@ impl Net {
         config.key_interval = config.part * self.key_every_parts as u32;
         config.policy = self.policy.clone();
         config.seed = seed;
+        config.traced_every = self.traced_every;
         // One queue for all: words wait behind chunks, which is harder than at home.
         config.transport.control_wait_percent = 100;
         config.command = format!("a network of seed {seed}");
@@ -147,6 +152,8 @@ pub struct Node {
     pub ended: bool,
     pub dropped: Vec<(PeerId, String, Timestamp)>,
     pub missed: u64,
+    /// Hop reports that it was told of.
+    pub hops: Vec<Hop>,
     pub dials: u64,
     pub chunk_bytes_sent: u64,
 }
@@ -301,6 +308,15 @@ impl World {
         self.inner.stats(index).expect("it takes part")
     }
 
+    /// The newest chunk that is marked for tracing, and its way so far.
+    pub fn followed(&self) -> (Option<(u64, u64)>, Vec<Arrival>) {
+        self.inner.followed()
+    }
+
+    pub fn trace_hops(&mut self, index: usize, reports: bool, wants: bool) {
+        self.input(index, Input::Trace(self.channel(), Tracing { reports, wants }));
+    }
+
     /// FNV-like, over everything that was transmitted.
     pub fn trace(&self) -> u64 {
         self.inner.trace_hash()
@@ -326,6 +342,7 @@ impl World {
                 ended: false,
                 dropped: Vec::new(),
                 missed: 0,
+                hops: Vec::new(),
                 dials: 0,
                 chunk_bytes_sent: 0,
             });
@@ -345,6 +362,7 @@ impl World {
                 Event::Ended(..) => node.ended = true,
                 Event::Dropped { peer, reason, .. } => node.dropped.push((peer, reason, at)),
                 Event::Missed(_, range) => node.missed += range.end - range.start,
+                Event::Hop(_, hop) => node.hops.push(*hop),
                 _ => {}
             }
         }
