@@ -343,17 +343,15 @@ impl Policy {
     /// What it counts against a parent, µs, that `already` other substreams depend on it: many from one are many lost at
     /// once when it leaves, or lies. 10 ms for each, and past half of all so much that only those without a choice do it.
     pub(crate) fn eggs_us(already: u32, substreams: u8) -> u64 {
-        u64::from(already) * 10_000 + Self::half_us(already, substreams)
+        let many = if already * 2 >= u32::from(substreams) { 200_000 } else { 0 };
+        u64::from(already) * 10_000 + many
     }
 
-    /// The same for a parent as it is, that `reliance` substreams depend on. One that brings half of all is left for any other
-    /// that has room: between two, each a half, a viewer would stay for ever, since another is a hop further.
+    /// The same for a viewer that is the parent of `reliance` substreams. One that brings half of all is left for another that costs
+    /// little more: between the source and one viewer, each a half, a third would stay for ever, since any other is a hop further.
     pub(crate) fn kept_us(reliance: u32, substreams: u8) -> u64 {
-        u64::from(reliance.saturating_sub(1)) * 10_000 + Self::half_us(reliance, substreams)
-    }
-
-    fn half_us(reliance: u32, substreams: u8) -> u64 {
-        if reliance * 2 >= u32::from(substreams) { 200_000 } else { 0 }
+        let half = if reliance * 2 >= u32::from(substreams) { 100_000 } else { 0 };
+        Self::eggs_us(reliance.saturating_sub(1), substreams) + half
     }
 
     /// Whether a parent with score `new` is worth leaving one that brings `current`, both in µs.

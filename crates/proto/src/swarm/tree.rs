@@ -488,9 +488,14 @@ impl Swarm {
             // Who is fed from elsewhere does not wait longer each time.
             let patience = if self.is_imported(s) { 10 } else { sub.hold };
             let hold = policy.switch_hold * patience / 10;
-            let eggs = Policy::kept_us(self.reliance(&parent), self.substream_count());
+            let (reliance, substreams) = (self.reliance(&parent), self.substream_count());
+            let neighbour = self.neighbours.get(&parent);
+            let eggs = match neighbour {
+                Some(n) if !n.source => Policy::kept_us(reliance, substreams),
+                _ => Policy::eggs_us(reliance.saturating_sub(1), substreams),
+            };
             let away = policy.away(policy.is_interior(self.class, s));
-            let away = self.neighbours.get(&parent).map_or(0, |n| self.away_us(n, away));
+            let away = neighbour.map_or(0, |n| self.away_us(n, away));
             let current = sub.lag_us.map(|lag| lag + eggs + away);
             // Jitter keeps the swarm from moving in step.
             let jitter = Duration::from_millis(self.rng.u64(..400));
