@@ -8,7 +8,7 @@ use caudal_media::part::Part;
 use caudal_media::sample::Ingest;
 use caudal_media::segment::{Segmenter, SegmenterConfig};
 use caudal_proto::chunk::{CHUNK_PAYLOAD_MAX, Flags, PartIn, Signer, VerifiedChunk};
-use caudal_proto::id::{ChannelId, RenditionId, SecretKey};
+use caudal_proto::id::{SecretKey, SwarmId};
 
 use crate::clock::unix_us;
 
@@ -40,12 +40,12 @@ pub(super) struct Cutter {
 }
 
 impl Cutter {
-    pub(super) fn new(key: SecretKey, channel: ChannelId, epoch: u64, substreams: u8, rate_bps: u32) -> Self {
+    pub(super) fn new(key: SecretKey, swarm: SwarmId, epoch: u64, substreams: u8, rate_bps: u32) -> Self {
         let payload = chunk_payload(u64::from(rate_bps), substreams, false);
         Self {
             segmenter: Segmenter::new(SegmenterConfig::default()),
             advisor: Advisor::new(None),
-            signer: Signer::new(key, channel, epoch, RenditionId(0), payload),
+            signer: Signer::new(key, swarm.channel, epoch, swarm.rendition, payload),
             substreams,
             window: VecDeque::new(),
             clear_since: None,
@@ -131,7 +131,7 @@ mod tests {
     fn payloads(clear: impl Fn(u64) -> bool) -> Vec<u16> {
         let key = SecretKey::from_bytes(&[7; 32]);
         let channel = ChannelId(key.public());
-        let mut cutter = Cutter::new(key, channel, 1, 8, 1_000_000);
+        let mut cutter = Cutter::new(key, channel.into(), 1, 8, 1_000_000);
         let start = Instant::now();
         let mut last = Vec::new();
         for n in 0..100u64 {

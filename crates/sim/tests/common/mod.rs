@@ -223,7 +223,7 @@ impl World {
     pub fn invited(&mut self, host: usize) -> usize {
         let index = self.inner.come(self.net.uplink(self.net.viewer_bps), 0);
         let candidate = self.candidate(host, false);
-        self.input(index, Input::Candidates(self.channel(), vec![candidate]));
+        self.input(index, Input::Candidates(self.channel().into(), vec![candidate]));
         index
     }
 
