@@ -28,8 +28,10 @@ use crate::tracking::{News, Tracking, TrackingConfig};
 const KEPT_MIN: Duration = Duration::from_millis(1500);
 /// … and no more: who looks closer moves sooner.
 const KEPT_MAX: Duration = Duration::from_millis(2000);
-/// What is entered in the middle begins so much before the point reached: clocks and ages are not exact.
-const BEFORE_POINT: Duration = Duration::from_millis(250);
+/// What is entered in the middle begins so much before the point reached, and as much again as the way there takes, up to the
+/// latter: a part is told of when it is whole, and ages are not exact.
+const BEFORE_POINT: Duration = Duration::from_millis(300);
+const WAY_MAX: Duration = Duration::from_millis(150);
 /// How much further back a segment may have begun.
 const SEGMENT_MAX: Duration = Duration::from_secs(10);
 
@@ -174,7 +176,7 @@ impl Viewer {
     /// Leaves what plays and enters `to` where players have come to.
     async fn switch(&mut self, to: RenditionId, reason: Reason) {
         self.leave_tried().await;
-        let back = self.renditions.behind() + BEFORE_POINT;
+        let back = self.renditions.behind() + BEFORE_POINT + self.way().min(WAY_MAX);
         let policy = Policy {
             join_back: back,
             join_back_max: back + SEGMENT_MAX,
@@ -193,6 +195,13 @@ impl Viewer {
             Ok(None) => {}
             Err(error) => tracing::warn!("rendition {}: {error}", to.0),
         }
+    }
+
+    /// The shortest round trip to a neighbour.
+    fn way(&self) -> Duration {
+        let inner = self.shared.lock();
+        let shortest = inner.stats.neighbours.iter().map(|neighbour| neighbour.rtt_us).min();
+        Duration::from_micros(shortest.unwrap_or(0))
     }
 
     /// `rendition` is followed from now on.

@@ -41,6 +41,8 @@ const REFUSED_MAX: usize = 32;
 const CLAIM_AHEAD: u64 = 256;
 /// The segment that comes next may be this late before it is not waited for any longer.
 const COMING_GRACE: Duration = Duration::from_secs(6);
+/// Who comes to a place that a player waits at asks for that before anything is pushed to it, for so long at most.
+const PLACE_FIRST: Duration = Duration::from_millis(800);
 /// With so many neighbours heard, a start that only one of them names is not chosen if there is another.
 const VOTERS_MIN: usize = 3;
 
@@ -240,6 +242,16 @@ impl Swarm {
         let Some(held) = self.store.get(first) else { return true };
         let part = first..first + u64::from(held.chunk.header().count);
         self.store.have().missing(part).next().is_some()
+    }
+
+    /// Whether what a player waits for is still on its way: what is newer would only delay it.
+    pub(super) fn fetches_place(&self, now: Timestamp) -> bool {
+        let Phase::Joined { burst_end } = self.phase else { return false };
+        let first = self.joining.first;
+        !self.config.policy.join_leaps
+            && now.since(self.joining.joined_at) < PLACE_FIRST
+            && first < burst_end
+            && self.store.have().missing(first..burst_end).next().is_some()
     }
 
     /// The chunks of the part that this node began with, as far as it knows them.
