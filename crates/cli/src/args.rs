@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use caudal_node::maps::{MapChoice, Maps};
+use caudal_node::viewer::Preference;
 use caudal_proto::hybrid::urgent::SHARE_PERCENT;
 use caudal_tracker::descriptor::Delivery;
 use caudal_tracker::url::EdgeUrl;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-use crate::units::{parse_duration, parse_listen, parse_rate, parse_size};
+use crate::units::{parse_duration, parse_height, parse_listen, parse_rate, parse_size};
 
 /// Live television without a CDN bill: viewers carry the stream to each other.
 #[derive(Debug, Parser)]
@@ -118,9 +119,14 @@ pub(crate) struct PublishArgs {
     /// Tracker to announce the channel to (up to 4 times).
     #[arg(long, value_name = "URL", required = true)]
     pub(crate) tracker: Vec<String>,
-    /// rtmp://HOST:PORT/APP to listen for an encoder, an MP4 or FLV file to loop, or `test` for the test card.
+    /// rtmp://HOST:PORT/APP to listen for an encoder, an MP4 or FLV file to loop, or `test` for the test card. Files may be several (up
+    /// to 8): each is a rendition of the channel, the best one first.
     #[arg(long, default_value = "rtmp://127.0.0.1:1935/live")]
-    pub(crate) input: String,
+    pub(crate) input: Vec<String>,
+    /// Lower renditions that an ffmpeg of this system makes of what comes in, by height: 720p,360p. Those that are not lower are left
+    /// out. It takes processor time: about a core for 720p and below.
+    #[arg(long, value_name = "HEIGHTp,…", value_delimiter = ',', value_parser = parse_height)]
+    pub(crate) ladder: Vec<u32>,
     /// An edge that has the channel over HTTP, or a CDN in front of one (up to 4 times): viewers learn of it by the link and the
     /// channel's descriptor.
     #[arg(long, value_name = "URL")]
@@ -238,6 +244,10 @@ pub(crate) struct WatchArgs {
     #[arg(long, value_name = "PERCENT", default_value_t = SHARE_PERCENT, value_parser = clap::value_parser!(u32).range(0..=100))]
     #[arg(conflicts_with = "no_p2p")]
     pub(crate) edge_share: u32,
+    /// Which rendition to show, where the channel has several: `auto` (the best that the line sustains), its number, or the best that is no
+    /// higher than a height, as in 720p.
+    #[arg(long, value_name = "auto|N|HEIGHTp", default_value_t = Preference::Auto, conflicts_with = "no_p2p")]
+    pub(crate) rendition: Preference,
     /// The picture stays no further behind the source than this, as far as the way here allows (500ms, 2s): the page's player.
     #[arg(long, value_name = "TIME", value_parser = parse_delay, conflicts_with = "smooth")]
     pub(crate) max_delay: Option<Duration>,

@@ -52,6 +52,13 @@ pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
     if (1_000.0..=1e12).contains(&rate) { Ok(rate as u64) } else { Err(wrong()) }
 }
 
+/// `720p`.
+pub(crate) fn parse_height(text: &str) -> Result<u32, String> {
+    let lines = text.trim().strip_suffix('p').and_then(|lines| lines.parse().ok());
+    let lines = lines.filter(|lines| (90..=4320).contains(lines) && lines % 2 == 0);
+    lines.ok_or_else(|| format!("{text:?} is not the height of a picture; write 720p or 360p"))
+}
+
 /// `1280x720`.
 pub(crate) fn parse_size(text: &str) -> Result<(u32, u32), String> {
     let size = text.split_once(['x', 'X']).and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));

@@ -14,6 +14,7 @@
 //! | [`fmp4`] | the boxes: init segments, fragments, `prft`, RFC 6381 codec strings, and a reader for them |
 //! | [`segment`] | when a part and a segment end; timeline, discontinuities, changes of configuration |
 //! | [`assemble`] | chunks back to parts in order, gaps at segment starts, parts to one playable byte stream |
+//! | [`seam`] | from one rendition's parts to another's, without a gap |
 //! | [`hls`] | LL-HLS: a window of parts, the playlists over it, blocking requests |
 //!
 //! This crate never sees a peer, a socket, a clock or a thread: times are handed in. Its parsers meet hostile
@@ -25,6 +26,7 @@ pub mod hls;
 pub mod ingest;
 pub mod part;
 pub mod sample;
+pub mod seam;
 pub mod segment;
 #[cfg(feature = "testcard")]
 pub mod testcard;

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use caudal_proto::engine::{Engine, EngineConfig};
-use caudal_proto::id::{ChannelId, PeerId};
+use caudal_proto::id::{PeerId, SwarmId};
 use caudal_proto::io::{Event, Input, Output};
 use caudal_proto::swarm::SwarmStats;
 use caudal_proto::time::Timestamp;
@@ -45,7 +45,7 @@ pub trait Machine: Send + 'static {
     /// The next thing to do; [`Output::Timeout`] when there is nothing more.
     fn poll_output(&mut self) -> Output;
     /// A look at a swarm.
-    fn stats(&self, channel: &ChannelId) -> Option<SwarmStats>;
+    fn stats(&self, id: &SwarmId) -> Option<SwarmStats>;
 }
 
 impl Machine for Engine {
@@ -55,14 +55,14 @@ impl Machine for Engine {
     fn poll_output(&mut self) -> Output {
         Self::poll_output(self)
     }
-    fn stats(&self, channel: &ChannelId) -> Option<SwarmStats> {
-        Self::stats(self, channel)
+    fn stats(&self, id: &SwarmId) -> Option<SwarmStats> {
+        Self::stats(self, id)
     }
 }
 
 enum Command {
     Input(Box<Input>),
-    Stats(ChannelId, oneshot::Sender<Option<SwarmStats>>),
+    Stats(SwarmId, oneshot::Sender<Option<SwarmStats>>),
     LocalAddrs(oneshot::Sender<Vec<SocketAddr>>),
     Shutdown(oneshot::Sender<()>),
 }
@@ -100,9 +100,9 @@ impl Handle {
     }
 
     /// A look at a swarm; `None` when this node is not in it, or has left the network.
-    pub async fn stats(&self, channel: ChannelId) -> Option<SwarmStats> {
+    pub async fn stats(&self, swarm: impl Into<SwarmId>) -> Option<SwarmStats> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Stats(channel, reply)).await.ok()?;
+        self.send(Command::Stats(swarm.into(), reply)).await.ok()?;
         answer.await.ok()?
     }
 
@@ -139,7 +139,7 @@ pub struct Driver<M, L> {
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<Event>,
     pending: VecDeque<Event>,
-    open: BTreeSet<ChannelId>,
+    open: BTreeSet<SwarmId>,
     timeout: Timestamp,
 }
 
@@ -236,16 +236,16 @@ impl<M: Machine, L: Link> Driver<M, L> {
             match command {
                 Command::Input(input) => {
                     match &*input {
-                        Input::Open(config) => _ = self.open.insert(config.channel),
-                        Input::Leave(channel) => _ = self.open.remove(channel),
+                        Input::Open(config) => _ = self.open.insert(config.swarm_id()),
+                        Input::Leave(id) => _ = self.open.remove(id),
                         _ => {}
                     }
                     batch.push(*input);
                 }
                 // Who asked may have stopped waiting; that is no concern of the driver's.
-                Command::Stats(channel, reply) => {
+                Command::Stats(id, reply) => {
                     self.hand_in(batch);
-                    let _ = reply.send(self.machine.stats(&channel));
+                    let _ = reply.send(self.machine.stats(&id));
                 }
                 Command::LocalAddrs(reply) => _ = reply.send(self.link.local_addrs()),
                 Command::Shutdown(reply) => return Some(reply),
@@ -305,8 +305,8 @@ impl<M: Machine, L: Link> Driver<M, L> {
 
     /// Leaves every swarm, executes what that takes, and closes the link.
     async fn leave(&mut self, mut batch: Vec<Input>) {
-        for channel in std::mem::take(&mut self.open) {
-            batch.push(Input::Leave(channel));
+        for id in std::mem::take(&mut self.open) {
+            batch.push(Input::Leave(id));
         }
         self.hand_in(&mut batch);
         if timeout(CLOSE_TIMEOUT, self.link.close()).await.is_err() {

@@ -8,7 +8,7 @@ use caudal_net::driver::{EVENTS_MAX, EVENTS_PENDING_MAX, Machine, WallClock};
 use caudal_net::memory_link::{Hub, MemoryLink};
 use caudal_net::{Driver, Handle, NetError};
 use caudal_proto::engine::EngineConfig;
-use caudal_proto::id::{ChannelId, PeerId, RenditionId, SecretKey};
+use caudal_proto::id::{ChannelId, PeerId, RenditionId, SecretKey, SwarmId};
 use caudal_proto::io::{CloseCode, Event, Input, Output, Transmit};
 use caudal_proto::swarm::{Role, SwarmConfig, SwarmStats, policy::Policy};
 use caudal_proto::time::Timestamp;
@@ -37,9 +37,9 @@ impl Machine for Script {
     fn poll_output(&mut self) -> Output {
         if self.outputs.is_empty() { Output::Timeout(self.timeout) } else { self.outputs.remove(0) }
     }
-    fn stats(&self, channel: &ChannelId) -> Option<SwarmStats> {
+    fn stats(&self, swarm: &SwarmId) -> Option<SwarmStats> {
         let held = self.seen.lock().unwrap().len() as u64;
-        (*channel == CHANNEL).then(|| SwarmStats { held, ..SwarmStats::default() })
+        (*swarm == CHANNEL.into()).then(|| SwarmStats { held, ..SwarmStats::default() })
     }
 }
 
@@ -118,7 +118,7 @@ async fn commands_and_what_peers_send_reach_the_machine_and_its_answers_the_peer
             Output::Transmit(Transmit::Connect { peer: candidate.peer, addrs: candidate.addrs.clone() })
         })),
         Input::Connected(connected) => {
-            outputs.push(Output::Event(Event::NeighbourUp(CHANNEL, connected.peer)));
+            outputs.push(Output::Event(Event::NeighbourUp(CHANNEL.into(), connected.peer)));
             let bytes = vec![2, 0, connected.peer.0[0]].into();
             outputs.push(Output::Transmit(Transmit::Control { peer: connected.peer, bytes }));
         }
@@ -128,9 +128,9 @@ async fn commands_and_what_peers_send_reach_the_machine_and_its_answers_the_peer
     let (b, mut events_b, seen_b) = start(&hub, 2, dial_everyone);
     let candidate =
         caudal_proto::io::Candidate { peer: b.local(), addrs: b.local_addrs().await, source: false, cost: 0 };
-    a.input(Input::Candidates(CHANNEL, vec![candidate])).await.unwrap();
-    assert_eq!(events_a.recv().await, Some(Event::NeighbourUp(CHANNEL, b.local())));
-    assert_eq!(events_b.recv().await, Some(Event::NeighbourUp(CHANNEL, a.local())));
+    a.input(Input::Candidates(CHANNEL.into(), vec![candidate])).await.unwrap();
+    assert_eq!(events_a.recv().await, Some(Event::NeighbourUp(CHANNEL.into(), b.local())));
+    assert_eq!(events_b.recv().await, Some(Event::NeighbourUp(CHANNEL.into(), a.local())));
     tokio::time::sleep(Duration::from_millis(50)).await;
     let heard = |seen: &Seen| {
         words(seen).into_iter().filter(|(_, word)| word.starts_with("Control")).collect::<Vec<_>>()
@@ -148,13 +148,13 @@ async fn a_slow_consumer_stops_the_network_and_nothing_else() {
     let hub = Hub::new();
     let (handle, mut events, seen) = start(&hub, 1, |outputs, _, _, input| {
         if let Input::Leave(_) = input {
-            outputs.extend((0..EVENTS_PER_COMMAND).map(|_| Output::Event(Event::NeedPeers(CHANNEL))));
+            outputs.extend((0..EVENTS_PER_COMMAND).map(|_| Output::Event(Event::NeedPeers(CHANNEL.into()))));
         }
     });
     // A consumer that commands before it listens must never wait for itself.
     let commands = (EVENTS_MAX + EVENTS_PENDING_MAX) / EVENTS_PER_COMMAND + 5;
     for _ in 0..commands {
-        handle.input(Input::Leave(CHANNEL)).await.unwrap();
+        handle.input(Input::Leave(CHANNEL.into())).await.unwrap();
     }
     assert!(handle.stats(CHANNEL).await.is_some());
     assert_eq!(events.len(), EVENTS_MAX);
@@ -167,7 +167,7 @@ async fn a_slow_consumer_stops_the_network_and_nothing_else() {
     assert!(words(&seen).is_empty());
     // ... until the consumer wakes up, which loses no event.
     for _ in 0..commands * EVENTS_PER_COMMAND {
-        assert_eq!(events.recv().await, Some(Event::NeedPeers(CHANNEL)));
+        assert_eq!(events.recv().await, Some(Event::NeedPeers(CHANNEL.into())));
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(words(&seen).iter().any(|(_, word)| word.starts_with("Connected")));
@@ -180,7 +180,7 @@ async fn shutting_down_leaves_every_swarm_and_tells_the_peers() {
         if let Input::Leave(_) = input {
             let (peer, code) = (PeerId([2; 32]), CloseCode::Done);
             outputs.push(Output::Transmit(Transmit::Disconnect { peer, code }));
-            outputs.push(Output::Event(Event::NeighbourDown(CHANNEL, peer)));
+            outputs.push(Output::Event(Event::NeighbourDown(CHANNEL.into(), peer)));
         }
     });
     let (b, _events, seen_b) = start(&hub, 2, |outputs, _, _, input| {
@@ -192,17 +192,20 @@ async fn shutting_down_leaves_every_swarm_and_tells_the_peers() {
     for channel_id in [CHANNEL, ChannelId([8; 32]), ChannelId([7; 32])] {
         a.input(Input::Open(Box::new(channel(channel_id)))).await.unwrap();
     }
-    a.input(Input::Leave(ChannelId([8; 32]))).await.unwrap();
+    a.input(Input::Leave(ChannelId([8; 32]).into())).await.unwrap();
     tokio::time::sleep(Duration::from_millis(10)).await;
     words(&seen);
     a.shutdown().await;
     let left: Vec<_> = words(&seen).into_iter().map(|(_, word)| word).collect();
-    assert_eq!(left, [format!("Leave({:?})", ChannelId([7; 32])), format!("Leave({CHANNEL:?})")]);
+    assert_eq!(
+        left,
+        [ChannelId([7; 32]), CHANNEL].map(|channel| format!("Leave({:?})", SwarmId::from(channel)))
+    );
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(words(&seen_b).last().unwrap().1, format!("Disconnected({:?})", a.local()));
     // What was told last can still be heard, and the rest says that the node has left.
     for _ in 0..3 {
-        assert_eq!(events.recv().await, Some(Event::NeighbourDown(CHANNEL, b.local())));
+        assert_eq!(events.recv().await, Some(Event::NeighbourDown(CHANNEL.into(), b.local())));
     }
     assert_eq!(events.recv().await, None);
     assert!(matches!(a.try_input(Input::Tick), Err(NetError::Ended)));

@@ -101,6 +101,14 @@ impl Meter {
         self.last_signed_us = 0;
     }
 
+    /// Another rendition is followed from here on, whose chunks are numbered anew; `number` is the first that counts.
+    pub fn changed(&mut self, number: u64, now_unix_us: u64) {
+        self.joined_unix_us = now_unix_us;
+        self.next = number;
+        self.waiting.clear();
+        self.last_signed_us = 0;
+    }
+
     /// A chunk was verified.
     pub fn chunk(&mut self, number: u64, signed_unix_us: u64, len: u64, now_unix_us: u64) {
         if self.waiting.contains_key(&number) {

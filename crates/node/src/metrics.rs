@@ -15,7 +15,7 @@ enum Kind {
 }
 
 /// Where a figure stands in a report, its name and kind, and what it says. Those that a report lacks are left out.
-const FAMILIES: [(&str, &str, Kind, &str); 43] = [
+const FAMILIES: [(&str, &str, Kind, &str); 45] = [
     ("/ok", "ok", Kind::Gauge, "Whether all that must hold does."),
     ("/duration_ms", "uptime_seconds", Kind::Seconds, "Since the process started."),
     ("/rate_bps", "stream_rate_bps", Kind::Gauge, "Measured stream rate, bit/s."),
@@ -66,6 +66,13 @@ const FAMILIES: [(&str, &str, Kind, &str); 43] = [
     ("/parts", "parts_total", Kind::Counter, "Parts handed to players."),
     ("/gaps", "gaps_total", Kind::Counter, "Holes stepped over."),
     ("/stalls", "stalls_total", Kind::Counter, "Times that a player 1.5 s behind would have stood still."),
+    ("/rendition", "rendition", Kind::Gauge, "The number of the rendition that plays."),
+    (
+        "/rendition_changes",
+        "rendition_changes_total",
+        Kind::Counter,
+        "How often another rendition was gone over to.",
+    ),
     (
         "/buffer_ms",
         "buffer_seconds",

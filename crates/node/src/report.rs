@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use caudal_tracker::descriptor::Delivery;
+use caudal_tracker::descriptor::{Delivery, Rendition};
 use serde::Serialize;
 
 use crate::edge::shelf::EdgeReport;
@@ -197,6 +197,20 @@ pub struct ViewerReport {
     pub stalls: u64,
     /// Neighbours dropped for what they did, with the reason.
     pub dropped: Vec<String>,
+    /// The rendition that plays.
+    pub rendition: u8,
+    /// What was chosen: `auto`, a number or a height.
+    pub rendition_wanted: String,
+    /// The rendition that is tried beside it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rendition_tried: Option<u8>,
+    /// How often another one was gone over to.
+    pub rendition_changes: u32,
+    /// Why it was, the last time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rendition_reason: Option<&'static str>,
+    /// The renditions that the channel has, as its descriptor says.
+    pub renditions: Vec<Rendition>,
     /// The own network.
     pub network: NetworkReport,
     /// What an edge has and served.
@@ -247,8 +261,10 @@ pub struct SourceReport {
     pub chunks_signed: u64,
     /// Viewers, as the tracker counts them.
     pub viewers: u32,
-    /// What arrives from the encoder.
+    /// What arrives from the encoder, of the first rendition.
     pub input: InputReport,
+    /// Each rendition, the first one first.
+    pub renditions: Vec<SourceRenditionReport>,
     /// What the broadcaster was told.
     pub advice: Vec<String>,
     /// The own network.
@@ -259,6 +275,19 @@ pub struct SourceReport {
     pub checks: Vec<Check>,
     /// Whether all of it did.
     pub ok: bool,
+}
+
+/// One rendition that a source publishes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SourceRenditionReport {
+    /// Its number.
+    pub id: u8,
+    /// What arrives of it.
+    pub input: InputReport,
+    /// Bytes of it signed.
+    pub useful_bytes: u64,
+    /// Payload bytes of it sent.
+    pub bytes_out: u64,
 }
 
 /// What arrives from the encoder.

@@ -22,7 +22,7 @@ use crate::live::Live;
 use crate::maps::Maps;
 use crate::network::{NetworkConfig, random};
 use crate::report::Gauge;
-use crate::viewer::{RETENTION, Viewer, ViewerConfig};
+use crate::viewer::{Preference, RETENTION, Viewer, ViewerConfig};
 use crate::{source, viewer};
 
 /// Most sessions at a time.
@@ -112,6 +112,13 @@ impl Session {
         }
     }
 
+    /// Somebody wants to see another rendition; false where nothing is watched.
+    pub fn prefer(&self, preference: Preference) -> bool {
+        let Side::Viewer(shared) = &self.side else { return false };
+        shared.prefer(preference);
+        true
+    }
+
     /// The viewer's or the source's report.
     pub async fn report(&self) -> Value {
         let report = match &self.side {
@@ -147,6 +154,8 @@ pub struct SessionSettings {
     pub tracing: Tracing,
     /// See [`ViewerConfig::bounds`].
     pub bounds: Bounds,
+    /// Which rendition is shown until somebody chooses.
+    pub rendition: Preference,
     /// The UDP side. Its fixed ports are the command line's session's: others take free ones.
     pub network: NetworkConfig,
     /// Maps of the network, for all sessions together.
@@ -292,6 +301,7 @@ impl Sessions {
             bounds: settings.bounds,
             lan: settings.lan,
             shelf: None,
+            rendition: settings.rendition,
             started: Instant::now(),
             command: settings.command.clone(),
             commit: settings.commit,

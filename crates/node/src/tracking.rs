@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use caudal_proto::broadcast::{Certificate, LiveNote};
-use caudal_proto::id::{ChannelId, PeerId, RenditionId, SecretKey};
+use caudal_proto::id::{PeerId, RenditionId, SecretKey, SwarmId};
 use caudal_proto::io::Candidate;
 use caudal_tracker::client::{ChannelEvent, ClientError, Events, Join, SourceRole, SwarmView, TrackerClient};
-use caudal_tracker::descriptor::{Delivery, SignedDescriptor, Tracker};
-use caudal_tracker::message::{Qos, SwarmId};
+use caudal_tracker::descriptor::{Delivery, Rendition, SignedDescriptor, Tracker};
+use caudal_tracker::message::Qos;
 use caudal_tracker::url::{AllowedUrl, AltoUrl, TrackerUrl};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -56,6 +56,8 @@ pub enum News {
     Edge(String),
     /// Who carries the channel, as its descriptor says.
     Delivery(Delivery),
+    /// The renditions that the channel's descriptor names.
+    Renditions(Vec<Rendition>),
 }
 
 /// What a source shows to be one.
@@ -65,8 +67,8 @@ pub struct SourceSide {
     pub certificate: Certificate,
     /// Signs proofs.
     pub broadcast_key: SecretKey,
-    /// The channel's descriptor.
-    pub descriptor: watch::Receiver<SignedDescriptor>,
+    /// The channel's descriptor; the first rendition's side brings it.
+    pub descriptor: Option<watch::Receiver<SignedDescriptor>>,
     /// The newest live note.
     pub note: watch::Receiver<LiveNote>,
 }
@@ -76,8 +78,8 @@ pub struct SourceSide {
 pub struct TrackingConfig {
     /// This node's key.
     pub key: SecretKey,
-    /// The channel.
-    pub channel: ChannelId,
+    /// The swarm; what is told of the channel, the first rendition's side hears.
+    pub swarm: SwarmId,
     /// UDP ports of this node.
     pub ports: Vec<u16>,
     /// Addresses of this node; only a tracker on the same machine believes them.
@@ -108,7 +110,7 @@ impl Tracking {
     pub fn start(trackers: &[AllowedUrl], config: &TrackingConfig) -> Result<Self, ClientError> {
         let (sender, news) = mpsc::channel(NEWS_MAX);
         let (need, qos) = (Arc::new(Notify::new()), Arc::new(Mutex::new(Qos::default())));
-        let swarm = SwarmId { channel: config.channel, rendition: RenditionId(0) };
+        let swarm = config.swarm;
         let (mut clients, mut tasks) = (Vec::new(), Vec::new());
         for url in trackers {
             let client = Arc::new(TrackerClient::new(url.clone(), config.key.clone())?);
@@ -187,8 +189,8 @@ impl Task {
 
     async fn connect(&mut self) -> Result<Duration, ClientError> {
         let note = self.config.source.as_ref().map(|source| *source.note.borrow());
-        let descriptor =
-            self.config.source.as_mut().map(|source| source.descriptor.borrow_and_update().clone());
+        let told = self.config.source.as_mut().and_then(|source| source.descriptor.as_mut());
+        let descriptor = told.map(|descriptor| descriptor.borrow_and_update().clone());
         let source = self.config.source.as_ref().zip(note.as_ref());
         let join = Join {
             swarm: self.swarm,
@@ -219,10 +221,13 @@ impl Task {
 
     /// Until the tracker is gone or has forgotten this node.
     async fn attend(&mut self, interval: Duration) {
-        let mut events = self.client.channel_events(&self.config.channel).await.ok();
+        let mut events = None;
+        if self.swarm.rendition == RenditionId(0) || self.config.source.is_none() {
+            events = self.client.channel_events(&self.swarm.channel).await.ok();
+        }
         let interval = if self.config.source.is_some() { interval.min(NOTE_PERIOD) } else { interval };
         let mut report_at = Instant::now() + interval;
-        let mut descriptor = self.config.source.as_ref().map(|source| source.descriptor.clone());
+        let mut descriptor = self.config.source.as_ref().and_then(|source| source.descriptor.clone());
         let mut find_after = Instant::now();
         loop {
             tokio::select! {
@@ -254,9 +259,9 @@ impl Task {
     async fn report(&mut self) -> Result<SwarmView, ClientError> {
         let qos = *self.qos.lock().unwrap_or_else(PoisonError::into_inner);
         let note = self.config.source.as_ref().map(|source| *source.note.borrow());
-        let news =
-            self.config.source.as_mut().filter(|source| source.descriptor.has_changed().unwrap_or(false));
-        let descriptor = news.map(|source| source.descriptor.borrow_and_update().clone());
+        let told = self.config.source.as_mut().and_then(|source| source.descriptor.as_mut());
+        let news = told.filter(|descriptor| descriptor.has_changed().unwrap_or(false));
+        let descriptor = news.map(|descriptor| descriptor.borrow_and_update().clone());
         let source = self.config.source.as_ref().zip(note.as_ref());
         let role = source.map(|(source, live_note)| SourceRole {
             certificate: &source.certificate,
@@ -294,6 +299,7 @@ impl Task {
                 }
                 if let Some(descriptor) = view.descriptor {
                     self.tell(News::Delivery(descriptor.delivery)).await;
+                    self.tell(News::Renditions(descriptor.renditions)).await;
                     if !descriptor.edges.is_empty() {
                         self.tell(News::Edges(descriptor.edges)).await;
                     }

@@ -7,7 +7,9 @@
 use alloc::vec::Vec;
 
 use crate::chunk::NUMBER_MAX;
-use crate::id::{BroadcastId, ChannelId, Domain, SIGNATURE_LEN, SecretKey};
+use crate::id::{
+    BroadcastId, ChannelId, Domain, RENDITION_ID_END, RenditionId, SIGNATURE_LEN, SecretKey, SwarmId,
+};
 
 /// Encoded length of a certificate, signature included.
 pub const CERTIFICATE_LEN: usize = 1 + 32 + 32 + 8 + 8 + 8 + 1 + 4 + SIGNATURE_LEN;
@@ -158,6 +160,8 @@ impl Certificate {
 pub struct LiveNote {
     /// The channel.
     pub channel: ChannelId,
+    /// The rendition whose chunks it counts.
+    pub rendition: RenditionId,
     /// The broadcast's epoch.
     pub epoch: u64,
     /// The number that the next chunk will have.
@@ -174,15 +178,22 @@ impl LiveNote {
     /// Signs a note with the broadcast key.
     pub fn sign(
         key: &SecretKey,
-        channel: ChannelId,
+        swarm: impl Into<SwarmId>,
         epoch: u64,
         next_number: u64,
         unix_us: u64,
         ended: bool,
     ) -> Self {
-        let mut note = Self { channel, epoch, next_number, unix_us, ended, signature: [0; SIGNATURE_LEN] };
+        let SwarmId { channel, rendition } = swarm.into();
+        let signature = [0; SIGNATURE_LEN];
+        let mut note = Self { channel, rendition, epoch, next_number, unix_us, ended, signature };
         note.signature = key.sign(Domain::LiveNote, &note.signed_bytes());
         note
+    }
+
+    /// The swarm that it speaks of.
+    pub fn swarm(&self) -> SwarmId {
+        SwarmId { channel: self.channel, rendition: self.rendition }
     }
 
     /// The [`LIVE_NOTE_LEN`] bytes that travel.
@@ -194,15 +205,16 @@ impl LiveNote {
 
     /// Reads a note of the broadcast that `certificate` certifies and checks its signature.
     pub fn decode(certificate: &Certificate, bytes: &[u8]) -> Result<Self, BroadcastError> {
-        if bytes.len() != LIVE_NOTE_LEN || bytes[0] != 1 || bytes[57] > 1 {
+        if bytes.len() != LIVE_NOTE_LEN || bytes[0] != 1 || bytes[57] >> 1 >= RENDITION_ID_END {
             return Err(BroadcastError::Malformed("live note"));
         }
         let note = Self {
             channel: ChannelId(array(bytes, 1)),
+            rendition: RenditionId(bytes[57] >> 1),
             epoch: u64::from_be_bytes(array(bytes, 33)),
             next_number: u64::from_be_bytes(array(bytes, 41)),
             unix_us: u64::from_be_bytes(array(bytes, 49)),
-            ended: bytes[57] == 1,
+            ended: bytes[57] & 1 == 1,
             signature: array(bytes, 58),
         };
         if note.next_number > NUMBER_MAX {
@@ -238,7 +250,7 @@ impl LiveNote {
         bytes.extend_from_slice(&self.epoch.to_be_bytes());
         bytes.extend_from_slice(&self.next_number.to_be_bytes());
         bytes.extend_from_slice(&self.unix_us.to_be_bytes());
-        bytes.push(u8::from(self.ended));
+        bytes.push(self.rendition.0 << 1 | u8::from(self.ended));
         bytes
     }
 }

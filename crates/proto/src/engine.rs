@@ -11,10 +11,10 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::chunk::{Chunk, Flags};
-use crate::id::{ChannelId, PeerId};
+use crate::id::{PeerId, SwarmId};
 use crate::io::{ChunkOutcome, CloseCode, Connected, Event, Input, Output, Transmit};
 use crate::peer_map::PeerMap;
-use crate::swarm::{Swarm, SwarmOutput, SwarmStats};
+use crate::swarm::{Swarm, SwarmOutput, SwarmStats, UplinkView};
 use crate::time::Timestamp;
 use crate::uplink::{Done, Uplink};
 use crate::wire::{ChunkHead, LAG_UNKNOWN_MS, Message, Messages, WireError};
@@ -49,7 +49,7 @@ pub struct EngineConfig {
 struct Connection {
     connected: Connected,
     /// The peer's handles, and what they stand for.
-    handles: Vec<(u8, ChannelId)>,
+    handles: Vec<(u8, SwarmId)>,
     used: Timestamp,
     /// Control messages that it may still send, and since when they were counted.
     messages_left: u64,
@@ -71,19 +71,19 @@ impl Connection {
     }
 
     /// What the peer's `handle` stands for.
-    fn channel(&self, handle: u8) -> Option<ChannelId> {
-        self.handles.iter().find(|(known, _)| *known == handle).map(|(_, channel)| *channel)
+    fn swarm(&self, handle: u8) -> Option<SwarmId> {
+        self.handles.iter().find(|(known, _)| *known == handle).map(|(_, swarm)| *swarm)
     }
 
-    /// From now on `handle` stands for `channel`; false when there are too many.
-    fn introduce(&mut self, handle: u8, channel: ChannelId) -> bool {
+    /// From now on `handle` stands for `swarm`; false when there are too many.
+    fn introduce(&mut self, handle: u8, swarm: SwarmId) -> bool {
         if let Some((_, known)) = self.handles.iter_mut().find(|(known, _)| *known == handle) {
-            *known = channel;
+            *known = swarm;
             return true;
         }
         let has_room = self.handles.len() < SWARMS_MAX;
         if has_room {
-            self.handles.push((handle, channel));
+            self.handles.push((handle, swarm));
         }
         has_room
     }
@@ -109,7 +109,7 @@ impl Connection {
 /// One swarm that this node takes part in.
 #[derive(Debug)]
 struct Member {
-    channel: ChannelId,
+    id: SwarmId,
     /// Names it on the wire.
     handle: u8,
     swarm: Box<Swarm>,
@@ -156,9 +156,7 @@ impl Engine {
         self.now = self.now.max(now);
         let now = self.now;
         let view = self.uplink.view(now);
-        for swarm in self.swarms_mut() {
-            swarm.set_uplink(view);
-        }
+        self.share_uplink(view);
         self.dispatch(now, input);
         if now >= self.stalls_at {
             self.stalls_at = now + STALLS_PERIOD;
@@ -176,6 +174,19 @@ impl Engine {
         self.pump(now);
     }
 
+    /// Each swarm is told its share of what the uplink carries, by how many it may feed and at what rate: each alone would
+    /// promise all of it.
+    fn share_uplink(&mut self, view: UplinkView) {
+        let all = match self.swarms.len() {
+            0 | 1 => 0,
+            _ => self.swarms.iter().map(|member| member.swarm.demand()).sum::<u64>(),
+        };
+        for swarm in self.swarms_mut() {
+            let view = if all == 0 { view } else { view.share(swarm.demand(), all) };
+            swarm.set_uplink(view);
+        }
+    }
+
     /// The next thing to do; after [`Output::Timeout`] there is nothing more until the next input.
     pub fn poll_output(&mut self) -> Output {
         if let Some(output) = self.out.pop_front() {
@@ -187,8 +198,8 @@ impl Engine {
     }
 
     /// A look at a swarm.
-    pub fn stats(&self, channel: &ChannelId) -> Option<SwarmStats> {
-        self.place(channel).map(|at| self.swarms[at].swarm.stats())
+    pub fn stats(&self, id: &SwarmId) -> Option<SwarmStats> {
+        self.place(id).map(|at| self.swarms[at].swarm.stats())
     }
 
     fn dispatch(&mut self, now: Timestamp, input: Input) {
@@ -200,32 +211,37 @@ impl Engine {
                 self.swarms_mut().for_each(|swarm| swarm.set_unix_offset(offset));
             }
             Input::Open(config) => self.open(now, *config),
-            Input::Leave(channel) => {
-                if let Some(at) = self.place(&channel) {
+            Input::Leave(id) => {
+                if let Some(at) = self.place(&id) {
                     self.swarms[at].swarm.leave();
                     self.drain(now, at);
                     self.swarms.remove(at);
-                    self.uplink.forget(&channel);
+                    self.uplink.forget(&id);
                 }
             }
-            Input::Candidates(channel, candidates) => {
-                self.with(&channel, |swarm| swarm.candidates(now, candidates));
+            Input::Candidates(id, mut candidates) => {
+                // Who is connected already is where it is.
+                for candidate in candidates.iter_mut().filter(|candidate| candidate.addrs.is_empty()) {
+                    let connection = self.connections.get(&candidate.peer);
+                    candidate.addrs.extend(connection.and_then(|connection| connection.connected.addr));
+                }
+                self.with(&id, |swarm| swarm.candidates(now, candidates));
             }
-            Input::Broadcast(channel, certificate, note) => self.with(&channel, |swarm| {
+            Input::Broadcast(id, certificate, note) => self.with(&id, |swarm| {
                 swarm.offer_certificate(now, certificate);
                 if let Some(note) = note {
                     swarm.offer_note(now, note);
                 }
                 swarm.frame_done(now);
             }),
-            Input::Publish(channel, chunks) => self.with(&channel, |swarm| swarm.publish(now, chunks)),
-            Input::PublishNote(note) => self.with(&note.channel, |swarm| swarm.offer_note(now, note)),
-            Input::Playout(channel, playout) => self.with(&channel, |swarm| swarm.set_playout(now, playout)),
-            Input::Upload(channel, so) => self.with(&channel, |swarm| swarm.set_upload(now, so)),
-            Input::ServedAlone(channel, so) => self.with(&channel, |swarm| swarm.set_served_alone(now, so)),
-            Input::Edge(channel, share) => self.with(&channel, |swarm| swarm.set_edge(now, share)),
-            Input::Trace(channel, tracing) => self.with(&channel, |swarm| swarm.set_tracing(now, tracing)),
-            Input::Fetched(channel, part) => self.with(&channel, |swarm| swarm.fetched(now, part)),
+            Input::Publish(id, chunks) => self.with(&id, |swarm| swarm.publish(now, chunks)),
+            Input::PublishNote(note) => self.with(&note.swarm(), |swarm| swarm.offer_note(now, note)),
+            Input::Playout(id, playout) => self.with(&id, |swarm| swarm.set_playout(now, playout)),
+            Input::Upload(id, so) => self.with(&id, |swarm| swarm.set_upload(now, so)),
+            Input::ServedAlone(id, so) => self.with(&id, |swarm| swarm.set_served_alone(now, so)),
+            Input::Edge(id, share) => self.with(&id, |swarm| swarm.set_edge(now, share)),
+            Input::Trace(id, tracing) => self.with(&id, |swarm| swarm.set_tracing(now, tracing)),
+            Input::Fetched(id, part) => self.with(&id, |swarm| swarm.fetched(now, part)),
             Input::Connected(connected) => self.connected(now, connected),
             Input::DialFailed(peer) => {
                 self.swarms_mut().for_each(|swarm| swarm.dial_failed(now, peer));
@@ -250,14 +266,14 @@ impl Engine {
         }
     }
 
-    fn with(&mut self, channel: &ChannelId, f: impl FnOnce(&mut Swarm)) {
-        if let Some(at) = self.place(channel) {
+    fn with(&mut self, id: &SwarmId, f: impl FnOnce(&mut Swarm)) {
+        if let Some(at) = self.place(id) {
             f(&mut self.swarms[at].swarm);
         }
     }
 
-    fn place(&self, channel: &ChannelId) -> Option<usize> {
-        self.swarms.iter().position(|member| member.channel == *channel)
+    fn place(&self, id: &SwarmId) -> Option<usize> {
+        self.swarms.iter().position(|member| member.id == *id)
     }
 
     fn swarms_mut(&mut self) -> impl Iterator<Item = &mut Swarm> {
@@ -265,13 +281,13 @@ impl Engine {
     }
 
     fn open(&mut self, now: Timestamp, config: crate::swarm::SwarmConfig) {
-        let channel = config.channel;
+        let id = config.swarm_id();
         let free =
             (0..SWARMS_MAX as u8).find(|handle| self.swarms.iter().all(|member| member.handle != *handle));
-        let Some(handle) = free.filter(|_| self.place(&channel).is_none()) else { return };
+        let Some(handle) = free.filter(|_| self.place(&id).is_none()) else { return };
         let mut swarm = Box::new(Swarm::new(now, config, self.config.local, handle, self.rng.u64(..)));
         swarm.set_unix_offset(self.unix_offset_us);
-        self.swarms.push(Member { channel, handle, swarm });
+        self.swarms.push(Member { id, handle, swarm });
     }
 
     fn connected(&mut self, now: Timestamp, connected: Connected) {
@@ -316,9 +332,10 @@ impl Engine {
             }
             match message {
                 Ok(Message::Handshake(handshake)) => {
-                    let Some(at) = self.place(&handshake.channel) else { continue };
+                    let id = SwarmId { channel: handshake.channel, rendition: handshake.rendition };
+                    let Some(at) = self.place(&id) else { continue };
                     let Some(connection) = self.connections.get_mut(&peer) else { return };
-                    if !connection.introduce(handle, handshake.channel) {
+                    if !connection.introduce(handle, id) {
                         continue;
                     }
                     let swarm = &mut self.swarms[at].swarm;
@@ -326,13 +343,12 @@ impl Engine {
                         swarm.connected(now, &connection.connected);
                     }
                     swarm.message(now, peer, Message::Handshake(handshake));
-                    touched = Some(handshake.channel);
+                    touched = Some(id);
                 }
                 Ok(message) => {
-                    let channel = connection.channel(handle);
-                    let Some(channel) = channel else { continue };
-                    self.with(&channel, |swarm| swarm.message(now, peer, message));
-                    touched = Some(channel);
+                    let Some(id) = connection.swarm(handle) else { continue };
+                    self.with(&id, |swarm| swarm.message(now, peer, message));
+                    touched = Some(id);
                 }
                 Err(error) => {
                     self.violation(now, peer, &error.to_string());
@@ -340,8 +356,8 @@ impl Engine {
                 }
             }
         }
-        if let Some(channel) = touched {
-            self.with(&channel, |swarm| swarm.frame_done(now));
+        if let Some(id) = touched {
+            self.with(&id, |swarm| swarm.frame_done(now));
         }
     }
 
@@ -349,8 +365,8 @@ impl Engine {
         let Some(connection) = self.connections.get_mut(&peer) else { return };
         match read {
             Ok((head, chunk)) => {
-                if let Some(channel) = connection.channel(head.handle) {
-                    self.with(&channel, |swarm| swarm.chunk(now, peer, &head, chunk));
+                if let Some(id) = connection.swarm(head.handle) {
+                    self.with(&id, |swarm| swarm.chunk(now, peer, &head, chunk));
                 } else if connection.strayed() {
                     self.violation(now, peer, "it sends chunks on handles that it did not introduce");
                 }
@@ -409,7 +425,7 @@ impl Engine {
             self.tell(Some(done));
         }
         while let Some(release) = self.uplink.release(now) {
-            let Some(at) = self.place(&release.channel) else { continue };
+            let Some(at) = self.place(&release.swarm) else { continue };
             if release.offer.chunk.header().flags.has(Flags::TRACED) {
                 self.swarms[at].swarm.note_forward(now, &release.offer);
             }
@@ -429,7 +445,7 @@ impl Engine {
 
     /// Carries out what the swarm at `at` wants.
     fn drain(&mut self, now: Timestamp, at: usize) {
-        let channel = self.swarms[at].channel;
+        let id = self.swarms[at].id;
         while let Some(output) = self.swarms[at].swarm.poll() {
             let swarm = &mut self.swarms[at].swarm;
             match output {
@@ -440,7 +456,7 @@ impl Engine {
                     };
                 }
                 SwarmOutput::Disconnect(peer, code) => {
-                    let others = self.swarms.iter().filter(|member| member.channel != channel);
+                    let others = self.swarms.iter().filter(|member| member.id != id);
                     let shared = others.map(|member| &member.swarm).any(|other| other.is_neighbour(&peer));
                     if !shared || code == CloseCode::Misbehaviour {
                         self.close(now, peer, code);
@@ -448,12 +464,12 @@ impl Engine {
                 }
                 SwarmOutput::Control(peer, bytes) => self.transmit(Transmit::Control { peer, bytes }),
                 SwarmOutput::Offer(offer) => {
-                    if let Some(done) = self.uplink.offer(channel, offer) {
+                    if let Some(done) = self.uplink.offer(id, offer) {
                         swarm.offer_done(&done);
                     }
                 }
                 SwarmOutput::Withdraw(peer, number) => {
-                    let (done, token) = self.uplink.withdraw(&channel, &peer, number);
+                    let (done, token) = self.uplink.withdraw(&id, &peer, number);
                     if let Some(done) = done {
                         swarm.offer_done(&done);
                     }
@@ -463,11 +479,19 @@ impl Engine {
                 }
                 SwarmOutput::WithdrawPushes(peer, s) => {
                     let count = u64::from(swarm.substream_count()).max(1);
-                    self.uplink.withdraw_pushes(&channel, &peer, |number| number % count == u64::from(s));
+                    self.uplink.withdraw_pushes(&id, &peer, |number| number % count == u64::from(s));
                 }
                 SwarmOutput::WithdrawAll(peer) => {
-                    for done in self.uplink.withdraw_all(&channel, &peer) {
+                    for done in self.uplink.withdraw_all(&id, &peer) {
                         swarm.offer_done(&done);
+                    }
+                }
+                SwarmOutput::Left(peer) => {
+                    for done in self.uplink.withdraw_all(&id, &peer) {
+                        swarm.offer_done(&done);
+                    }
+                    for token in self.uplink.under_way(&id, &peer) {
+                        self.transmit(Transmit::Reset { peer, token });
                     }
                 }
                 SwarmOutput::Event(event) => self.out.push_back(Output::Event(event)),
@@ -477,7 +501,7 @@ impl Engine {
 
     fn tell(&mut self, done: Option<Done>) {
         if let Some(done) = done {
-            self.with(&done.channel, |swarm| swarm.offer_done(&done));
+            self.with(&done.swarm, |swarm| swarm.offer_done(&done));
         }
     }
 

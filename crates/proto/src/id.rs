@@ -119,9 +119,51 @@ impl PeerId {
     }
 }
 
-/// A rendition of a channel; each has a swarm of its own. 0 is the first and, today, the only one.
+/// Renditions of a channel are numbered below this.
+pub const RENDITION_ID_END: u8 = 64;
+
+/// A rendition of a channel; each has a swarm of its own. 0 is the first, which every channel has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RenditionId(pub u8);
+
+/// One rendition's swarm of a channel, written `CHANNEL` for rendition 0 and `CHANNEL/N` for the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SwarmId {
+    /// The channel.
+    pub channel: ChannelId,
+    /// The rendition, below [`RENDITION_ID_END`].
+    pub rendition: RenditionId,
+}
+
+impl From<ChannelId> for SwarmId {
+    fn from(channel: ChannelId) -> Self {
+        Self { channel, rendition: RenditionId(0) }
+    }
+}
+
+impl fmt::Display for SwarmId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.rendition.0 {
+            0 => write!(f, "{}", self.channel),
+            n => write!(f, "{}/{n}", self.channel),
+        }
+    }
+}
+
+impl FromStr for SwarmId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str =
+            "a swarm id is a channel id (52 characters of a-z and 2-7), perhaps followed by /1 to /63";
+        let (channel, rendition) = text.split_once('/').unwrap_or((text, "0"));
+        let rendition: u8 = rendition.parse().map_err(|_| WRONG)?;
+        if rendition >= RENDITION_ID_END {
+            return Err(WRONG);
+        }
+        Ok(Self { channel: channel.parse().map_err(|_| WRONG)?, rendition: RenditionId(rendition) })
+    }
+}
 
 /// A secret key: the channel's, a broadcast's or a node's. Wiped from memory when dropped.
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use crate::broadcast::{Certificate, LiveNote};
 use crate::chunk::VerifiedChunk;
 use crate::hop::{Hop, Tracing};
 use crate::hybrid::part::PartId;
-use crate::id::{ChannelId, PeerId};
+use crate::id::{ChannelId, PeerId, SwarmId};
 use crate::swarm::{SwarmConfig, SwarmStats};
 use crate::time::Timestamp;
 
@@ -33,28 +33,28 @@ pub enum Input {
     /// Take part in a channel's swarm.
     Open(Box<SwarmConfig>),
     /// Leave a channel's swarm.
-    Leave(ChannelId),
+    Leave(SwarmId),
     /// Peers that may be dialled, from a tracker or the user.
-    Candidates(ChannelId, Vec<Candidate>),
+    Candidates(SwarmId, Vec<Candidate>),
     /// The broadcast certificate and live note that a tracker holds; checked here.
-    Broadcast(ChannelId, Certificate, Option<LiveNote>),
+    Broadcast(SwarmId, Certificate, Option<LiveNote>),
     /// Chunks that this node signed (the source).
-    Publish(ChannelId, Vec<VerifiedChunk>),
+    Publish(SwarmId, Vec<VerifiedChunk>),
     /// A live note that this node signed (the source).
     PublishNote(LiveNote),
     /// What the player holds.
-    Playout(ChannelId, Playout),
+    Playout(SwarmId, Playout),
     /// An edge is known from which holes may be filled, with at most this share of the stream's rate, percent; 0: none is. See
     /// [`Event::FetchPart`].
-    Edge(ChannelId, u32),
+    Edge(SwarmId, u32),
     /// The channel's source feeds everybody itself: a viewer meets no other, and leaves those that it has met; false: as usual.
-    ServedAlone(ChannelId, bool),
+    ServedAlone(SwarmId, bool),
     /// Whether this viewer sends to others from now on: a line may become one that is paid by the byte.
-    Upload(ChannelId, bool),
+    Upload(SwarmId, bool),
     /// Whether this node reports hops of traced chunks, and whether it wants those of others.
-    Trace(ChannelId, Tracing),
+    Trace(SwarmId, Tracing),
     /// How fetching a part ended.
-    Fetched(ChannelId, FetchedPart),
+    Fetched(SwarmId, FetchedPart),
     /// A connection stands, dialled by either side; control and chunks may flow.
     Connected(Connected),
     /// A dial failed, or was refused.
@@ -214,12 +214,12 @@ pub enum CloseCode {
 pub enum Event {
     /// A chunk arrived and is genuine. Since the last [`Event::Joined`] chunks come once each, in any order, none older than
     /// where that began.
-    Chunk(ChannelId, VerifiedChunk),
+    Chunk(SwarmId, VerifiedChunk),
     /// Joining chose where to start: the first chunk of this part, in this epoch. Also on a new broadcast of the channel,
     /// and when a newer segment is the better start. Forget what came before: all that is held from there on comes (again).
     Joined {
-        /// The channel.
-        channel: ChannelId,
+        /// In which swarm.
+        swarm: SwarmId,
         /// The broadcast.
         epoch: u64,
         /// The first chunk that will be delivered.
@@ -227,11 +227,11 @@ pub enum Event {
     },
     /// A player is about to miss this part: fetch it over HTTP, of at most so many bytes, and answer with [`Input::Fetched`] whatever
     /// becomes of it.
-    FetchPart(ChannelId, PartId, usize),
+    FetchPart(SwarmId, PartId, usize),
     /// These chunks left the discard window without arriving: playing must step over them.
-    Missed(ChannelId, core::ops::Range<u64>),
+    Missed(SwarmId, core::ops::Range<u64>),
     /// The broadcaster ended the broadcast.
-    Ended(ChannelId, u64),
+    Ended(SwarmId, u64),
     /// The newest genuine live note, for the tracker and the page.
     Note(LiveNote),
     /// A newer certificate was accepted.
@@ -246,13 +246,13 @@ pub enum Event {
         reason: String,
     },
     /// A neighbour came.
-    NeighbourUp(ChannelId, PeerId),
+    NeighbourUp(SwarmId, PeerId),
     /// A neighbour went.
-    NeighbourDown(ChannelId, PeerId),
+    NeighbourDown(SwarmId, PeerId),
     /// A hop of a traced chunk, for whoever wanted it ([`Tracing::wants`]). Its signature is not checked: who shows it does that.
-    Hop(ChannelId, Box<Hop>),
+    Hop(SwarmId, Box<Hop>),
     /// More candidates are needed: ask the tracker.
-    NeedPeers(ChannelId),
+    NeedPeers(SwarmId),
 }
 
 /// A look at a swarm for reports; see [`SwarmStats`].

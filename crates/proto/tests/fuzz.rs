@@ -260,18 +260,25 @@ impl Fuzz {
             33 => Input::Path(peer, Duration::from_millis(self.rng.u64(..3_000))),
             34 => {
                 let addrs = vec![addr(self.rng.usize(..60))];
-                Input::Candidates(channel, vec![Candidate { peer, addrs, source: self.rng.bool(), cost: 0 }])
+                Input::Candidates(
+                    channel.into(),
+                    vec![Candidate { peer, addrs, source: self.rng.bool(), cost: 0 }],
+                )
             }
             35 => {
                 let note = Self::pick(&mut self.rng, &self.notes);
-                Input::Broadcast(channel, Self::pick(&mut self.rng, &self.certificates), Some(note))
+                Input::Broadcast(channel.into(), Self::pick(&mut self.rng, &self.certificates), Some(note))
             }
-            36 => {
-                Input::Playout(channel, Playout { buffer_ms: self.rng.u32(..), next_number: self.number() })
-            }
+            36 => Input::Playout(
+                channel.into(),
+                Playout { buffer_ms: self.rng.u32(..), next_number: self.number() },
+            ),
             37 if self.rng.u8(..20) == 0 => Input::Violation(peer, "too many streams"),
-            38 if self.rng.u8(..60) == 0 => Input::Leave(channel),
-            38 => Input::Trace(channel, Tracing { reports: self.rng.u8(..4) > 0, wants: self.rng.bool() }),
+            38 if self.rng.u8(..60) == 0 => Input::Leave(channel.into()),
+            38 => Input::Trace(
+                channel.into(),
+                Tracing { reports: self.rng.u8(..4) > 0, wants: self.rng.bool() },
+            ),
             39 => Input::UnixTime(UNIX_US + now.as_micros() + self.rng.u64(..2_000_000)),
             _ => Input::Tick,
         }
@@ -327,7 +334,7 @@ fn no_input_panics_and_every_table_is_bounded() {
                 outputs += 1;
                 assert!(outputs < 5_000, "one input, {outputs} outputs");
             }
-            match engine.stats(&fuzz.channel) {
+            match engine.stats(&fuzz.channel.into()) {
                 Some(stats) => {
                     assert!(stats.neighbours.len() <= 32.min(CONNECTIONS_MAX));
                     assert!(stats.held <= 60 && stats.children <= 32 * 16);

@@ -90,7 +90,7 @@ impl Bench {
             network_map: None,
         })));
         if !is_source {
-            bench.input(Input::Broadcast(channel, certificate, None));
+            bench.input(Input::Broadcast(channel.into(), certificate, None));
         }
         bench
     }
@@ -194,7 +194,7 @@ impl Bench {
                 let payload = vec![1; 25_000].into();
                 let part = PartIn { flags, capture_unix_us: unix_us - 200_000, payload };
                 let chunks = self.signer.sign(&part, unix_us);
-                self.input(Input::Publish(self.channel, chunks));
+                self.input(Input::Publish(self.channel.into(), chunks));
             }
             for (peer, number) in std::mem::take(&mut self.pings) {
                 self.say(peer, &Message::Pong(number));

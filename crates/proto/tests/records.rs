@@ -475,7 +475,7 @@ fn who_finds_no_place_and_knows_nobody_is_told_whom_to_try_before_it_goes() {
     bench.say(70, &handshake());
     bench.run(S(2));
     assert!(!bench.sent_away.contains(&id(70)), "{:?}", bench.sent_away);
-    assert!(bench.engine.stats(&CHANNEL).unwrap().neighbours.iter().any(|n| n.peer == id(70)));
+    assert!(bench.engine.stats(&CHANNEL.into()).unwrap().neighbours.iter().any(|n| n.peer == id(70)));
 }
 
 #[test]
@@ -485,7 +485,7 @@ fn who_knows_nobody_else_asks_whomever_it_meets() {
     assert!(bench.said.contains(&(id(1), Message::Pex(Vec::new()))), "{:?}", bench.said);
     // Whom it may dial it asks nobody for.
     let (peer, addrs) = (id(60), vec![addr(60)]);
-    bench.input(Input::Candidates(CHANNEL, vec![Candidate { peer, addrs, source: false, cost: 0 }]));
+    bench.input(Input::Candidates(CHANNEL.into(), vec![Candidate { peer, addrs, source: false, cost: 0 }]));
     bench.connect(2);
     assert!(!bench.said.contains(&(id(2), Message::Pex(Vec::new()))), "{:?}", bench.said);
 }

@@ -114,11 +114,11 @@ impl World {
             );
         }
         world.run(MS(3000));
-        world.input(VIEWER, Input::Broadcast(channel, certificate, None));
-        world.input(VIEWER, Input::Edge(channel, share_percent));
+        world.input(VIEWER, Input::Broadcast(channel.into(), certificate, None));
+        world.input(VIEWER, Input::Edge(channel.into(), share_percent));
         let addrs = vec![([127, 0, 0, 1], 4433).into()];
         let candidate = Candidate { peer: id(SOURCE), addrs, source: true, cost: 0 };
-        world.input(VIEWER, Input::Candidates(channel, vec![candidate]));
+        world.input(VIEWER, Input::Candidates(channel.into(), vec![candidate]));
         world
     }
 
@@ -183,7 +183,7 @@ impl World {
         };
         let bytes = chunks.iter().map(|chunk| chunk.encoded().len() as u64).sum();
         let fetched = FetchedPart { part, chunks, bytes };
-        self.wire.push((self.now + MS(60), VIEWER, Input::Fetched(self.channel, fetched)));
+        self.wire.push((self.now + MS(60), VIEWER, Input::Fetched(self.channel.into(), fetched)));
     }
 
     fn run(&mut self, time: Duration) {
@@ -220,7 +220,7 @@ impl World {
         for part in std::mem::take(&mut self.waiting) {
             self.answer(part);
         }
-        self.input(SOURCE, Input::Publish(self.channel, chunks));
+        self.input(SOURCE, Input::Publish(self.channel.into(), chunks));
         if number.is_multiple_of(5) {
             let next = self.signer.next_number();
             let note = LiveNote::sign(&self.key, self.channel, EPOCH, next, unix_us, false);
@@ -235,7 +235,7 @@ impl World {
         let Some((_, captured_us)) = self.held.get(&(next.max(1) - 1)) else { return };
         let buffer_ms = self.buffer_ms(*captured_us);
         let playout = Playout { buffer_ms: u32::try_from(buffer_ms).unwrap_or(0), next_number: next };
-        self.input(VIEWER, Input::Playout(self.channel, playout));
+        self.input(VIEWER, Input::Playout(self.channel.into(), playout));
     }
 
     /// Until the part captured at `captured_us` has been played.
@@ -245,7 +245,7 @@ impl World {
     }
 
     fn stats(&self) -> SwarmStats {
-        self.engines[VIEWER].stats(&self.channel).unwrap()
+        self.engines[VIEWER].stats(&self.channel.into()).unwrap()
     }
 }
 
@@ -317,7 +317,10 @@ fn what_nobody_asked_for_or_did_not_come_changes_nothing() {
     let part = PartId { epoch: EPOCH, part: 3 };
     let fetched = FetchedPart { part, chunks: world.parts[&3].clone(), bytes: 25_000 };
     let before = world.stats();
-    world.input(VIEWER, Input::Fetched(world.channel, fetched));
-    world.input(VIEWER, Input::Fetched(world.channel, FetchedPart { part, chunks: Vec::new(), bytes: 0 }));
+    world.input(VIEWER, Input::Fetched(world.channel.into(), fetched));
+    world.input(
+        VIEWER,
+        Input::Fetched(world.channel.into(), FetchedPart { part, chunks: Vec::new(), bytes: 0 }),
+    );
     assert_eq!(world.stats().useful_bytes, before.useful_bytes);
 }

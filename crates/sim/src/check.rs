@@ -124,7 +124,7 @@ impl World {
         let held_max = chunks * 3 / 2 + 64;
         for index in 0..self.nodes.len() {
             let node = &self.nodes[index];
-            let Some(stats) = node.engine.as_ref().and_then(|engine| engine.stats(&channel)) else {
+            let Some(stats) = node.engine.as_ref().and_then(|engine| engine.stats(&channel.into())) else {
                 continue;
             };
             let neighbours = stats.neighbours.len();

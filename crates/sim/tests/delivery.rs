@@ -60,14 +60,14 @@ fn who_sends_no_longer_is_left_without_a_gap_and_may_send_again() {
         };
         let busiest = (1..=6).max_by_key(|viewer| feeds(&world, *viewer)).expect("six");
         assert!(feeds(&world, busiest) > 0, "seed {seed}");
-        let (from, channel) = (world.now, world.channel());
-        world.input(busiest, Input::Upload(channel, false));
+        let (from, swarm) = (world.now, world.channel().into());
+        world.input(busiest, Input::Upload(swarm, false));
         world.run(S(2));
         assert_eq!(feeds(&world, busiest), 0, "seed {seed}");
         let sent = world.stats(busiest).bytes_out;
         world.run(S(8));
         assert_eq!(world.stats(busiest).bytes_out, sent, "seed {seed}: it sends nothing any more");
-        world.input(busiest, Input::Upload(channel, true));
+        world.input(busiest, Input::Upload(swarm, true));
         world.run(S(30));
         assert!(world.stats(busiest).bytes_out > sent, "seed {seed}: it is asked again");
         world.assert_nothing_late(from);

@@ -549,11 +549,11 @@ fn a_false_segment_start_is_found_out() {
             let liar = world.candidate(hostile, false);
             let certificate = world.certificate.expect("on air");
             let note = world.note;
-            world.input(index, Input::Broadcast(channel, certificate, note));
-            world.input(index, Input::Candidates(channel, vec![liar]));
+            world.input(index, Input::Broadcast(channel.into(), certificate, note));
+            world.input(index, Input::Candidates(channel.into(), vec![liar]));
             world.run(MS(500));
             let honest: Vec<Candidate> = (1..4).map(|i| world.candidate(i, false)).collect();
-            world.input(index, Input::Candidates(channel, honest));
+            world.input(index, Input::Candidates(channel.into(), honest));
             world.run(S(4));
             let node = &world.nodes[index];
             let &(epoch, number, _) = node.joined.first().expect("joined");
@@ -586,8 +586,8 @@ fn yesterdays_broadcast_is_not_followed() {
     world.set_tracker(false);
     let newcomer = world.viewer();
     let (channel, liar) = (world.channel(), world.candidate(old_viewer, true));
-    world.input(newcomer, Input::Broadcast(channel, old_certificate, old_note));
-    world.input(newcomer, Input::Candidates(channel, vec![liar.clone()]));
+    world.input(newcomer, Input::Broadcast(channel.into(), old_certificate, old_note));
+    world.input(newcomer, Input::Candidates(channel.into(), vec![liar.clone()]));
     world.run(S(5));
     assert!(world.nodes[newcomer].joined.is_empty(), "an eclipsed newcomer starts nothing");
     // Beside honest peers it does not matter.
@@ -596,7 +596,7 @@ fn yesterdays_broadcast_is_not_followed() {
     world.run(S(3));
     for _ in 0..3 {
         let viewer = world.viewer();
-        world.input(viewer, Input::Candidates(channel, vec![liar.clone()]));
+        world.input(viewer, Input::Candidates(channel.into(), vec![liar.clone()]));
     }
     world.run(S(6));
     for viewer in world.viewers().into_iter().filter(|&viewer| viewer != old_viewer) {
@@ -651,8 +651,8 @@ fn strangers_cannot_choose_a_viewers_neighbours() {
             let stranger = world.hostile(None, Some(twist), None);
             let (channel, to) = (world.channel(), world.candidate(victim, false));
             let (certificate, note) = (world.certificate.expect("on the air"), world.note);
-            world.input(stranger, Input::Broadcast(channel, certificate, note));
-            world.input(stranger, Input::Candidates(channel, vec![to]));
+            world.input(stranger, Input::Broadcast(channel.into(), certificate, note));
+            world.input(stranger, Input::Candidates(channel.into(), vec![to]));
             strangers.push(world.nodes[stranger].id);
             world.run(MS(250));
         }

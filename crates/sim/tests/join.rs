@@ -116,12 +116,12 @@ fn a_stale_note_starts_nothing_and_a_fresh_one_does() {
     let (channel, certificate) = (world.channel(), world.certificate.expect("on air"));
     let old = world.unix_us() - 60_000_000;
     let stale = world.old_note(&certificate, old);
-    world.input(newcomer, Input::Broadcast(channel, certificate, Some(stale)));
+    world.input(newcomer, Input::Broadcast(channel.into(), certificate, Some(stale)));
     world.run(S(3));
     assert!(world.nodes[newcomer].joined.is_empty());
     let forged = world.old_note(&certificate, world.unix_us());
     let forged = caudal_proto::broadcast::LiveNote { next_number: 1 << 50, ..forged };
-    world.input(newcomer, Input::Broadcast(channel, certificate, Some(forged)));
+    world.input(newcomer, Input::Broadcast(channel.into(), certificate, Some(forged)));
     world.run(S(3));
     assert!(world.nodes[newcomer].joined.is_empty(), "a note is checked, whoever hands it in");
     world.set_tracker(true);

@@ -5,7 +5,7 @@
 //! covers them because the bytes are kept as they came. Whether a descriptor is newer than another is told by
 //! `issued_unix_ms`; that is for whoever stores it.
 
-use caudal_proto::id::{ChannelId, Domain, RenditionId, SIGNATURE_LEN, SecretKey};
+use caudal_proto::id::{ChannelId, Domain, RENDITION_ID_END, RenditionId, SIGNATURE_LEN, SecretKey};
 use serde::{Deserialize, Serialize};
 
 use crate::link::{EDGES_MAX, TRACKERS_MAX};
@@ -20,8 +20,6 @@ pub const DESCRIPTION_CHARS_MAX: usize = 500;
 pub const LANGUAGE_LEN_MAX: usize = 16;
 /// Most renditions.
 pub const RENDITIONS_MAX: usize = 8;
-/// Rendition ids are below this.
-pub const RENDITION_ID_END: u8 = 64;
 /// Longest codecs string (RFC 6381), bytes.
 pub const CODECS_LEN_MAX: usize = 64;
 /// Longest descriptor, JSON bytes.

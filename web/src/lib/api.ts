@@ -79,6 +79,8 @@ export const api = {
   sessions: () => request<Session[]>('GET', '/api/v1/sessions'),
   watch: (link: string, upload: boolean) => request<Session>('POST', '/api/v1/sessions', { link, upload }),
   leave: (id: string) => request<void>('DELETE', `/api/v1/sessions/${encodeURIComponent(id)}`),
+  setRendition: (id: string, rendition: string) =>
+    request<void>('POST', `/api/v1/sessions/${encodeURIComponent(id)}/rendition`, { rendition }),
   desk: () => request<DeskInfo>('GET', '/api/v1/desk'),
   trace: () => request<{ trace: TraceView | null }>('GET', '/api/v1/desk/trace'),
   setListed: (listed: boolean) => request<void>('POST', '/api/v1/desk/listed', { listed }),

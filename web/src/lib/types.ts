@@ -94,6 +94,13 @@ export interface NodeGauge {
   wanted_most_ms?: number | null;
 }
 
+/** One rendition of a channel, as its descriptor says. */
+export interface Rendition {
+  id: number;
+  height?: number;
+  bandwidth_bps: number;
+}
+
 /** A viewer's or a source's report: the members that are shown. The rest is passed on as it came. */
 export interface Report {
   role: 'viewer' | 'source';
@@ -108,6 +115,10 @@ export interface Report {
   gauge?: NodeGauge;
   network?: Network;
   // viewer
+  rendition?: number;
+  /** `auto`, a number or a height. */
+  rendition_wanted?: string;
+  renditions?: Rendition[];
   startup_ms?: number | null;
   chunks?: { due: number; on_time: number; late: number; missing: number; duplicate: number };
   duplicate_ratio?: number;

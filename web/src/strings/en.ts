@@ -47,6 +47,7 @@ export const en = {
   },
   player: {
     label: 'Player', play: 'Play', pause: 'Pause', mute: 'Mute', unmute: 'Sound on', volume: 'Volume', fullscreen: 'Full screen',
+    quality: 'Quality', auto: 'Auto', autoNow: (name: string) => `Auto (${name})`, soundOnly: 'Sound only',
     exitFullscreen: 'Leave full screen', pip: 'Picture in picture', back: (s: string) => `Back ${s}`,
     live: 'Live', toLive: 'Back to live', behind: (s: string) => `${s} behind`, paused: 'Paused', seek: 'Place in the last minutes', soundOn: 'Sound on', playHere: 'Press to play',
     buffer: 'Buffer', bufferOf: (have: string, want: string, percent: string) => `${have} of ${want} (${percent})`,

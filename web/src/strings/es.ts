@@ -49,6 +49,7 @@ export const es: Strings = {
   },
   player: {
     label: 'Reproductor', play: 'Reproducir', pause: 'Pausa', mute: 'Silenciar', unmute: 'Activar el sonido', volume: 'Volumen', fullscreen: 'Pantalla completa',
+    quality: 'Calidad', auto: 'Automática', autoNow: (name) => `Automática (${name})`, soundOnly: 'Solo sonido',
     exitFullscreen: 'Salir de pantalla completa', pip: 'Imagen flotante', back: (s) => `Atrás ${s}`,
     live: 'En directo', toLive: 'Volver al directo', behind: (s) => `${s} de retraso`, paused: 'En pausa', seek: 'Posición en los últimos minutos', soundOn: 'Activar el sonido', playHere: 'Pulsa para ver',
     buffer: 'Reserva', bufferOf: (have, want, percent) => `${have} de ${want} (${percent})`,

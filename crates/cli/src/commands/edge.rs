@@ -11,7 +11,7 @@ use caudal_node::maps::{MapChoice, Maps};
 use caudal_node::network::{NetworkConfig, reachable};
 use caudal_node::report::ViewerReport;
 use caudal_node::sessions::Sessions;
-use caudal_node::viewer::{Viewer, ViewerConfig};
+use caudal_node::viewer::{Preference, Viewer, ViewerConfig};
 use caudal_proto::hop::Tracing;
 use caudal_proto::qos::playout::Bounds;
 use caudal_tracker::link::{EDGES_MAX, Link};
@@ -44,6 +44,7 @@ pub(crate) async fn run(args: EdgeArgs, context: Context) -> Result<(), Failure>
     };
     let shelf = Shelf::new(link.channel);
     let viewer = Viewer::start(ViewerConfig {
+        rendition: Preference::default(),
         channel: link.channel,
         trackers: asked.allowed,
         network: NetworkConfig { bind: args.bind, upload_limit_bps: None, relay: args.relay },

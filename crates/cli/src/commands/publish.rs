@@ -13,9 +13,10 @@ use caudal_node::network::{NetworkConfig, random, random_key};
 use caudal_node::report::SourceReport;
 use caudal_node::sessions::Sessions;
 use caudal_node::source::{
-    CardSettings, InputConfig, InputKind, RtmpServer, RtmpSettings, Source, SourceConfig,
+    CardSettings, InputConfig, InputKind, LadderConfig, RtmpServer, RtmpSettings, Source, SourceConfig,
+    rung_name,
 };
-use caudal_tracker::descriptor::{Delivery, Descriptor, DescriptorError, NAME_CHARS_MAX};
+use caudal_tracker::descriptor::{Delivery, Descriptor, DescriptorError, NAME_CHARS_MAX, RENDITIONS_MAX};
 use caudal_tracker::link::{EDGES_MAX, Link};
 use caudal_tracker::url::AllowedUrl;
 use serde_json::json;
@@ -44,6 +45,7 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
     }
     let (input, rtmp) = open_input(&args).await?;
     let http = HttpServer::bind_or(args.listen, PORT).await?;
+    let ladder = open_ladder(&args, rtmp.as_ref(), &http).await?;
     warn_of_strangers(http.addr());
     let kept = ChannelKey::open(args.key.as_deref(), &args.name)?;
     let channel = kept.key.channel();
@@ -73,7 +75,8 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
         InputKind::Card => u32::try_from(args.card_rate).unwrap_or(u32::MAX),
         InputKind::Rtmp | InputKind::File => RATE_UNKNOWN_BPS,
     };
-    let mut source = Source::start(SourceConfig {
+    // Boxed: a large future that is run once.
+    let mut source = Box::pin(Source::start(SourceConfig {
         last_epoch: last_epoch(&channel),
         channel_key: kept.key.clone(),
         name: args.name.clone(),
@@ -83,6 +86,7 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
         trackers: trackers.clone(),
         edges: args.edge.clone(),
         input,
+        ladder,
         network: NetworkConfig {
             bind: args.bind.clone(),
             upload_limit_bps: args.upload_limit,
@@ -96,7 +100,7 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
         started: context.started,
         command: context.typed,
         commit: COMMIT,
-    })
+    }))
     .await?;
     kept.keep();
     on_air.keep();
@@ -196,7 +200,27 @@ async fn tell(mut advice: mpsc::UnboundedReceiver<String>) {
 
 /// The input, and for RTMP its URL and stream key.
 async fn open_input(args: &PublishArgs) -> Result<(InputConfig, Option<(String, String)>), Failure> {
-    if args.input == "test" {
+    let refuse = |input: &str, why: &str| Err(Failure::usage(anyhow::anyhow!("--input {input}: {why}")));
+    let is_file = |input: &&String| *input != "test" && !input.contains("://");
+    let input = match &args.input[..] {
+        [input] => input,
+        several => {
+            if let Some(other) = several.iter().find(|input| !is_file(input)) {
+                return refuse(
+                    other,
+                    "several inputs are files, each of which is a rendition; an encoder publishes further ones with the stream key and _NAME behind it",
+                );
+            }
+            if several.len() > RENDITIONS_MAX {
+                return refuse(
+                    &several[RENDITIONS_MAX],
+                    &format!("a channel has at most {RENDITIONS_MAX} renditions"),
+                );
+            }
+            return Ok((InputConfig::Files(several.iter().map(PathBuf::from).collect()), None));
+        }
+    };
+    if input == "test" {
         let settings = CardSettings {
             rate_bps: u32::try_from(args.card_rate).unwrap_or(u32::MAX),
             keyframe_interval: args.card_keyframe,
@@ -204,31 +228,76 @@ async fn open_input(args: &PublishArgs) -> Result<(InputConfig, Option<(String, 
         };
         return Ok((InputConfig::Card(settings), None));
     }
-    let Some(rest) = args.input.strip_prefix("rtmp://") else {
-        if args.input.contains("://") {
-            let input = &args.input;
-            return Err(Failure::usage(anyhow::anyhow!(
-                "--input {input}: rtmp://HOST:PORT/APP, a file, or test is expected"
-            )));
+    let Some(rest) = input.strip_prefix("rtmp://") else {
+        if input.contains("://") {
+            return refuse(input, "rtmp://HOST:PORT/APP, a file, or test is expected");
         }
-        return Ok((InputConfig::File(PathBuf::from(&args.input)), None));
+        return Ok((InputConfig::Files(vec![PathBuf::from(input)]), None));
     };
     let (host, app) = rest.split_once('/').unwrap_or((rest, "live"));
     let app = app.trim_matches('/');
     let listen = resolve(host).with_context(|| {
-        format!(
-            "--input {}: an address of this computer is expected, as in rtmp://127.0.0.1:1935/live",
-            args.input
-        )
+        format!("--input {input}: an address of this computer is expected, as in rtmp://127.0.0.1:1935/live")
     })?;
     let key = match &args.stream_key {
         Some(key) => key.clone(),
-        None => random::<12>()?.iter().map(|byte| format!("{byte:02x}")).collect(),
+        None => random_stream_key()?,
     };
-    let settings = RtmpSettings { listen, app: if app.is_empty() { "live" } else { app }.to_owned(), key };
+    let app = if app.is_empty() { "live" } else { app }.to_owned();
+    let settings = RtmpSettings { listen, app, key, rungs: rungs(args), only_rungs: false };
     let server = RtmpServer::bind(settings).await?;
     let told = (server.url(), server.key().to_owned());
     Ok((InputConfig::Rtmp(server), Some(told)))
+}
+
+fn random_stream_key() -> Result<String, Failure> {
+    Ok(random::<12>()?.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Names of the ladder's renditions.
+fn rungs(args: &PublishArgs) -> Vec<String> {
+    args.ladder.iter().map(|height| rung_name(*height)).collect()
+}
+
+/// The ladder: it publishes where the encoder does, or at a server of its own on this computer.
+async fn open_ladder(
+    args: &PublishArgs,
+    rtmp: Option<&(String, String)>,
+    http: &HttpServer,
+) -> Result<Option<LadderConfig>, Failure> {
+    if args.ladder.is_empty() {
+        return Ok(None);
+    }
+    let refuse = |why: String| Err(Failure::usage(anyhow::anyhow!("--ladder: {why}")));
+    if args.ladder.len() + args.input.len() > RENDITIONS_MAX {
+        return refuse(format!("a channel has at most {RENDITIONS_MAX} renditions"));
+    }
+    let Some(ffmpeg) = find_ffmpeg() else {
+        return refuse(
+            "it needs ffmpeg, and there is none on this system: install it (apt install ffmpeg, brew install ffmpeg), or \
+             have your encoder publish the renditions (docs/broadcasting.md, Several renditions)"
+                .to_owned(),
+        );
+    };
+    let (server, publish) = match rtmp {
+        Some((url, key)) => (None, format!("{url}/{key}")),
+        None => {
+            let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+            let key = random_stream_key()?;
+            let settings =
+                RtmpSettings { listen, app: "ladder".to_owned(), key, rungs: rungs(args), only_rungs: true };
+            let server = RtmpServer::bind(settings).await?;
+            let publish = format!("{}/{}", server.url(), server.key());
+            (Some(server), publish)
+        }
+    };
+    let preview = format!("{}/live.mp4", http.players_url());
+    Ok(Some(LadderConfig { heights: args.ladder.clone(), ffmpeg, preview, publish, server }))
+}
+
+fn find_ffmpeg() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join("ffmpeg")).find(|file| file.is_file())
 }
 
 fn resolve(host: &str) -> anyhow::Result<SocketAddr> {

@@ -10,7 +10,7 @@ use caudal_node::maps::{MapChoice, Maps};
 use caudal_node::network::NetworkConfig;
 use caudal_node::report::SCHEMA;
 use caudal_node::trace::{Kind, TraceView};
-use caudal_node::viewer::{Viewer, ViewerConfig};
+use caudal_node::viewer::{Preference, Viewer, ViewerConfig};
 use caudal_proto::hop::Tracing;
 use caudal_proto::qos::playout::Bounds;
 use caudal_tracker::link::Link;
@@ -50,6 +50,7 @@ pub(crate) async fn run(args: TraceArgs, context: Context) -> Result<(), Failure
         edge_share: 0,
         tracing: Tracing { reports: false, wants: true },
         bounds: Bounds::USUAL,
+        rendition: Preference::default(),
         lan: args.lan,
         shelf: None,
         started,

@@ -198,6 +198,7 @@ fn config(args: &WatchArgs, link: &Link, context: Context, maps: Arc<Maps>) -> V
         p2p: !args.no_p2p,
         lan: args.lan,
         shelf: None,
+        rendition: args.rendition,
         network: NetworkConfig {
             bind: args.bind.clone(),
             upload_limit_bps: args.upload_limit,
@@ -225,6 +226,7 @@ fn sessions(
         edge_share: args.edge_share,
         tracing: tracing(args),
         bounds: bounds(args),
+        rendition: args.rendition,
         network: NetworkConfig {
             bind: Vec::new(),
             upload_limit_bps: args.upload_limit,

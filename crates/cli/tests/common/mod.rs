@@ -56,17 +56,31 @@ pub struct Caudal {
 impl Caudal {
     /// Starts `caudal ARGS --json` and waits for its ready line.
     pub fn start(home: &Folder, args: &[&str]) -> Self {
-        let mut started = Self::spawn(home, args);
-        let line = started.lines.recv_timeout(PATIENCE);
-        let line = line.unwrap_or_else(|_| panic!("caudal {args:?} did not get ready: {}", started.errors()));
-        started.ready = serde_json::from_str(&line).unwrap_or_else(|_| panic!("not a ready line: {line}"));
-        assert_eq!(started.ready["ready"], true);
-        started
+        Self::spawn(home, args).await_ready(args)
+    }
+
+    fn await_ready(mut self, args: &[&str]) -> Self {
+        let line = self.lines.recv_timeout(PATIENCE);
+        let line = line.unwrap_or_else(|_| panic!("caudal {args:?} did not get ready: {}", self.errors()));
+        self.ready = serde_json::from_str(&line).unwrap_or_else(|_| panic!("not a ready line: {line}"));
+        assert_eq!(self.ready["ready"], true);
+        self
+    }
+
+    /// The same, below a command that runs others, such as one that enters a network namespace.
+    pub fn start_within(home: &Folder, runner: &[&str], args: &[&str]) -> Self {
+        let mut command = Command::new(runner[0]);
+        command.args(&runner[1..]).arg(env!("CARGO_BIN_EXE_caudal"));
+        Self::spawn_as(command, home, args).await_ready(args)
     }
 
     /// Starts it without waiting for anything.
     pub fn spawn(home: &Folder, args: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_caudal"))
+        Self::spawn_as(Command::new(env!("CARGO_BIN_EXE_caudal")), home, args)
+    }
+
+    fn spawn_as(mut command: Command, home: &Folder, args: &[&str]) -> Self {
+        let mut child = command
             .args(args)
             .arg("--json")
             .env("HOME", home.path())
@@ -197,7 +211,12 @@ fn wait(child: &mut Child, within: Duration) -> ExitStatus {
 
 /// A tracker on a free port.
 pub fn tracker(home: &Folder) -> Caudal {
-    Caudal::start(home, &["tracker", "--listen", "127.0.0.1:0"])
+    tracker_at(home, "127.0.0.1:0", &[])
+}
+
+/// A tracker that listens elsewhere, with `more` arguments.
+pub fn tracker_at(home: &Folder, listen: &str, more: &[&str]) -> Caudal {
+    Caudal::start(home, &[&["tracker", "--listen", listen], more].concat())
 }
 
 /// `GET` of a small answer: status and body.

@@ -19,6 +19,7 @@ use rtmp_runtime::message::{ProtocolControl, msg_type};
 use rtmp_runtime::server::{DEFAULT_CHUNK_SIZE, ServerConfig, ServerEvent, ServerSession};
 
 use super::flv::Tags;
+use super::timeline::Origin;
 use crate::sample::Ingest;
 
 /// Most bytes a client may send before it asks to publish, handshake included; encoders need about 5,000.
@@ -228,6 +229,33 @@ impl Session {
             self.tags = earlier;
         }
         self.accept()
+    }
+
+    /// Accepts a publisher beside another, on that one's timeline.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub fn accept_beside(&mut self, origin: Origin) -> Result<(), RtmpError> {
+        if self.state == State::Undecided {
+            self.tags = Tags::beside(origin);
+        }
+        self.accept()
+    }
+
+    /// Accepts a publisher whose stamps are places on the timeline.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub fn accept_as_stamped(&mut self) -> Result<(), RtmpError> {
+        if self.state == State::Undecided {
+            self.tags = Tags::as_stamped();
+        }
+        self.accept()
+    }
+
+    /// What [`accept_beside`](Self::accept_beside) needs of this stream; `None` before its first sample.
+    pub fn origin(&self) -> Option<Origin> {
+        self.tags.origin()
     }
 
     /// The state of the stream when the connection is over, for [`accept_after`](Self::accept_after).

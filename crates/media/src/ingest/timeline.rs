@@ -171,6 +171,13 @@ impl AudioClock {
     }
 }
 
+/// Which stamps of an encoder lie where: what a second one needs, to be placed beside the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    offset: i64,
+    latest: i64,
+}
+
 /// See the [module](self).
 ///
 /// Contract: [`push`](Self::push) appends to the queue at most one [`Ingest::Discontinuity`] and one
@@ -185,6 +192,8 @@ pub struct Timeline {
     epoch: Option<(i64, i64)>,
     /// The next epoch is announced although none is before it.
     announce_next: bool,
+    /// The first stamp is its own place on the timeline.
+    as_stamped: bool,
 }
 
 impl Default for Timeline {
@@ -197,7 +206,32 @@ impl Timeline {
     /// An empty timeline; audio counts 1024-sample units at 48 kHz until told otherwise.
     pub fn new() -> Self {
         let clock = AudioClock { rate: 48_000, frame_len: 1024, next: None, stray_frames: 0 };
-        Self { video: Lane::new(), audio: Lane::new(), clock, epoch: None, announce_next: false }
+        Self {
+            video: Lane::new(),
+            audio: Lane::new(),
+            clock,
+            epoch: None,
+            announce_next: false,
+            as_stamped: false,
+        }
+    }
+
+    /// A timeline beside one that is there: stamps near to its latest lie where they lie there; others begin where it is now.
+    pub fn beside(origin: Origin) -> Self {
+        let now = Some(origin.latest.saturating_sub(origin.offset).max(0));
+        let lane = || Lane { resume: now, ..Lane::new() };
+        let epoch = Some((origin.offset, origin.latest));
+        Self { video: lane(), audio: lane(), epoch, ..Self::new() }
+    }
+
+    /// A timeline whose encoder stamps as it lies, from whatever it begins with.
+    pub fn as_stamped() -> Self {
+        Self { as_stamped: true, ..Self::new() }
+    }
+
+    /// For [`beside`](Self::beside); `None` before the first sample.
+    pub fn origin(&self) -> Option<Origin> {
+        self.epoch.map(|(offset, latest)| Origin { offset, latest })
     }
 
     /// Tells the sampling rate (also the timescale of what comes out) and the samples per access unit.
@@ -283,6 +317,9 @@ impl Timeline {
     /// Finds the epoch that a stamp belongs to; true when it opened a new one that must be announced.
     fn place(&mut self, track: TrackKind, stamp: i64, arrived_us: u64) -> bool {
         let end = self.end_ticks();
+        if std::mem::take(&mut self.as_stamped) {
+            self.epoch = Some((0, stamp));
+        }
         let newest = self.epoch;
         let lane = self.lane(track);
         let kept = lane.offset.filter(|own| {
@@ -626,5 +663,41 @@ mod tests {
             rising(Video);
             rising(Audio);
         }
+    }
+
+    /// Where the first picture lies, ms.
+    fn first_ms(run: &Run) -> i64 {
+        let sample = run.out.iter().find_map(|event| match event {
+            Ingest::Sample(sample) if sample.track == Video => Some(sample.dts / 90),
+            _ => None,
+        });
+        sample.unwrap()
+    }
+
+    #[test]
+    fn a_second_encoder_lies_beside_the_first() {
+        let mut first = Run::new();
+        first.second(70_000);
+        first.second(71_000);
+        let origin = first.timeline.origin().unwrap();
+        let beside = |from_ms: u32| {
+            let mut run = Run::new();
+            run.timeline = Timeline::beside(origin);
+            run.timeline.set_audio(48_000, 1024);
+            run.second(from_ms);
+            first_ms(&run)
+        };
+        assert_eq!(beside(71_400), 1_400, "by its stamps, which are the same clock's");
+        assert_eq!(beside(72_600), 2_600);
+        assert!((1_900..=2_000).contains(&beside(5_000)), "by when it comes: {}", beside(5_000));
+    }
+
+    #[test]
+    fn who_stamps_as_the_timeline_lies_is_believed() {
+        let mut run = Run::new();
+        run.timeline = Timeline::as_stamped();
+        run.timeline.set_audio(48_000, 1024);
+        run.second(83_000);
+        assert_eq!((first_ms(&run), run.breaks()), (83_000, 0));
     }
 }

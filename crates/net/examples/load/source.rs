@@ -90,7 +90,7 @@ pub(crate) async fn run(args: &Args) -> Result<Value> {
         let begins = parts.is_multiple_of(5);
         let flags = Flags::default().with(Flags::SEGMENT_START, begins).with(Flags::INIT, begins);
         let part = PartIn { flags, capture_unix_us: unix_us(), payload: payload.clone().into() };
-        node.input(Input::Publish(channel(), signer.sign(&part, unix_us()))).await?;
+        node.input(Input::Publish(channel().into(), signer.sign(&part, unix_us()))).await?;
         parts += 1;
     }
     let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);

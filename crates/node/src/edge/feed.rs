@@ -429,7 +429,7 @@ impl Fetcher {
             self.note = Some(edge.note);
             let _ = self.events.send(Event::Note(edge.note)).await;
             if edge.note.ended && !was_ended {
-                let _ = self.events.send(Event::Ended(self.channel, edge.note.next_number)).await;
+                let _ = self.events.send(Event::Ended(self.channel.into(), edge.note.next_number)).await;
             }
         }
         Ok(edge)
@@ -474,7 +474,7 @@ impl Fetcher {
             return Err(Some(format!("edge {url} is not live: what it begins with is too old")));
         }
         let joined =
-            Event::Joined { channel: self.channel, epoch: header.epoch, number: header.part_start() };
+            Event::Joined { swarm: self.channel.into(), epoch: header.epoch, number: header.part_start() };
         let _ = self.events.send(joined).await;
         self.hand_on(read.chunks).await;
         self.complained.remove(&self.at);
@@ -642,7 +642,7 @@ impl Fetcher {
 
     async fn hand_on(&self, chunks: Vec<VerifiedChunk>) {
         for chunk in chunks {
-            let _ = self.events.send(Event::Chunk(self.channel, chunk)).await;
+            let _ = self.events.send(Event::Chunk(self.channel.into(), chunk)).await;
         }
     }
 }

@@ -114,6 +114,30 @@ pub(super) async fn close(State(served): State<Served>, Path(id): Path<String>) 
     }
 }
 
+#[derive(Deserialize)]
+struct Choice {
+    rendition: String,
+}
+
+pub(super) async fn rendition(State(served): State<Served>, Path(id): Path<String>, body: Body) -> Response {
+    let Some(session) = served.sessions.get(&id) else { return no_session() };
+    let choice =
+        match read::<Choice>(body, r#"{"rendition":"auto"}, a number as in "1" or a height as in "720p""#)
+            .await
+        {
+            Ok(choice) => choice,
+            Err(refusal) => return refusal,
+        };
+    match choice.rendition.parse() {
+        Ok(preference) if session.prefer(preference) => StatusCode::NO_CONTENT.into_response(),
+        Ok(_) => error(
+            StatusCode::CONFLICT,
+            "this node publishes that channel: a viewer chooses among its renditions",
+        ),
+        Err(why) => error(StatusCode::BAD_REQUEST, &format!("rendition: {why}")),
+    }
+}
+
 fn no_desk() -> Response {
     error(StatusCode::NOT_FOUND, "this node does not publish; caudal publish has a desk")
 }

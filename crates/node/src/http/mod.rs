@@ -164,6 +164,7 @@ impl HttpServer {
             .route("/api/v1/sessions", get(api::sessions).post(api::open))
             .route("/api/v1/sessions/{id}", delete(api::close))
             .route("/api/v1/sessions/{id}/events", get(events::session))
+            .route("/api/v1/sessions/{id}/rendition", post(api::rendition))
             .route("/api/v1/channels/events", get(events::channels))
             .route("/api/v1/desk", get(api::desk))
             .route("/api/v1/desk/listed", post(api::desk_listed))

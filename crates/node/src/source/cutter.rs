@@ -8,7 +8,7 @@ use caudal_media::part::Part;
 use caudal_media::sample::Ingest;
 use caudal_media::segment::{Segmenter, SegmenterConfig};
 use caudal_proto::chunk::{CHUNK_PAYLOAD_MAX, Flags, PartIn, Signer, VerifiedChunk};
-use caudal_proto::id::{ChannelId, RenditionId, SecretKey};
+use caudal_proto::id::{SecretKey, SwarmId};
 
 use crate::clock::unix_us;
 
@@ -42,7 +42,7 @@ pub(super) struct Cutter {
 impl Cutter {
     pub(super) fn new(
         key: SecretKey,
-        channel: ChannelId,
+        swarm: SwarmId,
         epoch: u64,
         substreams: u8,
         rate_bps: u32,
@@ -52,7 +52,8 @@ impl Cutter {
         Self {
             segmenter: Segmenter::new(SegmenterConfig::default()),
             advisor: Advisor::new(None),
-            signer: Signer::new(key, channel, epoch, RenditionId(0), payload).with_traced(traced_every),
+            signer: Signer::new(key, swarm.channel, epoch, swarm.rendition, payload)
+                .with_traced(traced_every),
             substreams,
             window: VecDeque::new(),
             clear_since: None,
@@ -138,7 +139,7 @@ mod tests {
     fn payloads(clear: impl Fn(u64) -> bool) -> Vec<u16> {
         let key = SecretKey::from_bytes(&[7; 32]);
         let channel = ChannelId(key.public());
-        let mut cutter = Cutter::new(key, channel, 1, 8, 1_000_000, 500);
+        let mut cutter = Cutter::new(key, channel.into(), 1, 8, 1_000_000, 500);
         let start = Instant::now();
         let mut last = Vec::new();
         for n in 0..100u64 {

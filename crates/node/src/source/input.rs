@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use caudal_media::ingest::file::FileSource;
 use caudal_media::sample::Ingest;
 use caudal_media::testcard::{TestCard, TestCardConfig};
-use tokio::sync::mpsc;
 
+use super::intake::Intake;
 use crate::NodeError;
 use crate::clock::unix_us;
 
@@ -30,12 +30,25 @@ const FIRST_EVENTS_MAX: usize = 64;
 /// A card that falls behind by more than this skips frames.
 const CARD_BEHIND_MAX: Duration = Duration::from_millis(200);
 
+/// When files begin to play, all at once: by the wall clock and by the other one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Began {
+    unix_us: u64,
+    at: Instant,
+}
+
+impl Began {
+    /// In a moment, when all of them are open.
+    pub(super) fn soon() -> Self {
+        Self { unix_us: unix_us(), at: Instant::now() }
+    }
+}
+
 /// Plays `path` for ever, in real time.
-pub(super) fn play_file(path: &Path, ingest: mpsc::Sender<Ingest>) -> Result<(), NodeError> {
+pub(super) fn play_file(path: &Path, began: Began, ingest: Intake) -> Result<(), NodeError> {
     let refuse = |reason: String| NodeError::Input { path: path.to_owned(), reason };
     let file = File::open(path).map_err(|error| refuse(format!("{error}; give an MP4 or FLV file")))?;
-    let start = unix_us();
-    let source = FileSource::open(BufReader::new(file), start);
+    let source = FileSource::open(BufReader::new(file), began.unix_us);
     let mut source = source.map_err(|error| refuse(error.to_string()))?;
     let name = path.display().to_string();
     // Read up to the first sample, so that a file that holds nothing playable is refused before anybody is told of it.
@@ -44,7 +57,7 @@ pub(super) fn play_file(path: &Path, ingest: mpsc::Sender<Ingest>) -> Result<(),
         first.push_back(source.next_event().map_err(|error| refuse(error.to_string()))?);
     }
     spawn("file input", move || {
-        let began = Instant::now();
+        let began = began.at;
         loop {
             let next = first.pop_front().map_or_else(|| source.next_event(), Ok);
             let event = match next {
@@ -68,11 +81,7 @@ pub(super) fn play_file(path: &Path, ingest: mpsc::Sender<Ingest>) -> Result<(),
 }
 
 /// Draws the test card, in real time.
-pub(super) fn draw_card(
-    title: &str,
-    settings: &CardSettings,
-    ingest: mpsc::Sender<Ingest>,
-) -> Result<(), NodeError> {
+pub(super) fn draw_card(title: &str, settings: &CardSettings, ingest: Intake) -> Result<(), NodeError> {
     let mut card = TestCard::new(TestCardConfig {
         title: title.to_owned(),
         width: settings.size.0,

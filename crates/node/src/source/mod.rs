@@ -2,6 +2,10 @@
 
 mod cutter;
 mod input;
+mod intake;
+mod label;
+mod ladder;
+pub(crate) mod lane;
 mod rtmp;
 
 use std::collections::VecDeque;
@@ -16,12 +20,12 @@ use caudal_net::Handle;
 use caudal_proto::broadcast::{Certificate, CertificateTerms, LiveNote};
 use caudal_proto::chunk::Ed25519Verifier;
 use caudal_proto::hop::Tracing;
-use caudal_proto::id::{BroadcastId, ChannelId, PeerId, RenditionId, SecretKey};
+use caudal_proto::id::{BroadcastId, ChannelId, PeerId, RenditionId, SecretKey, SwarmId};
 use caudal_proto::io::{Event, Input};
 use caudal_proto::record::Ed25519Records;
 use caudal_proto::swarm::policy::Policy;
 use caudal_proto::swarm::{Role, SwarmConfig, SwarmStats};
-use caudal_tracker::descriptor::{Delivery, Descriptor, Rendition, SignedDescriptor, Tracker};
+use caudal_tracker::descriptor::{Delivery, Descriptor, RENDITIONS_MAX, Tracker};
 use caudal_tracker::message::Qos;
 use caudal_tracker::url::{AllowedUrl, EdgeUrl};
 use serde::Serialize;
@@ -33,13 +37,19 @@ use crate::live::Live;
 use crate::maps::{Maps, Vantage};
 use crate::network::{Network, NetworkConfig, is_lan, random_key};
 use crate::rates::Rates;
-use crate::report::{Gauge, InputReport, SCHEMA, SourceReport};
+use crate::report::{Gauge, InputReport, SCHEMA, SourceRenditionReport, SourceReport};
 use crate::trace::Traces;
 use crate::tracking::{News, SourceSide, Tracking, TrackingConfig};
 use crate::viewer::{RETENTION, check, gauge, peers};
 use cutter::Cutter;
+use input::Began;
+use intake::Intake;
+use label::Label;
+use ladder::Ladder;
+use lane::{Figures, Lane};
 
 pub use input::CardSettings;
+pub use ladder::{LadderConfig, rung_name};
 pub use rtmp::{RtmpServer, RtmpSettings};
 
 /// A live note is signed this often.
@@ -64,8 +74,8 @@ const END_GRACE: Duration = Duration::from_millis(1200);
 pub enum InputConfig {
     /// An encoder publishes over RTMP to the server given.
     Rtmp(RtmpServer),
-    /// A file, looped in real time.
-    File(PathBuf),
+    /// Files, looped in real time; each is a rendition.
+    Files(Vec<PathBuf>),
     /// The built-in test card.
     Card(CardSettings),
 }
@@ -75,7 +85,7 @@ impl InputConfig {
     pub fn kind(&self) -> InputKind {
         match self {
             Self::Rtmp(_) => InputKind::Rtmp,
-            Self::File(_) => InputKind::File,
+            Self::Files(_) => InputKind::File,
             Self::Card(_) => InputKind::Card,
         }
     }
@@ -114,6 +124,8 @@ pub struct SourceConfig {
     pub edges: Vec<EdgeUrl>,
     /// The stream.
     pub input: InputConfig,
+    /// Lower renditions that are made of it.
+    pub ladder: Option<LadderConfig>,
     /// The UDP side.
     pub network: NetworkConfig,
     /// Maps of the network.
@@ -160,13 +172,13 @@ struct Inner {
     state: &'static str,
     /// Why it was taken down.
     reason: Option<String>,
-    bytes: u64,
-    chunks: u64,
+    /// Of each rendition, the first one first.
+    lanes: Vec<Figures>,
     viewers: u32,
     /// A tracker has taken the channel.
     announced: bool,
-    facts: Facts,
     advice: VecDeque<String>,
+    /// All swarms as one.
     stats: SwarmStats,
     rates: Rates,
 }
@@ -177,73 +189,68 @@ pub struct Source {
     shared: Arc<Shared>,
     network: Network,
     tracking: Tracking,
-    ingest: mpsc::Receiver<Ingest>,
-    cutter: Cutter,
-    broadcast_key: SecretKey,
+    ingest: mpsc::Receiver<(RenditionId, Ingest)>,
+    /// The first rendition's is always there.
+    lanes: Vec<Lane>,
+    opening: Opening,
     label: Label,
+    /// Runs for as long as the source does.
+    _ladder: Option<Ladder>,
     note: watch::Sender<LiveNote>,
     said: mpsc::UnboundedSender<String>,
     /// What the broadcaster should read; taken once.
     pub advice: Option<mpsc::UnboundedReceiver<String>>,
 }
 
-/// What is measured of the input may differ by this share from what the directory says …
-const LABEL_DRIFT: f64 = 0.25;
-/// … for this long: a scene is no reason to tell everybody.
-const LABEL_PERIOD: Duration = Duration::from_secs(15);
-
-/// What the directory says of the channel; renewed when other codecs or pictures arrive.
+/// What a further rendition is opened with.
 #[derive(Debug)]
-struct Label {
-    key: SecretKey,
-    descriptor: Descriptor,
-    signed: watch::Sender<SignedDescriptor>,
-    /// When it was written anew.
-    renewed: Option<Instant>,
+struct Opening {
+    broadcast_key: SecretKey,
+    certificate: Certificate,
+    rate_bps: u32,
+    traced_every: u64,
+    trackers: Vec<AllowedUrl>,
+    tracking: TrackingConfig,
+    copies_percent: Option<u32>,
 }
 
-impl Label {
-    fn renew(&mut self, input: &InputReport) {
-        if input.codecs.is_empty() || input.rate_bps == 0 {
-            return;
-        }
-        let is_told = self.descriptor.renditions.first().is_some_and(|told| {
-            let near = |told: f64, now: f64| (told - now).abs() <= told * LABEL_DRIFT;
-            let measured = near(told.bandwidth_bps as f64, input.rate_bps as f64)
-                && near(told.fps.unwrap_or(0.0), input.fps);
-            told.codecs == input.codecs
-                && told.width.unwrap_or(0) == input.width
-                && told.height.unwrap_or(0) == input.height
-                && (measured || self.renewed.is_some_and(|at| at.elapsed() < LABEL_PERIOD))
-        });
-        if is_told {
-            return;
-        }
-        self.renewed = Some(Instant::now());
-        let picture = input.width > 0;
-        self.descriptor.renditions = vec![Rendition {
-            id: 0,
-            codecs: input.codecs.clone(),
-            width: picture.then_some(input.width),
-            height: picture.then_some(input.height),
-            fps: (input.fps > 0.0).then_some((input.fps * 100.0).round() / 100.0),
-            bandwidth_bps: input.rate_bps,
-        }];
-        self.sign();
-    }
-
-    fn list(&mut self, listed: bool) {
-        if std::mem::replace(&mut self.descriptor.listed, listed) != listed {
-            self.sign();
+impl Opening {
+    fn swarm(
+        &self,
+        swarm: SwarmId,
+        delivery: Delivery,
+        key: &SecretKey,
+        vantage: &Arc<Vantage>,
+    ) -> SwarmConfig {
+        SwarmConfig {
+            channel: swarm.channel,
+            rendition: swarm.rendition,
+            role: Role::Source {
+                certificate: self.certificate,
+                copies_percent: self.copies_percent,
+                alone: delivery == Delivery::ServerOnly,
+            },
+            upload: true,
+            retention: RETENTION,
+            lan: is_lan(&self.trackers),
+            policy: Policy::default(),
+            verifier: Box::new(Ed25519Verifier),
+            records: Box::new(Ed25519Records(key.clone())),
+            network_map: Some(vantage.network_map()),
         }
     }
 
-    fn sign(&mut self) {
-        self.descriptor.issued_unix_ms = unix_ms().max(self.descriptor.issued_unix_ms + 1);
-        match self.descriptor.sign(&self.key) {
-            Ok(signed) => drop(self.signed.send_replace(signed)),
-            Err(error) => tracing::warn!("the channel's description: {error}"),
-        }
+    /// Whoever publishes is known anyway: naming it in hop reports gives nothing away.
+    fn trace(&self, swarm: SwarmId) -> Input {
+        let so = self.traced_every > 0;
+        Input::Trace(swarm, Tracing { reports: so, wants: so })
+    }
+
+    fn lane(&self, swarm: SwarmId) -> Lane {
+        let epoch = self.certificate.epoch;
+        let key = self.broadcast_key.clone();
+        let cutter = Cutter::new(key, swarm, epoch, SUBSTREAMS, self.rate_bps, self.traced_every);
+        Lane { swarm, cutter, tracking: None, cut_at: None }
     }
 }
 
@@ -267,71 +274,58 @@ impl Source {
         let network = Network::start(config.network).await?;
         let addresses = network.handle.local_addrs().await;
         let vantage = Vantage::new(config.maps, addresses.clone());
-        let swarm = SwarmConfig {
-            channel,
-            rendition: RenditionId(0),
-            role: Role::Source {
-                certificate,
-                copies_percent: copies_percent(config.delivery, config.copies),
-                alone: config.delivery == Delivery::ServerOnly,
+        let note = LiveNote::sign(&broadcast_key, channel, epoch, 0, unix_us(), false);
+        let (note, notes) = watch::channel(note);
+        let opening = Opening {
+            broadcast_key: broadcast_key.clone(),
+            certificate,
+            rate_bps: config.rate_bps,
+            traced_every: config.traced_every,
+            trackers: config.trackers,
+            tracking: TrackingConfig {
+                key: network.key.clone(),
+                swarm: channel.into(),
+                ports: network.ports().await,
+                addresses,
+                upload_bps,
+                source: Some(SourceSide {
+                    certificate,
+                    broadcast_key,
+                    descriptor: Some(descriptors),
+                    note: notes,
+                }),
             },
-            upload: true,
-            retention: RETENTION,
-            lan: is_lan(&config.trackers),
-            policy: Policy::default(),
-            verifier: Box::new(Ed25519Verifier),
-            records: Box::new(Ed25519Records(network.key.clone())),
-            network_map: Some(vantage.network_map()),
+            copies_percent: copies_percent(config.delivery, config.copies),
         };
+        let swarm = opening.swarm(channel.into(), config.delivery, &network.key, &vantage);
         if let Err(error) = network.handle.input(Input::Open(Box::new(swarm))).await {
             return Err(network.give_up(error).await);
         }
-        if config.traced_every > 0 {
-            // Whoever publishes is known anyway: naming it gives nothing away.
-            let tracing = Tracing { reports: true, wants: true };
-            let _ = network.handle.input(Input::Trace(channel, tracing)).await;
-        }
-        let note = LiveNote::sign(&broadcast_key, channel, epoch, 0, unix_us(), false);
-        let (note, notes) = watch::channel(note);
-        let tracking = TrackingConfig {
-            key: network.key.clone(),
-            channel,
-            ports: network.ports().await,
-            addresses,
-            upload_bps,
-            source: Some(SourceSide {
-                certificate,
-                broadcast_key: broadcast_key.clone(),
-                descriptor: descriptors,
-                note: notes,
-            }),
-        };
-        let tracking = match Tracking::start(&config.trackers, &tracking) {
+        let _ = network.handle.input(opening.trace(channel.into())).await;
+        let tracking = match Tracking::start(&opening.trackers, &opening.tracking) {
             Ok(tracking) => tracking,
             Err(error) => return Err(network.give_up(error).await),
         };
         let (said, advice) = mpsc::unbounded_channel();
         let (ingest, events) = mpsc::channel(INGEST_MAX);
+        let ingest = Intake::new(ingest);
+        let mut ladder = config.ladder;
+        if let Some(server) = ladder.as_mut().and_then(|ladder| ladder.server.take()) {
+            server.serve(ingest.clone(), said.clone());
+        }
         let opened = match config.input {
             InputConfig::Rtmp(server) => {
                 server.serve(ingest, said.clone());
                 Ok(())
             }
-            InputConfig::File(path) => input::play_file(&path, ingest),
+            InputConfig::Files(paths) => play_files(&paths, &ingest),
             InputConfig::Card(settings) => input::draw_card(&config.name, &settings, ingest),
         };
         if let Err(error) = opened {
             tracking.leave().await;
             return Err(network.give_up(error).await);
         }
-        let cutter = Cutter::new(
-            broadcast_key.clone(),
-            channel,
-            epoch,
-            SUBSTREAMS,
-            config.rate_bps,
-            config.traced_every,
-        );
+        let lanes = vec![opening.lane(channel.into())];
         let shared = Arc::new(Shared {
             channel,
             peer: network.handle.local(),
@@ -341,22 +335,28 @@ impl Source {
             command: config.command,
             commit: config.commit,
             delivery: config.delivery,
-            inner: Mutex::new(Inner { state: "waiting", ..Inner::default() }),
+            inner: Mutex::new(Inner {
+                state: "waiting",
+                lanes: vec![Figures::default()],
+                ..Inner::default()
+            }),
             vantage,
             listed: watch::Sender::new(config.listed),
             traces: Traces::new(channel),
             live: Live::new(RETENTION),
         });
-        let label = Label { key: config.channel_key, descriptor: announced, signed, renewed: None };
+        let label = Label::new(config.channel_key, announced, signed);
         let advice = Some(advice);
+        let ladder = ladder.map(|ladder| Ladder::start(ladder, Arc::clone(&shared), said.clone()));
         Ok(Self {
             shared,
             network,
             tracking,
             ingest: events,
-            cutter,
-            broadcast_key,
+            lanes,
+            opening,
             label,
+            _ladder: ladder,
             note,
             said,
             advice,
@@ -381,11 +381,11 @@ impl Source {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break Ok(()),
                 ingest = self.ingest.recv() => match ingest {
-                    Some(ingest) => self.ingest(ingest).await,
+                    Some((rendition, ingest)) => self.ingest(rendition, ingest).await,
                     None => break Ok(()),
                 },
                 event = self.network.events.recv() => match event {
-                    Some(Event::NeedPeers(_)) => self.tracking.need_peers(),
+                    Some(Event::NeedPeers(swarm)) => self.need_peers(swarm),
                     Some(Event::Hop(_, hop)) => self.shared.traces.add(*hop),
                     Some(Event::Dropped { peer, reason, .. }) => {
                         tracing::warn!("dropped neighbour {}: {reason}", peer.short());
@@ -394,7 +394,7 @@ impl Source {
                     None => break Ok(()),
                 },
                 news = self.tracking.news.recv() => {
-                    if let Some(reason) = self.news(news).await {
+                    if let Some(reason) = self.news(self.shared.channel.into(), news).await {
                         break Err(NodeError::TakenDown(reason));
                     }
                 }
@@ -402,13 +402,11 @@ impl Source {
                 Ok(()) = listed.changed() => {
                     let listed = *listed.borrow_and_update();
                     // Nothing to see yet: it is listed with the first part.
-                    self.label.list(listed && self.cutter.next_number() > 0);
+                    self.label.list(listed && self.lanes.iter().any(|lane| lane.cut_at.is_some()));
                 }
                 _ = seconds.tick() => {
                     self.shared.refresh().await;
-                    let clear = self.shared.lock().stats.uplinks_clear;
-                    self.cutter.uplinks(Instant::now(), clear);
-                    self.label.renew(&input_report(&self.cutter.facts()));
+                    self.every_second().await;
                 }
             }
         };
@@ -416,7 +414,9 @@ impl Source {
         while let Ok(news) = self.tracking.news.try_recv() {
             self.shared.lock().announced |= matches!(news, News::Online);
         }
-        self.ingest(Ingest::End).await;
+        for rendition in self.lanes.iter().map(|lane| lane.swarm.rendition).collect::<Vec<_>>() {
+            self.ingest(rendition, Ingest::End).await;
+        }
         self.sign_note(true).await;
         self.tracking.set_qos(Qos::default());
         self.shared.live.end();
@@ -430,32 +430,97 @@ impl Source {
         }
         tokio::time::sleep(END_GRACE).await;
         self.shared.refresh().await;
+        for lane in self.lanes {
+            if let Some(tracking) = lane.tracking {
+                tracking.leave().await;
+            }
+        }
         self.tracking.leave().await;
         self.network.handle.shutdown().await;
         result
     }
 
-    async fn ingest(&mut self, ingest: Ingest) {
-        for advice in self.cutter.push(ingest) {
+    async fn ingest(&mut self, rendition: RenditionId, ingest: Ingest) {
+        let Some(at) = self.lane(rendition).await else { return };
+        let mut said = self.lanes[at].cutter.push(ingest);
+        if rendition != RenditionId(0) {
+            said.iter_mut().for_each(|text| *text = format!("Rendition {}: {text}", rendition.0));
+        }
+        for advice in said {
             self.advise(advice);
         }
-        while let Some(part) = self.cutter.poll() {
-            self.publish(part).await;
+        while let Some(part) = self.lanes[at].cutter.poll() {
+            self.publish(at, part).await;
         }
     }
 
-    async fn publish(&mut self, part: Part) {
-        let signed = self.cutter.sign(&part);
-        let first = signed.first().is_some_and(|chunk| chunk.header().number == 0);
+    /// Where the lane of `rendition` is; the first thing that comes of one opens its swarm. `None`: that failed.
+    async fn lane(&mut self, rendition: RenditionId) -> Option<usize> {
+        if let Some(at) = self.lanes.iter().position(|lane| lane.swarm.rendition == rendition) {
+            return Some(at);
+        }
+        let swarm = SwarmId { channel: self.shared.channel, rendition };
+        let opening = &self.opening;
+        let config = opening.swarm(swarm, self.shared.delivery, &self.network.key, &self.shared.vantage);
+        self.network.handle.input(Input::Open(Box::new(config))).await.ok()?;
+        self.network.handle.input(opening.trace(swarm)).await.ok()?;
+        let mut tracking = opening.tracking.clone();
+        tracking.swarm = swarm;
+        if let Some(source) = &mut tracking.source {
+            source.descriptor = None;
+        }
+        let tracking = Tracking::start(&opening.trackers, &tracking).ok()?;
+        let mut lane = opening.lane(swarm);
+        lane.tracking = Some(tracking);
+        self.lanes.push(lane);
+        self.shared.lock().lanes.push(Figures { rendition, ..Figures::default() });
+        self.sign_note(false).await;
+        Some(self.lanes.len() - 1)
+    }
+
+    fn need_peers(&self, swarm: SwarmId) {
+        let lane = self.lanes.iter().find(|lane| lane.swarm == swarm);
+        lane.and_then(|lane| lane.tracking.as_ref()).unwrap_or(&self.tracking).need_peers();
+    }
+
+    async fn every_second(&mut self) {
+        let mut news = Vec::new();
+        let now = Instant::now();
+        for (at, lane) in self.lanes.iter_mut().enumerate() {
+            let clear = self.shared.lock().lanes.get(at).is_some_and(|lane| lane.stats.uplinks_clear);
+            lane.cutter.uplinks(now, clear);
+            while let Some(told) = lane.tracking.as_mut().and_then(|tracking| tracking.news.try_recv().ok()) {
+                if let News::Peers(_) = told {
+                    news.push((lane.swarm, told));
+                }
+            }
+        }
+        // What else trackers say the first rendition's side hears.
+        for (swarm, told) in news {
+            self.news(swarm, Some(told)).await;
+        }
+        let renditions: Vec<_> = self.lanes.iter().filter_map(Lane::rendition).collect();
+        self.label.renew(renditions);
+    }
+
+    async fn publish(&mut self, at: usize, part: Part) {
+        let lane = &mut self.lanes[at];
+        let signed = lane.cutter.sign(&part);
+        let first = lane.cut_at.is_none();
+        lane.cut_at = Some(Instant::now());
+        let swarm = lane.swarm;
         {
             let mut inner = self.shared.lock();
             inner.state = "live";
-            inner.chunks += signed.len() as u64;
-            inner.bytes += signed.iter().map(|chunk| u64::from(chunk.header().len)).sum::<u64>();
-            inner.facts = self.cutter.facts();
+            let figures = &mut inner.lanes[at];
+            figures.chunks += signed.len() as u64;
+            figures.bytes += signed.iter().map(|chunk| u64::from(chunk.header().len)).sum::<u64>();
+            figures.facts = lane.cutter.facts();
         }
-        self.shared.live.push(part);
-        let _ = self.network.handle.input(Input::Publish(self.shared.channel, signed)).await;
+        if at == 0 {
+            self.shared.live.push(part);
+        }
+        let _ = self.network.handle.input(Input::Publish(swarm, signed)).await;
         if first {
             self.sign_note(false).await;
             self.label.list(self.shared.is_listed());
@@ -463,17 +528,22 @@ impl Source {
     }
 
     async fn sign_note(&mut self, ended: bool) {
-        let (channel, epoch) = (self.shared.channel, self.shared.epoch);
-        let next = self.cutter.next_number();
-        let note = LiveNote::sign(&self.broadcast_key, channel, epoch, next, unix_us(), ended);
-        self.note.send_replace(note);
-        let _ = self.network.handle.input(Input::PublishNote(note)).await;
+        for lane in &self.lanes {
+            let next = lane.cutter.next_number();
+            let key = &self.opening.broadcast_key;
+            let note = LiveNote::sign(key, lane.swarm, self.shared.epoch, next, unix_us(), ended);
+            // Trackers keep one note of a channel.
+            if lane.swarm.rendition == RenditionId(0) {
+                self.note.send_replace(note);
+            }
+            let _ = self.network.handle.input(Input::PublishNote(note)).await;
+        }
     }
 
-    async fn news(&mut self, news: Option<News>) -> Option<String> {
+    async fn news(&mut self, swarm: SwarmId, news: Option<News>) -> Option<String> {
         match news? {
             News::Peers(peers) => {
-                let _ = self.network.handle.input(Input::Candidates(self.shared.channel, peers)).await;
+                let _ = self.network.handle.input(Input::Candidates(swarm, peers)).await;
             }
             News::SeenAs(addr) => self.shared.vantage.seen_as(addr.ip()),
             News::Map(tracker, alto) => self.shared.vantage.told(&tracker, alto),
@@ -484,7 +554,8 @@ impl Source {
                 self.shared.lock().announced = true;
                 tracing::info!("a tracker answers");
             }
-            News::Broadcast(_) | News::Edges(_) | News::Edge(_) | News::Delivery(_) => {}
+            News::Broadcast(_) | News::Edges(_) | News::Edge(_) | News::Delivery(_) | News::Renditions(_) => {
+            }
         }
         None
     }
@@ -499,6 +570,15 @@ impl Source {
         // Nobody reads it when the command has ended.
         let _ = self.said.send(text);
     }
+}
+
+/// Each file is a rendition, the first one first; all begin at once.
+fn play_files(paths: &[PathBuf], ingest: &Intake) -> Result<(), NodeError> {
+    let began = Began::soon();
+    for (path, rendition) in paths.iter().zip(0..RENDITIONS_MAX as u8) {
+        input::play_file(path, began, ingest.of(RenditionId(rendition)))?;
+    }
+    Ok(())
 }
 
 fn certify(config: &SourceConfig, broadcast_key: &SecretKey) -> Certificate {
@@ -542,6 +622,12 @@ impl Shared {
         (inner.state, inner.reason.clone())
     }
 
+    /// Lines of the first rendition's picture, once it comes.
+    fn height(&self) -> Option<u32> {
+        let inner = self.lock();
+        inner.lanes.first()?.facts.video.as_ref().map(|video| video.height).filter(|height| *height > 0)
+    }
+
     /// Whether directories list the channel.
     pub fn is_listed(&self) -> bool {
         *self.listed.borrow()
@@ -559,11 +645,17 @@ impl Shared {
     }
 
     async fn refresh(&self) {
-        if let Some(stats) = self.handle.stats(self.channel).await {
-            let mut inner = self.lock();
-            inner.rates.look(Instant::now(), &stats);
-            inner.stats = stats;
+        let renditions: Vec<_> = self.lock().lanes.iter().map(|lane| lane.rendition).collect();
+        for (at, rendition) in renditions.into_iter().enumerate() {
+            let swarm = SwarmId { channel: self.channel, rendition };
+            if let Some(stats) = self.handle.stats(swarm).await {
+                self.lock().lanes[at].stats = stats;
+            }
         }
+        let mut inner = self.lock();
+        inner.stats = lane::sum(inner.lanes.iter().map(|lane| &lane.stats));
+        let Inner { rates, stats, .. } = &mut *inner;
+        rates.look(Instant::now(), stats);
     }
 
     /// Who carries the stream to viewers.
@@ -581,9 +673,17 @@ impl Shared {
     pub fn last_report(&self) -> SourceReport {
         let inner = self.lock();
         let stats = &inner.stats;
+        let (bytes, chunks) =
+            inner.lanes.iter().fold((0, 0), |sum, lane| (sum.0 + lane.bytes, sum.1 + lane.chunks));
+        let renditions = inner.lanes.iter().map(|lane| SourceRenditionReport {
+            id: lane.rendition.0,
+            input: input_report(&lane.facts),
+            useful_bytes: lane.bytes,
+            bytes_out: lane.stats.bytes_out,
+        });
         let announced = if inner.announced { "a tracker took the channel" } else { NEVER_ANNOUNCED };
         let checks = vec![
-            check("published", inner.chunks > 0, format!("{} chunks signed", inner.chunks)),
+            check("published", chunks > 0, format!("{chunks} chunks signed")),
             check("announced", inner.announced, announced.to_owned()),
         ];
         SourceReport {
@@ -597,14 +697,15 @@ impl Shared {
             duration_ms: self.started.elapsed().as_millis() as u64,
             rate_bps: stats.rate_bps,
             epoch: self.epoch,
-            useful_bytes: inner.bytes,
+            useful_bytes: bytes,
             bytes_out: stats.bytes_out,
             delivery: self.delivery,
-            source_copies: stats.bytes_out as f64 / inner.bytes.max(1) as f64,
+            source_copies: stats.bytes_out as f64 / bytes.max(1) as f64,
             control_bytes: stats.control_bytes_in + stats.control_bytes_out,
-            chunks_signed: inner.chunks,
+            chunks_signed: chunks,
             viewers: inner.viewers,
-            input: input_report(&inner.facts),
+            input: inner.lanes.first().map(|lane| input_report(&lane.facts)).unwrap_or_default(),
+            renditions: renditions.collect(),
             advice: inner.advice.iter().cloned().collect(),
             network: self.vantage.report(stats),
             peers: peers(stats, &inner.rates),

@@ -1,4 +1,6 @@
-//! The RTMP server that an encoder publishes to: one publisher at a time, with the right stream key.
+//! The RTMP server that an encoder publishes to: one publisher of each rendition at a time, with the right stream key.
+//!
+//! The stream key is the first rendition's; with `_NAME` behind it another's, on the timeline of whoever came first.
 //!
 //! RTMP itself is `media`'s; here are the sockets, the timeouts, and who may publish. An encoder that vanishes may come
 //! back and goes on where it was.
@@ -10,12 +12,16 @@ use std::time::{Duration, Instant};
 
 use caudal_media::ingest::flv::Tags;
 use caudal_media::ingest::rtmp::{RtmpOutput, Session};
+use caudal_media::ingest::timeline::Origin;
 use caudal_media::sample::Ingest;
+use caudal_proto::id::RenditionId;
+use caudal_tracker::descriptor::RENDITIONS_MAX;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
+use super::intake::Intake;
 use crate::NodeError;
 use crate::clock::unix_us;
 
@@ -33,6 +39,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 const WARN_PERIOD: Duration = Duration::from_secs(60);
 /// So much of a wrong application is shown.
 const APP_SHOWN_MAX: usize = 40;
+/// Longest name of a rendition, bytes.
+const NAME_LEN_MAX: usize = 16;
 /// Bytes read at once.
 const READ_LEN: usize = 32 * 1024;
 
@@ -45,6 +53,10 @@ pub struct RtmpSettings {
     pub app: String,
     /// The stream key.
     pub key: String,
+    /// Renditions that come with the channel's own times, by name.
+    pub rungs: Vec<String>,
+    /// Nothing else is taken.
+    pub only_rungs: bool,
 }
 
 impl std::fmt::Debug for RtmpSettings {
@@ -90,10 +102,10 @@ impl RtmpServer {
     }
 
     /// Serves for as long as the node lives.
-    pub(super) fn serve(self, ingest: mpsc::Sender<Ingest>, said: mpsc::UnboundedSender<String>) {
+    pub(super) fn serve(self, ingest: Intake, said: mpsc::UnboundedSender<String>) {
         let stage = Mutex::new(Stage {
-            publisher: None,
-            tags: None,
+            seats: vec![Seat::default()],
+            origin: None,
             next: 0,
             granted: 0,
             asking: VecDeque::new(),
@@ -124,15 +136,26 @@ impl RtmpServer {
 /// What all connections share.
 struct Desk {
     settings: RtmpSettings,
-    ingest: mpsc::Sender<Ingest>,
+    ingest: Intake,
     said: mpsc::UnboundedSender<String>,
     stage: Mutex<Stage>,
 }
 
-struct Stage {
+/// One rendition's place.
+#[derive(Default)]
+struct Seat {
+    /// What stands behind the stream key; nothing for the first.
+    name: String,
     publisher: Option<Publisher>,
     /// Where the last publisher's timeline ended.
     tags: Option<Tags>,
+}
+
+struct Stage {
+    /// As many as there are renditions; the place is the rendition's number.
+    seats: Vec<Seat>,
+    /// The timeline that renditions share, and by whom it goes.
+    origin: Option<(u64, Origin)>,
     next: u64,
     /// Connections that may publish, or could until another took over.
     granted: usize,
@@ -151,6 +174,9 @@ struct Publisher {
 /// One connection's right to publish.
 struct Ticket {
     id: u64,
+    seat: usize,
+    is_rung: bool,
+    ingest: Intake,
     leave: Arc<Notify>,
 }
 
@@ -192,8 +218,9 @@ impl Desk {
             let current = self.dismiss(&ticket, session.take_stream());
             if current {
                 // What was cut so far must not wait for an encoder that may never come back.
-                let _ = self.ingest.send(Ingest::End).await;
-                self.say(format!("The encoder left ({ended}). Waiting for it to come back."));
+                let _ = ticket.ingest.send(Ingest::End).await;
+                let which = self.which(ticket.seat);
+                self.say(format!("The encoder{which} left ({ended}). Waiting for it to come back."));
             }
         } else if ended != "closed" {
             tracing::info!("an RTMP connection ended: {ended}");
@@ -204,10 +231,12 @@ impl Desk {
     /// The publisher is gone; false when another took over before.
     fn dismiss(&self, ticket: &Ticket, tags: Tags) -> bool {
         let mut stage = self.lock();
-        let current = stage.publisher.as_ref().is_some_and(|publisher| publisher.id == ticket.id);
+        stage.origin.take_if(|(id, _)| *id == ticket.id);
+        let seat = &mut stage.seats[ticket.seat];
+        let current = seat.publisher.as_ref().is_some_and(|publisher| publisher.id == ticket.id);
         if current {
-            stage.publisher = None;
-            stage.tags = Some(tags);
+            seat.publisher = None;
+            seat.tags = Some(tags);
         }
         current
     }
@@ -239,7 +268,7 @@ impl Desk {
                 Err(_) => return format!("nothing came for {} s", patience.as_secs()),
             };
             if let Some(ticket) = ticket {
-                self.heard(ticket.id);
+                self.heard(ticket, session.origin());
             }
             let handled = session.handle_data(unix_us(), &buffer[..len]);
             let had_asked = ticket.is_some();
@@ -272,25 +301,29 @@ impl Desk {
                     Err(_) => return Some("the encoder does not read our answers".into()),
                 },
                 RtmpOutput::PublishRequest { app, stream_key } => match self.admit(&app, &stream_key) {
-                    Ok((granted, tags)) => {
+                    Ok((granted, tags, origin)) => {
+                        let which = self.which(granted.seat);
+                        let is_rung = granted.is_rung;
                         *ticket = Some(granted);
-                        let accepted = match tags {
-                            Some(tags) => session.accept_after(tags),
-                            None => session.accept(),
+                        let accepted = match (tags, origin) {
+                            _ if is_rung => session.accept_as_stamped(),
+                            (Some(tags), _) => session.accept_after(tags),
+                            (None, Some(origin)) => session.accept_beside(origin),
+                            (None, None) => session.accept(),
                         };
                         if let Err(error) = accepted {
                             return Some(error.to_string());
                         }
-                        self.say("An encoder connected.");
+                        self.say(format!("An encoder connected{which}."));
                     }
                     Err(reason) => {
                         self.say(format!("Refused an encoder: {reason}"));
                         session.reject(&reason);
                     }
                 },
-                RtmpOutput::Ingest(ingest) => {
-                    let sent = self.ingest.send(ingest).await;
-                    if sent.is_err() {
+                RtmpOutput::Ingest(event) => {
+                    let Some(ticket) = ticket else { continue };
+                    if ticket.ingest.send(event).await.is_err() {
                         return Some("the channel ended".into());
                     }
                 }
@@ -301,14 +334,29 @@ impl Desk {
         None
     }
 
-    fn heard(&self, id: u64) {
+    fn heard(&self, ticket: &Ticket, origin: Option<Origin>) {
         let mut stage = self.lock();
-        if let Some(publisher) = stage.publisher.as_mut().filter(|publisher| publisher.id == id) {
-            publisher.heard = Instant::now();
+        let publisher = stage.seats[ticket.seat].publisher.as_mut();
+        let Some(publisher) = publisher.filter(|publisher| publisher.id == ticket.id) else { return };
+        publisher.heard = Instant::now();
+        if ticket.is_rung {
+            return;
+        }
+        if stage.origin.is_none_or(|(id, _)| id == ticket.id) {
+            stage.origin = origin.map(|origin| (ticket.id, origin));
         }
     }
 
-    fn admit(&self, app: &str, key: &str) -> Result<(Ticket, Option<Tags>), String> {
+    /// Of which rendition, in words.
+    fn which(&self, seat: usize) -> String {
+        let stage = self.lock();
+        match stage.seats.get(seat) {
+            Some(seat) if !seat.name.is_empty() => format!(" for rendition {}", seat.name),
+            _ => String::new(),
+        }
+    }
+
+    fn admit(&self, app: &str, key: &str) -> Result<(Ticket, Option<Tags>, Option<Origin>), String> {
         let settings = &self.settings;
         let key = key.split('?').next().unwrap_or_default();
         // The application is no secret: it stands in every server URL that was printed.
@@ -316,14 +364,34 @@ impl Desk {
         if app != settings.app {
             return Err(wrong_app(app, settings));
         }
-        // Compared in constant time.
-        let equal = key.len() == settings.key.len()
-            && key.bytes().zip(settings.key.bytes()).fold(0, |different, (a, b)| different | (a ^ b)) == 0;
-        if !equal {
+        let Some(name) = rendition_name(key, &settings.key) else {
             return Err("wrong stream key: copy it from what caudal publish printed".into());
+        };
+        if name.len() > NAME_LEN_MAX || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        {
+            return Err(format!(
+                "a rendition's name behind the stream key has 1 to {NAME_LEN_MAX} letters, digits and -, as in KEY_720p"
+            ));
+        }
+        let is_rung = settings.rungs.iter().any(|rung| rung == name);
+        if settings.only_rungs && !is_rung {
+            return Err("this address is for the ladder alone".into());
         }
         let mut stage = self.lock();
-        if let Some(publisher) = &stage.publisher {
+        let known = stage.seats.iter().position(|seat| seat.name == name);
+        let at = match known {
+            Some(at) => at,
+            None if stage.seats.len() < RENDITIONS_MAX => {
+                stage.seats.push(Seat { name: name.to_owned(), ..Seat::default() });
+                stage.seats.len() - 1
+            }
+            None => {
+                return Err(format!(
+                    "this channel has {RENDITIONS_MAX} renditions already, which is all it may"
+                ));
+            }
+        };
+        if let Some(publisher) = &stage.seats[at].publisher {
             if publisher.heard.elapsed() < STALE_AFTER {
                 return Err("an encoder is publishing already: stop it first".into());
             }
@@ -331,9 +399,23 @@ impl Desk {
         }
         stage.next += 1;
         let (id, leave) = (stage.next, Arc::new(Notify::new()));
-        stage.publisher = Some(Publisher { id, heard: Instant::now(), leave: Arc::clone(&leave) });
-        let tags = stage.tags.take();
-        Ok((Ticket { id, leave }, tags))
+        let origin = stage.origin.map(|(_, origin)| origin);
+        let seat = &mut stage.seats[at];
+        seat.publisher = Some(Publisher { id, heard: Instant::now(), leave: Arc::clone(&leave) });
+        let tags = seat.tags.take();
+        let ingest = self.ingest.of(RenditionId(at as u8));
+        Ok((Ticket { id, seat: at, is_rung, ingest, leave }, tags, origin))
+    }
+}
+
+/// What stands behind the key, compared in constant time: nothing for the first rendition; `None`: it is another key.
+fn rendition_name<'a>(given: &'a str, key: &str) -> Option<&'a str> {
+    let head = given.as_bytes().get(..key.len())?;
+    let equal = head.iter().zip(key.bytes()).fold(0, |different, (a, b)| different | (a ^ b)) == 0;
+    let rest = given.get(key.len()..).filter(|_| equal)?;
+    match rest.strip_prefix(['_', '/']) {
+        Some(name) if !name.is_empty() => Some(name),
+        _ => rest.is_empty().then_some(""),
     }
 }
 
@@ -362,9 +444,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_rendition_is_named_behind_the_key() {
+        for (given, name) in [
+            ("s3cret", Some("")),
+            ("s3cret_720p", Some("720p")),
+            ("s3cret/low", Some("low")),
+            ("s3cret_", None),
+            ("s3cretx", None),
+            ("s3cre", None),
+            ("S3cret_720p", None),
+        ] {
+            assert_eq!(rendition_name(given, "s3cret"), name, "{given}");
+        }
+    }
+
+    #[test]
     fn a_wrong_application_is_told_and_a_key_in_its_place_is_not() {
-        let settings =
-            RtmpSettings { listen: ([127, 0, 0, 1], 0).into(), app: "live".into(), key: "s3cret".into() };
+        let settings = RtmpSettings {
+            listen: ([127, 0, 0, 1], 0).into(),
+            app: "live".into(),
+            key: "s3cret".into(),
+            rungs: Vec::new(),
+            only_rungs: false,
+        };
         let told = wrong_app("stream\u{1b}[2J", &settings);
         assert!(
             told.contains("end in /live") && told.contains("stream") && !told.contains('\u{1b}'),

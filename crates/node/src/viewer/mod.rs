@@ -1,6 +1,8 @@
 //! Watching a channel: join, put parts together, feed the live window, say how it goes.
 
+mod follow;
 mod playout;
+mod rendition;
 mod shared;
 mod urgent;
 
@@ -8,15 +10,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use caudal_net::Handle;
-use caudal_proto::chunk::Ed25519Verifier;
+use caudal_proto::broadcast::Certificate;
 use caudal_proto::hop::Tracing;
-use caudal_proto::id::{ChannelId, PeerId, RenditionId};
+use caudal_proto::id::{ChannelId, PeerId, RenditionId, SwarmId};
 use caudal_proto::io::{self, Event, Input};
 use caudal_proto::qos::playout::{Bounds, PlayoutDelay};
-use caudal_proto::record::Ed25519Records;
+use caudal_proto::qos::rendition::Reason;
+use caudal_proto::swarm::SwarmStats;
 use caudal_proto::swarm::policy::Policy;
-use caudal_proto::swarm::{Role, SwarmConfig, SwarmStats};
-use caudal_tracker::descriptor::Delivery;
+use caudal_tracker::descriptor::{Delivery, Rendition};
 use caudal_tracker::url::AllowedUrl;
 use tokio::sync::{mpsc, watch};
 
@@ -27,11 +29,14 @@ use crate::edge::shelf::Shelf;
 use crate::live::Live;
 use crate::maps::{Maps, Vantage};
 use crate::meter::Meter;
-use crate::network::{Network, NetworkConfig, is_lan, random_key};
+use crate::network::{Network, NetworkConfig, random_key};
 use crate::rates::Rates;
 use crate::trace::Traces;
 use crate::tracking::{News, Tracking, TrackingConfig};
-use playout::{Played, Playout};
+use follow::Joining;
+use playout::Playout;
+use rendition::{LOOK_PERIOD, Renditions};
+pub use rendition::{Preference, PreferenceError};
 pub use shared::Glance;
 pub(crate) use shared::{check, gauge, peers};
 use urgent::Fetches;
@@ -77,6 +82,8 @@ pub struct ViewerConfig {
     pub tracing: Tracing,
     /// Within which players' delay adapts to how unevenly parts arrive.
     pub bounds: Bounds,
+    /// Which rendition.
+    pub rendition: Preference,
     /// When the process started.
     pub started: Instant,
     /// The command as it was typed.
@@ -127,6 +134,8 @@ pub struct Shared {
     started: Instant,
     upload: bool,
     inner: Mutex<Inner>,
+    /// Which rendition somebody wants to see.
+    preference: watch::Sender<Preference>,
     vantage: Arc<Vantage>,
     shelf: Option<Arc<Shelf>>,
     /// Traced chunks, where their reports are wanted.
@@ -154,8 +163,21 @@ struct Inner {
     /// Why it is as it is, where that is to be said.
     reason: Option<String>,
     rates: Rates,
+    shown: Shown,
     /// The last look at the swarm; kept so that a report can be made after it was left.
     stats: SwarmStats,
+}
+
+/// Which rendition is shown.
+#[derive(Debug, Default)]
+struct Shown {
+    rendition: RenditionId,
+    tried: Option<RenditionId>,
+    changes: u32,
+    reason: Option<Reason>,
+    offered: Vec<Rendition>,
+    /// What was counted in swarms that were left.
+    left: SwarmStats,
 }
 
 /// A viewer.
@@ -166,6 +188,12 @@ pub struct Viewer {
     events: mpsc::Receiver<Event>,
     news: mpsc::Receiver<News>,
     playout: Playout,
+    renditions: Renditions,
+    /// What further swarms of the channel are joined with; none where everything comes from edges.
+    joining: Option<Joining>,
+    certificate: Option<Certificate>,
+    /// The swarm that is followed is another than before, and has not begun.
+    has_changed: bool,
     ended_at: Option<Instant>,
     outlook: Outlook,
     fetches: Fetches,
@@ -248,40 +276,38 @@ impl Viewer {
         let network = Network::start(config.network.clone()).await?;
         let addresses = network.handle.local_addrs().await;
         let vantage = Vantage::new(Arc::clone(&config.maps), addresses.clone());
-        let swarm = SwarmConfig {
-            channel: config.channel,
-            rendition: RenditionId(0),
-            role: Role::Viewer,
+        let rendition = Renditions::new(config.rendition).playing();
+        let swarm = SwarmId { channel: config.channel, rendition };
+        let joining = Joining {
+            trackers: config.trackers.clone(),
             upload: config.upload,
-            retention: RETENTION,
-            lan: is_lan(&config.trackers),
-            policy: Policy::default(),
-            verifier: Box::new(Ed25519Verifier),
-            records: Box::new(Ed25519Records(network.key.clone())),
-            network_map: Some(vantage.network_map()),
+            hops: config.tracing,
+            key: network.key.clone(),
+            tracking: TrackingConfig {
+                key: network.key.clone(),
+                swarm,
+                ports: network.ports().await,
+                addresses,
+                upload_bps: if config.upload { upload_bps } else { Some(0) },
+                source: None,
+            },
         };
-        if let Err(error) = network.handle.input(Input::Open(Box::new(swarm))).await {
+        let opened = joining.swarm(swarm, &vantage, Policy::default());
+        if let Err(error) = network.handle.input(Input::Open(Box::new(opened))).await {
             return Err(network.give_up(error).await);
         }
-        let tracking = TrackingConfig {
-            key: network.key.clone(),
-            channel: config.channel,
-            ports: network.ports().await,
-            addresses,
-            upload_bps: if config.upload { upload_bps } else { Some(0) },
-            source: None,
-        };
-        let mut tracking = match Tracking::start(&config.trackers, &tracking) {
+        let mut tracking = match joining.track(swarm) {
             Ok(tracking) => tracking,
             Err(error) => return Err(network.give_up(error).await),
         };
         let news = std::mem::replace(&mut tracking.news, mpsc::channel(1).1);
         let Network { handle, events, .. } = network;
         let (peer, origin) = (handle.local(), Origin::Swarm(handle.clone()));
-        let _ = handle.input(Input::Trace(config.channel, config.tracing)).await;
+        let _ = handle.input(Input::Trace(swarm, config.tracing)).await;
         let edges = config.edges.clone();
         let side = Side::Swarm(handle, tracking);
         let mut viewer = Self::new(config, peer, origin, vantage, side, (events, news));
+        viewer.joining = Some(joining);
         viewer.learn_edges(edges.into_iter()).await;
         Ok(viewer)
     }
@@ -296,6 +322,13 @@ impl Viewer {
     ) -> Self {
         let lan = config.lan;
         let (channel, edge_share) = (config.channel, config.edge_share);
+        // Edges have the first rendition, and no other.
+        let preference = if config.shelf.is_some() || !config.p2p {
+            Preference::Id(RenditionId(0))
+        } else {
+            config.rendition
+        };
+        let renditions = Renditions::new(preference);
         let shared = Arc::new(Shared {
             channel: config.channel,
             peer,
@@ -314,8 +347,10 @@ impl Viewer {
                 last_part: None,
                 reason: None,
                 rates: Rates::default(),
+                shown: Shown { rendition: renditions.playing(), ..Shown::default() },
                 stats: SwarmStats::default(),
             }),
+            preference: watch::Sender::new(preference),
             vantage,
             shelf: config.shelf,
             traces: Traces::new(config.channel),
@@ -327,6 +362,10 @@ impl Viewer {
             events,
             news,
             playout: Playout::new(),
+            renditions,
+            joining: None,
+            certificate: None,
+            has_changed: false,
             ended_at: None,
             outlook: Outlook::new(),
             fetches: Fetches::new(channel),
@@ -348,10 +387,13 @@ impl Viewer {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut turn = 0u32;
+        let mut looks = tokio::time::interval(LOOK_PERIOD);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut preferences = self.shared.preference.subscribe();
         let result = loop {
             tokio::select! {
                 event = self.events.recv() => match event {
-                    Some(event) => self.event(event),
+                    Some(event) => self.event(event).await,
                     None => break Ok(()),
                 },
                 news = self.news.recv() => {
@@ -363,7 +405,12 @@ impl Viewer {
                     if let Some(why) = why {
                         self.complain_of_edge(&why);
                     }
-                    self.input(Input::Fetched(self.shared.channel, fetched)).await;
+                    self.input(Input::Fetched(self.swarm(), fetched)).await;
+                }
+                _ = looks.tick() => self.look().await,
+                Ok(()) = preferences.changed() => {
+                    let preference = *preferences.borrow_and_update();
+                    self.renditions.prefer(preference);
                 }
                 _ = ticks.tick() => {
                     turn = turn.wrapping_add(1);
@@ -376,6 +423,9 @@ impl Viewer {
         };
         self.shared.refresh().await;
         self.shared.live.end();
+        if let Some(tried) = self.renditions.tried.take() {
+            tried.tracking.leave().await;
+        }
         match self.side {
             Side::Swarm(handle, tracking) => {
                 tracking.leave().await;
@@ -386,28 +436,51 @@ impl Viewer {
         result
     }
 
-    fn event(&mut self, event: Event) {
+    async fn event(&mut self, event: Event) {
         match event {
-            Event::Chunk(_, chunk) => {
+            Event::Chunk(swarm, chunk) => {
                 let header = chunk.header();
                 let len = u64::from(header.len);
+                self.renditions.received_bytes += len;
+                if swarm != self.swarm() {
+                    if let Some(tried) = self.tried(swarm) {
+                        tried.playout.chunk(chunk);
+                        self.play().await;
+                    }
+                    return;
+                }
                 self.shared.lock().meter.chunk(header.number, header.signed_unix_us(), len, unix_us());
                 if let Some(shelf) = &self.shared.shelf {
                     shelf.chunk(&chunk);
                 }
                 self.playout.chunk(chunk);
-                self.play();
+                self.play().await;
+            }
+            Event::Joined { swarm, epoch, number } if swarm != self.swarm() => {
+                if let Some(tried) = self.tried(swarm) {
+                    tried.playout.begin(epoch, number);
+                }
             }
             Event::Joined { epoch, number, .. } => {
                 tracing::info!("joined broadcast {epoch} at chunk {number}");
-                if self.playout.epoch() != epoch {
+                let is_new = self.playout.epoch() != epoch;
+                if is_new {
                     self.ended_at = None;
                 }
                 self.playout.begin(epoch, number);
+                let is_other = std::mem::take(&mut self.has_changed);
+                if is_new && !is_other {
+                    self.renditions.begin_anew();
+                }
                 let mut inner = self.shared.lock();
-                inner.meter.joined(epoch, number, unix_us());
-                inner.delay.restart();
+                if is_other {
+                    inner.meter.changed(number, unix_us());
+                } else {
+                    inner.meter.joined(epoch, number, unix_us());
+                    inner.delay.restart();
+                }
             }
+            Event::Ended(swarm, _) if swarm != self.swarm() => {}
             Event::Ended(..) => {
                 tracing::info!("the broadcaster ended the broadcast");
                 self.ended_at = Some(Instant::now());
@@ -419,6 +492,11 @@ impl Viewer {
                     inner.dropped.push(format!("{}: {reason}", peer.short()));
                 }
             }
+            Event::NeedPeers(swarm) if swarm != self.swarm() => {
+                if let Some(tried) = self.tried(swarm) {
+                    tried.tracking.need_peers();
+                }
+            }
             Event::NeedPeers(_) => {
                 if let Side::Swarm(_, tracking) = &self.side {
                     tracking.need_peers();
@@ -427,6 +505,7 @@ impl Viewer {
             Event::Hop(_, hop) => self.shared.traces.add(*hop),
             Event::FetchPart(_, part, len_max) => self.fetches.fetch(part, len_max),
             Event::Certificate(certificate) => {
+                self.certificate = Some(certificate);
                 self.fetches.follow(certificate);
                 if let Some(shelf) = &self.shared.shelf {
                     shelf.certificate(certificate);
@@ -441,29 +520,17 @@ impl Viewer {
         }
     }
 
-    fn play(&mut self) {
-        while let Some(played) = self.playout.poll() {
-            match played {
-                Played::Part(part) => self.shared.part(part),
-                Played::Gap(parts) => {
-                    tracing::warn!("stepped over {parts} missing parts");
-                    self.shared.lock().gaps += 1;
-                }
-            }
-        }
-    }
-
     /// A takedown ends watching.
     async fn news(&mut self, news: Option<News>) -> Option<String> {
-        let channel = self.shared.channel;
+        let swarm = self.swarm();
         match news? {
             News::Peers(peers) => {
                 self.outlook.named = self.outlook.named.max(peers.len());
-                self.input(Input::Candidates(channel, peers)).await;
+                self.input(Input::Candidates(swarm, peers)).await;
             }
             News::Broadcast(broadcast) => {
                 let (certificate, note) = *broadcast;
-                self.input(Input::Broadcast(channel, certificate, Some(note))).await;
+                self.input(Input::Broadcast(swarm, certificate, Some(note))).await;
             }
             News::TakenDown(reason) => {
                 let mut inner = self.shared.lock();
@@ -488,8 +555,9 @@ impl Viewer {
             News::Edges(told) => self.learn_edges(told_edges(&told, self.lan)).await,
             News::Delivery(delivery) => {
                 let alone = delivery == Delivery::ServerOnly;
-                self.input(Input::ServedAlone(self.shared.channel, alone)).await;
+                self.input(Input::ServedAlone(swarm, alone)).await;
             }
+            News::Renditions(offered) => self.offered(offered),
             News::Viewers(_) => {}
         }
         None
@@ -506,7 +574,8 @@ impl Viewer {
     /// The swarm may have its holes filled from these. An edge has the channel from the swarm alone: it does not ask itself.
     async fn learn_edges(&mut self, edges: impl Iterator<Item = AllowedUrl>) {
         if self.shared.shelf.is_none() && self.edge_share > 0 && self.fetches.add(edges) {
-            self.input(Input::Edge(self.shared.channel, self.edge_share)).await;
+            // Edges have the first rendition alone.
+            self.input(Input::Edge(self.shared.channel.into(), self.edge_share)).await;
         }
     }
 
@@ -520,7 +589,7 @@ impl Viewer {
     /// True when the broadcast is over.
     async fn tick(&mut self, turn: u32) -> bool {
         self.playout.tick();
-        self.play();
+        self.play().await;
         if self.ended_at.is_some_and(|at| at.elapsed() > END_PATIENCE) {
             self.shared.lock().state = State::Ended;
             // An edge is there for the next broadcast, too.
@@ -537,7 +606,7 @@ impl Viewer {
             }
             let playout =
                 io::Playout { buffer_ms: self.shared.buffer_ms(), next_number: self.playout.next_number() };
-            self.input(Input::Playout(self.shared.channel, playout)).await;
+            self.input(Input::Playout(self.swarm(), playout)).await;
         }
         false
     }

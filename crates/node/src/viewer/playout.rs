@@ -32,6 +32,7 @@ pub(crate) struct Playout {
     start: Option<(u64, Instant)>,
     early: BTreeMap<u64, VerifiedChunk>,
     newest_part: u64,
+    newest_number: u64,
     /// First chunk of each part that is not out yet.
     part_starts: BTreeMap<u64, u64>,
     next_number: u64,
@@ -51,6 +52,7 @@ impl Playout {
             start: None,
             early: BTreeMap::new(),
             newest_part: 0,
+            newest_number: 0,
             part_starts: BTreeMap::new(),
             next_number: 0,
             waiting: None,
@@ -66,6 +68,7 @@ impl Playout {
         self.start = Some((number, Instant::now()));
         self.early.clear();
         self.newest_part = 0;
+        self.newest_number = 0;
         self.part_starts.clear();
         self.next_number = number;
         self.waiting = None;
@@ -112,6 +115,7 @@ impl Playout {
     fn take(&mut self, chunk: &VerifiedChunk) {
         let header = chunk.header();
         self.newest_part = self.newest_part.max(header.part);
+        self.newest_number = self.newest_number.max(header.number);
         self.part_starts.insert(header.part, header.part_start());
         self.part_starts.insert(header.part + 1, header.part_start() + u64::from(header.count));
         let piece = || ChunkIn {
@@ -173,6 +177,11 @@ impl Playout {
             }
             _ => self.waiting = Some((next, Instant::now())),
         }
+    }
+
+    /// The newest chunk that came.
+    pub(crate) fn newest_number(&self) -> u64 {
+        self.newest_number
     }
 
     /// The first chunk that playing still needs.

@@ -4,15 +4,19 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use caudal_media::part::Part;
+use caudal_proto::id::SwarmId;
+use caudal_proto::qos::rendition::Reason;
 use caudal_proto::swarm::SwarmStats;
 use caudal_proto::time::Timestamp;
 use caudal_tracker::message::Qos;
 
+use super::rendition::Preference;
 use super::{Inner, Origin, Shared, State};
 use crate::clock::unix_us;
 use crate::live::Live;
 use crate::rates::Rates;
 use crate::report::{Check, Gauge, PeerReport, SCHEMA, ViewerReport};
+use crate::source::lane::sum;
 
 impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -48,13 +52,33 @@ impl Shared {
         u32::try_from(self.lock().meter.buffer_ms()).unwrap_or(0)
     }
 
+    /// What somebody wants to see.
+    pub fn preference(&self) -> Preference {
+        *self.preference.borrow()
+    }
+
+    /// Somebody wants to see something else; heard at once.
+    pub fn prefer(&self, preference: Preference) {
+        self.preference.send_replace(preference);
+    }
+
     pub(super) async fn refresh(&self) {
-        let stats = match &self.origin {
-            Origin::Swarm(handle) => handle.stats(self.channel).await,
-            Origin::Edges(counters) => Some(counters.stats()),
+        let (playing, tried) = {
+            let shown = &self.lock().shown;
+            (shown.rendition, shown.tried)
         };
+        let mut all = Vec::new();
+        match &self.origin {
+            Origin::Swarm(handle) => {
+                for rendition in [Some(playing), tried].into_iter().flatten() {
+                    all.extend(handle.stats(SwarmId { channel: self.channel, rendition }).await);
+                }
+            }
+            Origin::Edges(counters) => all.push(counters.stats()),
+        }
         let mut inner = self.lock();
-        if let Some(stats) = stats {
+        if !all.is_empty() {
+            let stats = sum(all.iter().chain([&inner.shown.left]));
             inner.rates.look(Instant::now(), &stats);
             inner.stats = stats;
         }
@@ -175,6 +199,12 @@ impl Shared {
             jitter_ms: inner.delay.jitter().map(|jitter| jitter.as_millis() as u64),
             stalls: meter.stalls(),
             dropped: inner.dropped.clone(),
+            rendition: inner.shown.rendition.0,
+            rendition_wanted: self.preference().to_string(),
+            rendition_tried: inner.shown.tried.map(|rendition| rendition.0),
+            rendition_changes: inner.shown.changes,
+            rendition_reason: inner.shown.reason.map(Reason::as_str),
+            renditions: inner.shown.offered.clone(),
             network: self.vantage.report(stats),
             edge: self.shelf.as_ref().map(|shelf| shelf.report()),
             peers: peers(stats, &inner.rates),

@@ -8,7 +8,7 @@ use super::locality::{NetworkMap, PathCost};
 use super::policy::Policy;
 use crate::broadcast::Certificate;
 use crate::chunk::Verify;
-use crate::id::{ChannelId, PeerId, RenditionId};
+use crate::id::{ChannelId, PeerId, RenditionId, SwarmId};
 use crate::record::RecordKeys;
 
 /// What this node does in a swarm.
@@ -49,6 +49,13 @@ pub struct SwarmConfig {
     pub records: Box<dyn RecordKeys + Send>,
     /// What is known of the network; `None`: distance is what round trips say.
     pub network_map: Option<Box<dyn NetworkMap>>,
+}
+
+impl SwarmConfig {
+    /// Which swarm it is.
+    pub fn swarm_id(&self) -> SwarmId {
+        SwarmId { channel: self.channel, rendition: self.rendition }
+    }
 }
 
 impl core::fmt::Debug for SwarmConfig {

@@ -44,7 +44,7 @@ impl Swarm {
         }
         for hole in holes {
             if self.urgent.admits(now, self.rate_bps, hole.part, hole.due, hole.since) {
-                self.event(Event::FetchPart(self.config.channel, hole.part, part_len_max(self.rate_bps)));
+                self.event(Event::FetchPart(self.config.swarm_id(), hole.part, part_len_max(self.rate_bps)));
             }
         }
     }

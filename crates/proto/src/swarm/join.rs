@@ -41,6 +41,8 @@ const REFUSED_MAX: usize = 32;
 const CLAIM_AHEAD: u64 = 256;
 /// The segment that comes next may be this late before it is not waited for any longer.
 const COMING_GRACE: Duration = Duration::from_secs(6);
+/// Who comes to a place that a player waits at asks for that before anything is pushed to it, for so long at most.
+const PLACE_FIRST: Duration = Duration::from_millis(800);
 /// With so many neighbours heard, a start that only one of them names is not chosen if there is another.
 const VOTERS_MIN: usize = 3;
 
@@ -144,7 +146,8 @@ impl Swarm {
     /// named it.
     fn choose_start(&mut self, now: Timestamp, epoch: u64, believable: u64) -> Option<(u64, PeerId)> {
         let policy = &self.config.policy;
-        let back = if self.is_busy(policy.scarce_wait) { policy.join_back_scarce } else { policy.join_back };
+        let is_scarce = policy.join_leaps && self.is_busy(policy.scarce_wait);
+        let back = if is_scarce { policy.join_back_scarce } else { policy.join_back };
         let (back, back_max) = (back.as_millis() as u64, policy.join_back_max.as_millis() as u64);
         // Each start: how many name it, its age as the one who names it first puts it, and who that is.
         let mut starts: BTreeMap<u64, (usize, u64, PeerId)> = BTreeMap::new();
@@ -186,7 +189,7 @@ impl Swarm {
         let neighbour = self
             .neighbours
             .get(&named_by)
-            .filter(|_| self.is_busy(policy.crowded_wait) && !self.joining.waited)?;
+            .filter(|_| (policy.join_next || self.is_busy(policy.crowded_wait)) && !self.joining.waited)?;
         let at = neighbour.segment_starts.iter().position(|known| known.number == start)?;
         let newest = neighbour.segment_starts.get(at)?;
         let before = neighbour.segment_starts.get(at.checked_sub(1)?)?;
@@ -218,7 +221,7 @@ impl Swarm {
             return;
         }
         match self.joining.unproven {
-            None => self.put(SwarmOutput::Event(Event::Chunk(self.config.channel, chunk))),
+            None => self.put(SwarmOutput::Event(Event::Chunk(self.config.swarm_id(), chunk))),
             Some(unproven) if unproven.number == chunk.header().number => self.prove_start(now),
             Some(_) => {}
         }
@@ -229,6 +232,9 @@ impl Swarm {
     /// what the swarm lacks.
     fn is_better_start(&self, now: Timestamp, number: u64) -> bool {
         let Phase::Joined { burst_end } = self.phase else { return false };
+        if !self.config.policy.join_leaps {
+            return false;
+        }
         let first = self.joining.first;
         if number < burst_end || !self.is_joining(now) || now.since(self.joining.joined_at) < LEAP_AFTER {
             return false;
@@ -236,6 +242,16 @@ impl Swarm {
         let Some(held) = self.store.get(first) else { return true };
         let part = first..first + u64::from(held.chunk.header().count);
         self.store.have().missing(part).next().is_some()
+    }
+
+    /// Whether what a player waits for is still on its way: what is newer would only delay it.
+    pub(super) fn fetches_place(&self, now: Timestamp) -> bool {
+        let Phase::Joined { burst_end } = self.phase else { return false };
+        let first = self.joining.first;
+        !self.config.policy.join_leaps
+            && now.since(self.joining.joined_at) < PLACE_FIRST
+            && first < burst_end
+            && self.store.have().missing(first..burst_end).next().is_some()
     }
 
     /// The chunks of the part that this node began with, as far as it knows them.
@@ -273,12 +289,12 @@ impl Swarm {
     /// Chunk `number` begins a segment: from here on everything is delivered.
     fn begin_with(&mut self, number: u64) {
         self.joining.first = number;
-        let (channel, epoch) = (self.config.channel, self.epoch());
-        self.event(Event::Joined { channel, epoch, number });
+        let (swarm, epoch) = (self.config.swarm_id(), self.epoch());
+        self.event(Event::Joined { swarm, epoch, number });
         let held: Vec<VerifiedChunk> =
             self.store.range(number..u64::MAX).map(|(_, held)| held.chunk.clone()).collect();
         for chunk in held {
-            self.event(Event::Chunk(channel, chunk));
+            self.event(Event::Chunk(swarm, chunk));
         }
     }
 

@@ -97,6 +97,9 @@ impl Swarm {
             }
         }
         match LiveNote::decode(&certificate, bytes) {
+            Ok(note) if note.rendition != self.config.rendition => {
+                self.drop_peer(now, peer, "it sent a live note of another rendition");
+            }
             Ok(note) => {
                 self.offer_note(now, note);
                 self.remember_note_of(peer);
@@ -117,7 +120,12 @@ impl Swarm {
     /// A note whose signature holds, from a peer, a tracker or this source.
     pub(crate) fn offer_note(&mut self, now: Timestamp, note: LiveNote) {
         let older = self.note.is_some_and(|current| note.unix_us <= current.unix_us);
-        if note.epoch != self.epoch() || older || !note.is_fresh(self.unix_us(now)) {
+        // A tracker keeps the first rendition's alone; the others' come from neighbours.
+        if note.rendition != self.config.rendition
+            || note.epoch != self.epoch()
+            || older
+            || !note.is_fresh(self.unix_us(now))
+        {
             return;
         }
         let was_ended = self.note.is_some_and(|current| current.ended);
@@ -127,7 +135,7 @@ impl Swarm {
         }
         self.event(Event::Note(note));
         if note.ended && !was_ended {
-            self.event(Event::Ended(self.config.channel, note.next_number));
+            self.event(Event::Ended(self.config.swarm_id(), note.next_number));
         }
     }
 

@@ -91,6 +91,8 @@ pub(crate) enum SwarmOutput {
     WithdrawPushes(PeerId, u8),
     /// The peer is silent: nothing that waits for it is sent.
     WithdrawAll(PeerId),
+    /// The peer has left this swarm, and may still be in another: nothing of this one is of use to it.
+    Left(PeerId),
     Event(Event),
 }
 
@@ -129,6 +131,14 @@ pub(crate) struct UplinkView {
     pub(crate) standing_wait: Duration,
     /// How long pushed chunks waited lately.
     pub(crate) usual_wait: Duration,
+}
+
+impl UplinkView {
+    /// What a swarm sees that may have `part` of `all`.
+    pub(crate) fn share(self, part: u64, all: u64) -> Self {
+        let of = |bps: u64| (u128::from(bps) * u128::from(part) / u128::from(all.max(1))) as u64;
+        Self { upload_bps: self.upload_bps.map(of), proven_bps: of(self.proven_bps), ..self }
+    }
 }
 
 /// One channel's swarm.
@@ -326,6 +336,11 @@ impl Swarm {
         self.uplink = view;
     }
 
+    /// What its neighbours would take together, bit/s: its share of the uplink is counted by it.
+    pub(crate) fn demand(&self) -> u64 {
+        self.rate_bps * self.neighbours.len() as u64
+    }
+
     pub(crate) fn set_playout(&mut self, now: Timestamp, playout: Playout) {
         (self.playout, self.playout_at) = (playout, now);
     }
@@ -388,7 +403,7 @@ impl Swarm {
                 continue;
             }
             self.stats.missed += range.end - range.start;
-            self.event(Event::Missed(self.config.channel, range));
+            self.event(Event::Missed(self.config.swarm_id(), range));
         }
         self.tend_peers(now);
         self.ask_for_hops(now);
@@ -419,7 +434,7 @@ impl Swarm {
         }
         self.greet(now, connected.peer);
         self.flush();
-        self.event(Event::NeighbourUp(self.config.channel, connected.peer));
+        self.event(Event::NeighbourUp(self.config.swarm_id(), connected.peer));
     }
 
     fn handshake(&self) -> Handshake {
@@ -493,6 +508,7 @@ impl Swarm {
             Message::Trace(trace) => self.hear_trace(now, peer, trace),
             Message::Hop(hop) => self.hear_hop(now, peer, *hop),
             Message::Bye => {
+                self.put(SwarmOutput::Left(peer));
                 self.known.remove(&peer);
                 self.disconnected(now, peer);
             }
@@ -586,7 +602,7 @@ impl Swarm {
         }
         self.need_peers_after = Duration::from_millis(500);
         self.need_peers_at = self.need_peers_at.min(now + Duration::from_secs(1));
-        self.event(Event::NeighbourDown(self.config.channel, peer));
+        self.event(Event::NeighbourDown(self.config.swarm_id(), peer));
         true
     }
 

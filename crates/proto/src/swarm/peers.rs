@@ -269,7 +269,7 @@ impl Swarm {
                 (self.need_peers_after * 2).min(NEED_PEERS_PERIOD_MAX)
             };
             self.need_peers_at = now + self.need_peers_after;
-            self.event(Event::NeedPeers(self.config.channel));
+            self.event(Event::NeedPeers(self.config.swarm_id()));
             self.ask_for_peers(now);
         }
         self.renew_records(now);

@@ -142,6 +142,10 @@ pub struct Policy {
     pub join_wait_max: Duration,
     /// See `join_back`.
     pub join_back_max: Duration,
+    /// A joiner begins with the segment that comes next, if that is not long: it has another rendition to show until then.
+    pub join_next: bool,
+    /// A start that has not come soon may be given up for a newer one; not where a player has come to that very place.
+    pub join_leaps: bool,
     /// A replayed chunk or a false claim counts this many against a peer at most before it is dropped.
     pub strikes_max: u32,
     /// A source that sends a set number of copies may answer requests with this share of the rate beyond them …
@@ -222,6 +226,8 @@ impl Default for Policy {
             crowded_wait: ms(100),
             join_wait_max: ms(2000),
             join_back_max: ms(2600),
+            join_next: false,
+            join_leaps: true,
             strikes_max: 5,
             source_repair_percent: 8,
             source_savings: Duration::from_secs(5),

@@ -323,7 +323,7 @@ impl Swarm {
                 self.strike(now, peer, "it replayed hop reports");
             } else if was_asked && hop.above != 0 && self.traces.own.wants {
                 // It came from its peer itself before; now it says below whom it belongs.
-                self.event(Event::Hop(self.config.channel, Box::new(hop)));
+                self.event(Event::Hop(self.config.swarm_id(), Box::new(hop)));
             }
             return;
         }
@@ -370,7 +370,7 @@ impl Swarm {
         if own.wants
             && let Message::Hop(hop) = message
         {
-            self.event(Event::Hop(self.config.channel, hop));
+            self.event(Event::Hop(self.config.swarm_id(), hop));
         }
     }
 }

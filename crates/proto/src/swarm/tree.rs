@@ -416,6 +416,9 @@ impl Swarm {
         if self.is_source() || !self.phase.is_joined() || self.config.policy.overlay == Overlay::Mesh {
             return;
         }
+        if self.fetches_place(now) {
+            return;
+        }
         let stalled = self.store.stalled(now);
         for s in 0..self.substream_count() {
             let age = self.staleness(now, s).max(stalled);

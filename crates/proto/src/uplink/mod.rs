@@ -9,7 +9,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::id::{ChannelId, PeerId};
+use crate::id::{PeerId, SwarmId};
 use crate::io::ChunkToken;
 use crate::peer_map::PeerMap;
 use crate::swarm::{Offer, UplinkView};
@@ -47,7 +47,7 @@ const BURST: Duration = Duration::from_millis(8);
 /// A chunk on its way.
 #[derive(Debug)]
 struct Flight {
-    channel: ChannelId,
+    swarm: SwarmId,
     number: u64,
     requested: bool,
     overdue: bool,
@@ -131,7 +131,7 @@ impl Connection {
 #[derive(Debug)]
 pub(crate) struct Release {
     pub(crate) token: ChunkToken,
-    pub(crate) channel: ChannelId,
+    pub(crate) swarm: SwarmId,
     pub(crate) offer: Offer,
     /// Time since signing up to now and through this node's own uplink as the hops added it up, µs.
     pub(crate) hops_us: Option<u64>,
@@ -140,7 +140,7 @@ pub(crate) struct Release {
 /// An offer that ended: what its swarm is told.
 #[derive(Debug)]
 pub(crate) struct Done {
-    pub(crate) channel: ChannelId,
+    pub(crate) swarm: SwarmId,
     pub(crate) peer: PeerId,
     pub(crate) number: u64,
     pub(crate) requested: bool,
@@ -154,9 +154,9 @@ pub(crate) struct Done {
 /// Pacer and queue.
 #[derive(Debug)]
 pub(crate) struct Uplink {
-    queue: BTreeMap<(Timestamp, u64), (ChannelId, Offer)>,
+    queue: BTreeMap<(Timestamp, u64), (SwarmId, Offer)>,
     /// Where each offer stands in the queue.
-    waiting: BTreeMap<(ChannelId, PeerId, u64), (Timestamp, u64)>,
+    waiting: BTreeMap<(SwarmId, PeerId, u64), (Timestamp, u64)>,
     queued_bytes: u64,
     /// How long pushed chunks waited, smoothed, µs.
     usual_wait_us: u64,
@@ -210,85 +210,86 @@ impl Uplink {
         self.under_way -= gone.map_or(0, |connection| connection.flights.len());
         let gone: Vec<_> =
             self.queue.iter().filter(|(_, (_, o))| o.peer == *peer).map(|(key, _)| *key).collect();
-        gone.iter().filter_map(|at| self.remove(at)).map(|(channel, offer)| done(channel, &offer)).collect()
+        gone.iter().filter_map(|at| self.remove(at)).map(|(swarm, offer)| done(swarm, &offer)).collect()
     }
 
     /// Queues an offer; a displaced one is given back.
-    pub(crate) fn offer(&mut self, channel: ChannelId, offer: Offer) -> Option<Done> {
+    pub(crate) fn offer(&mut self, swarm: SwarmId, offer: Offer) -> Option<Done> {
         if !self.connections.contains_key(&offer.peer) {
-            return Some(done(channel, &offer));
+            return Some(done(swarm, &offer));
         }
-        if self.is_under_way(&channel, &offer) {
-            return Some(Done { merged: true, ..done(channel, &offer) });
+        if self.is_under_way(&swarm, &offer) {
+            return Some(Done { merged: true, ..done(swarm, &offer) });
         }
-        let key = (channel, offer.peer, offer.chunk.header().number);
+        let key = (swarm, offer.peer, offer.chunk.header().number);
         if let Some(at) = self.waiting.get(&key).copied() {
             // Pushed and requested at once: it goes once, at the earlier turn, and until the later expiry.
             let (_, old) = self.remove(&at)?;
             let given_back =
-                Done { merged: true, requested: old.requested && offer.requested, ..done(channel, &old) };
+                Done { merged: true, requested: old.requested && offer.requested, ..done(swarm, &old) };
             let merged = Offer {
                 due: old.due.min(offer.due),
                 expires: old.expires.max(offer.expires),
                 requested: old.requested || offer.requested,
                 ..offer
             };
-            self.insert(channel, merged);
+            self.insert(swarm, merged);
             return Some(given_back);
         }
-        self.insert(channel, offer);
+        self.insert(swarm, offer);
         if self.queue.len() <= QUEUE_LEN_MAX {
             return None;
         }
         let last = *self.queue.last_key_value()?.0;
-        self.remove(&last).map(|(channel, offer)| done(channel, &offer))
+        self.remove(&last).map(|(swarm, offer)| done(swarm, &offer))
     }
 
-    fn insert(&mut self, channel: ChannelId, offer: Offer) {
+    fn insert(&mut self, swarm: SwarmId, offer: Offer) {
         self.next += 1;
         self.queued_bytes += offer.chunk.encoded().len() as u64;
         let at = (offer.due, self.next);
         self.expires_at = self.expires_at.min(offer.expires);
-        self.waiting.insert((channel, offer.peer, offer.chunk.header().number), at);
-        self.queue.insert(at, (channel, offer));
+        self.waiting.insert((swarm, offer.peer, offer.chunk.header().number), at);
+        self.queue.insert(at, (swarm, offer));
     }
 
-    fn is_under_way(&self, channel: &ChannelId, offer: &Offer) -> bool {
+    fn is_under_way(&self, swarm: &SwarmId, offer: &Offer) -> bool {
         let number = offer.chunk.header().number;
         let flights = self.connections.get(&offer.peer).map(|connection| connection.flights.values());
-        flights.is_some_and(|mut flights| flights.any(|f| f.channel == *channel && f.number == number))
+        flights.is_some_and(|mut flights| flights.any(|f| f.swarm == *swarm && f.number == number))
     }
 
     /// The peer has the chunk already: do not send it; a released one is to be reset.
     pub(crate) fn withdraw(
         &mut self,
-        channel: &ChannelId,
+        swarm: &SwarmId,
         peer: &PeerId,
         number: u64,
     ) -> (Option<Done>, Option<ChunkToken>) {
-        if let Some(key) = self.waiting.get(&(*channel, *peer, number)).copied() {
-            return (self.remove(&key).map(|(channel, offer)| done(channel, &offer)), None);
+        if let Some(key) = self.waiting.get(&(*swarm, *peer, number)).copied() {
+            return (self.remove(&key).map(|(swarm, offer)| done(swarm, &offer)), None);
         }
         let flights = self.connections.get(peer).map(|connection| &connection.flights);
-        let token = flights.and_then(|f| f.iter().find(|(_, f)| f.channel == *channel && f.number == number));
+        let token = flights.and_then(|f| f.iter().find(|(_, f)| f.swarm == *swarm && f.number == number));
         (None, token.map(|(token, _)| *token))
     }
 
     /// The peer is silent: what waits for it goes, what is under way stays.
-    pub(crate) fn withdraw_all(&mut self, channel: &ChannelId, peer: &PeerId) -> Vec<Done> {
-        let range = (*channel, *peer, 0)..=(*channel, *peer, u64::MAX);
+    pub(crate) fn withdraw_all(&mut self, swarm: &SwarmId, peer: &PeerId) -> Vec<Done> {
+        let range = (*swarm, *peer, 0)..=(*swarm, *peer, u64::MAX);
         let gone: Vec<_> = self.waiting.range(range).map(|(_, at)| *at).collect();
-        gone.iter().filter_map(|at| self.remove(at)).map(|(channel, offer)| done(channel, &offer)).collect()
+        gone.iter().filter_map(|at| self.remove(at)).map(|(swarm, offer)| done(swarm, &offer)).collect()
+    }
+
+    /// What of a swarm was released to the peer and is not acknowledged.
+    pub(crate) fn under_way(&self, swarm: &SwarmId, peer: &PeerId) -> Vec<ChunkToken> {
+        let flights = self.connections.get(peer).into_iter().flat_map(|connection| &connection.flights);
+        flights.filter(|(_, flight)| flight.swarm == *swarm).map(|(token, _)| *token).collect()
     }
 
     /// The peer is no child any more: chunks that wait to be pushed to it and match go; requested ones stay.
-    pub(crate) fn withdraw_pushes(
-        &mut self,
-        channel: &ChannelId,
-        peer: &PeerId,
-        matches: impl Fn(u64) -> bool,
-    ) {
-        let range = (*channel, *peer, 0)..=(*channel, *peer, u64::MAX);
+    pub(crate) fn withdraw_pushes(&mut self, swarm: &SwarmId, peer: &PeerId, matches: impl Fn(u64) -> bool) {
+        let range = (*swarm, *peer, 0)..=(*swarm, *peer, u64::MAX);
         let gone: Vec<_> = self
             .waiting
             .range(range)
@@ -303,9 +304,8 @@ impl Uplink {
     }
 
     /// The node leaves a swarm.
-    pub(crate) fn forget(&mut self, channel: &ChannelId) {
-        let gone: Vec<_> =
-            self.queue.iter().filter(|(_, (c, _))| c == channel).map(|(key, _)| *key).collect();
+    pub(crate) fn forget(&mut self, swarm: &SwarmId) {
+        let gone: Vec<_> = self.queue.iter().filter(|(_, (c, _))| c == swarm).map(|(key, _)| *key).collect();
         for key in gone {
             self.remove(&key);
         }
@@ -321,7 +321,7 @@ impl Uplink {
         let done = gone
             .iter()
             .filter_map(|key| self.remove(key))
-            .map(|(channel, offer)| done(channel, &offer))
+            .map(|(swarm, offer)| done(swarm, &offer))
             .collect();
         let next = self.queue.values().map(|(_, offer)| offer.expires).min();
         self.expires_at = next.unwrap_or(Timestamp::FAR_FUTURE);
@@ -361,11 +361,11 @@ impl Uplink {
         if now < self.free_at || self.is_window_full(now) {
             return None;
         }
-        let ready = |(_, (_, offer)): &(&(Timestamp, u64), &(ChannelId, Offer))| {
+        let ready = |(_, (_, offer)): &(&(Timestamp, u64), &(SwarmId, Offer))| {
             offer.expires > now && self.connections.get(&offer.peer).is_some_and(Connection::has_room)
         };
         let key = *self.queue.iter().take(SCAN_MAX).find(ready)?.0;
-        let (channel, offer) = self.remove(&key)?;
+        let (swarm, offer) = self.remove(&key)?;
         let bytes = offer.chunk.encoded().len() as u64;
         let follows = self.free_at + BURST >= now;
         let mut transmission = Duration::ZERO;
@@ -376,7 +376,7 @@ impl Uplink {
         self.next += 1;
         let token = ChunkToken(self.next);
         let flight = Flight {
-            channel,
+            swarm,
             number: offer.chunk.header().number,
             requested: offer.requested,
             overdue: offer.overdue,
@@ -393,7 +393,7 @@ impl Uplink {
         }
         let here_us = (now.since(offer.received) + transmission).as_micros() as u64;
         let hops_us = offer.hops_us.map(|hops_us| hops_us + here_us);
-        Some(Release { token, channel, offer, hops_us })
+        Some(Release { token, swarm, offer, hops_us })
     }
 
     /// A released chunk ended.
@@ -416,7 +416,7 @@ impl Uplink {
         }
         let sent_bytes = delivered.then_some(flight.bytes);
         Some(Done {
-            channel: flight.channel,
+            swarm: flight.swarm,
             peer: *peer,
             number: flight.number,
             requested: flight.requested,
@@ -473,7 +473,7 @@ impl Uplink {
         waits.min().unwrap_or_default()
     }
 
-    fn remove(&mut self, key: &(Timestamp, u64)) -> Option<(ChannelId, Offer)> {
+    fn remove(&mut self, key: &(Timestamp, u64)) -> Option<(SwarmId, Offer)> {
         let removed = self.queue.remove(key)?;
         self.queued_bytes -= removed.1.chunk.encoded().len() as u64;
         self.waiting.remove(&(removed.0, removed.1.peer, removed.1.chunk.header().number));
@@ -481,10 +481,10 @@ impl Uplink {
     }
 }
 
-fn done(channel: ChannelId, offer: &Offer) -> Done {
+fn done(swarm: SwarmId, offer: &Offer) -> Done {
     let number = offer.chunk.header().number;
     let (requested, overdue) = (offer.requested, offer.overdue);
-    Done { channel, peer: offer.peer, number, requested, overdue, merged: false, sent_bytes: None }
+    Done { swarm, peer: offer.peer, number, requested, overdue, merged: false, sent_bytes: None }
 }
 
 #[cfg(test)]

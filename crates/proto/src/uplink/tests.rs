@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::chunk::{Flags, PartIn, Signer, VerifiedChunk};
-use crate::id::{RenditionId, SecretKey};
+use crate::id::{RenditionId, SecretKey, SwarmId};
 use alloc::vec;
 use bytes::Bytes;
 
@@ -10,13 +10,14 @@ const MS: fn(u64) -> Duration = Duration::from_millis;
 const A: PeerId = PeerId([1; 32]);
 const B: PeerId = PeerId([2; 32]);
 
-fn channel(n: u8) -> ChannelId {
-    SecretKey::from_bytes(&[n; 32]).channel()
+fn channel(n: u8) -> SwarmId {
+    SecretKey::from_bytes(&[n; 32]).channel().into()
 }
 
 /// Chunks 0 to `n` - 1 of 1,000 bytes each.
 fn chunks(n: usize) -> Vec<VerifiedChunk> {
-    let mut signer = Signer::new(SecretKey::from_bytes(&[9; 32]), channel(1), 1, RenditionId(0), 1024);
+    let mut signer =
+        Signer::new(SecretKey::from_bytes(&[9; 32]), channel(1).channel, 1, RenditionId(0), 1024);
     let part = PartIn { flags: Flags::default(), capture_unix_us: 0, payload: Bytes::from(vec![1; 1000]) };
     (0..n).flat_map(|_| signer.sign(&part, 0)).collect()
 }
@@ -162,7 +163,7 @@ fn two_swarms_share_by_deadline_and_the_queue_is_bounded() {
         now += MS(10);
         uplink.expire(now);
         while let Some(release) = uplink.release(now) {
-            if release.channel == channel(1) {
+            if release.swarm == channel(1) {
                 first += 1;
             } else {
                 second += 1;

@@ -103,7 +103,8 @@ fn gateways(world: &World) -> Vec<f64> {
     let mut count = vec![0u32; world.config.profile.isp.len()];
     let channel = world.channel();
     for index in world.viewers() {
-        let Some(stats) = world.nodes[index].engine.as_ref().and_then(|engine| engine.stats(&channel)) else {
+        let Some(stats) = world.nodes[index].engine.as_ref().and_then(|engine| engine.stats(&channel.into()))
+        else {
             continue;
         };
         let isp = world.nodes[index].place.isp;

@@ -186,7 +186,7 @@ impl World {
             self.ledger.published_bytes += u64::from(chunk.header().len);
             self.broadcast.published.push(Published { at: now, chunk: chunk.clone() });
         }
-        self.input(self.source, Input::Publish(channel, chunks));
+        self.input(self.source, Input::Publish(channel.into(), chunks));
         self.queue.push(now + span_us, Happening::Part(turn));
     }
 
@@ -201,7 +201,7 @@ impl World {
         for index in self.viewers().collect::<Vec<_>>() {
             if self.nodes[index].record.epoch == epoch {
                 let playout = Playout { buffer_ms: 0, next_number };
-                self.input(index, Input::Playout(channel, playout));
+                self.input(index, Input::Playout(channel.into(), playout));
             }
         }
     }

@@ -166,7 +166,7 @@ impl World {
 
     /// How the engine of `index` stands; `None` when it is gone.
     pub fn stats(&self, index: usize) -> Option<SwarmStats> {
-        self.nodes[index].engine.as_ref()?.stats(&self.channel())
+        self.nodes[index].engine.as_ref()?.stats(&self.channel().into())
     }
 
     /// A peer from outside.

@@ -142,7 +142,7 @@ impl World {
         let is_served = self.config.delivery == Delivery::ServerOnly && index != self.source;
         self.input(index, Input::Open(Box::new(config)));
         if is_served {
-            self.input(index, Input::ServedAlone(self.channel(), true));
+            self.input(index, Input::ServedAlone(self.channel().into(), true));
         }
     }
 
@@ -186,7 +186,7 @@ impl World {
         let index = self.viewer(place);
         if !hosts.is_empty() {
             let host = hosts[self.people.usize(..hosts.len())];
-            self.input(index, Input::Candidates(self.channel(), vec![self.candidate(host)]));
+            self.input(index, Input::Candidates(self.channel().into(), vec![self.candidate(host)]));
         }
     }
 
@@ -236,7 +236,7 @@ impl World {
     /// It says goodbye and is gone.
     pub fn leave(&mut self, index: usize) {
         let channel = self.channel();
-        self.input(index, Input::Leave(channel));
+        self.input(index, Input::Leave(channel.into()));
         for (to, link) in self.nodes[index].links.clone() {
             // The connection is closed once its last bytes are through.
             let state = &self.links[link as usize];
@@ -306,9 +306,9 @@ impl World {
         let channel = self.channel();
         if let Some(certificate) = self.broadcast.certificate {
             let note = self.broadcast.note;
-            self.input(index, Input::Broadcast(channel, certificate, note));
+            self.input(index, Input::Broadcast(channel.into(), certificate, note));
         }
-        self.input(index, Input::Candidates(channel, candidates));
+        self.input(index, Input::Candidates(channel.into(), candidates));
     }
 
     /// Whether the source's line has time for one more who comes.

@@ -230,7 +230,7 @@ impl World {
     pub fn invited(&mut self, host: usize) -> usize {
         let index = self.inner.come(self.net.uplink(self.net.viewer_bps), 0);
         let candidate = self.candidate(host, false);
-        self.input(index, Input::Candidates(self.channel(), vec![candidate]));
+        self.input(index, Input::Candidates(self.channel().into(), vec![candidate]));
         index
     }
 
@@ -314,7 +314,7 @@ impl World {
     }
 
     pub fn trace_hops(&mut self, index: usize, reports: bool, wants: bool) {
-        self.input(index, Input::Trace(self.channel(), Tracing { reports, wants }));
+        self.input(index, Input::Trace(self.channel().into(), Tracing { reports, wants }));
     }
 
     /// FNV-like, over everything that was transmitted.

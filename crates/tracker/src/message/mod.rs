@@ -9,14 +9,13 @@ mod answer;
 mod directory;
 mod proof;
 
-use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 
-use caudal_proto::id::{ChannelId, PeerId, RenditionId};
+use caudal_proto::id::PeerId;
+pub use caudal_proto::id::SwarmId;
 use serde::{Deserialize, Serialize};
 
-use crate::descriptor::{RENDITION_ID_END, SignedDescriptor};
+use crate::descriptor::SignedDescriptor;
 use crate::text::{as_text, base64url};
 
 pub use answer::{LiveBroadcast, PeerAddress, PeerGroup, PeerInfo, Response, SwarmResult, Takedown};
@@ -113,45 +112,6 @@ impl Code {
     /// The code of a number.
     pub fn from_number(number: u16) -> Self {
         Self::TABLE.iter().find(|row| row.1 == number).map_or(Self::Other(number), |row| row.0)
-    }
-}
-
-/// One rendition's swarm of a channel, written `CHANNEL` for rendition 0 and `CHANNEL/N` for the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SwarmId {
-    /// The channel.
-    pub channel: ChannelId,
-    /// The rendition, below [`RENDITION_ID_END`].
-    pub rendition: RenditionId,
-}
-
-impl From<ChannelId> for SwarmId {
-    fn from(channel: ChannelId) -> Self {
-        Self { channel, rendition: RenditionId(0) }
-    }
-}
-
-impl fmt::Display for SwarmId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.rendition.0 {
-            0 => write!(f, "{}", self.channel),
-            n => write!(f, "{}/{n}", self.channel),
-        }
-    }
-}
-
-impl FromStr for SwarmId {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const WRONG: &str =
-            "a swarm id is a channel id (52 characters of a-z and 2-7), perhaps followed by /1 to /63";
-        let (channel, rendition) = text.split_once('/').unwrap_or((text, "0"));
-        let rendition: u8 = rendition.parse().map_err(|_| WRONG)?;
-        if rendition >= RENDITION_ID_END {
-            return Err(WRONG);
-        }
-        Ok(Self { channel: channel.parse().map_err(|_| WRONG)?, rendition: RenditionId(rendition) })
     }
 }
 
@@ -474,7 +434,7 @@ mod tests {
     fn swarm_ids_survive_text() {
         let channel = SecretKey::from_bytes(&[1; 32]).channel();
         for rendition in [0, 1, 63] {
-            let id = SwarmId { channel, rendition: RenditionId(rendition) };
+            let id = SwarmId { channel, rendition: caudal_proto::id::RenditionId(rendition) };
             assert_eq!(id.to_string().parse(), Ok(id));
         }
         assert!(format!("{channel}/64").parse::<SwarmId>().is_err());

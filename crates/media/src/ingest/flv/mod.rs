@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes};
 pub use demux::{Demuxer, FlvError, TAG_LEN_MAX, Tag};
 
 use super::codec::{self, AvcInfo};
-use super::timeline::{COMPOSITION_TICKS_MAX, Stamped, TICKS_PER_SECOND, Timeline, Unroll};
+use super::timeline::{COMPOSITION_TICKS_MAX, Origin, Stamped, TICKS_PER_SECOND, Timeline, Unroll};
 use crate::sample::{Ingest, TrackConfig, TrackKind};
 
 /// FLV tag type of sound.
@@ -52,6 +52,21 @@ impl Tags {
     /// Nothing known yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A stream beside another, see [`Timeline::beside`].
+    pub fn beside(origin: Origin) -> Self {
+        Self { timeline: Timeline::beside(origin), ..Self::default() }
+    }
+
+    /// See [`Timeline::as_stamped`].
+    pub fn as_stamped() -> Self {
+        Self { timeline: Timeline::as_stamped(), ..Self::default() }
+    }
+
+    /// See [`Timeline::origin`].
+    pub fn origin(&self) -> Option<Origin> {
+        self.timeline.origin()
     }
 
     /// What follows continues what came before, whatever its timestamps: a file starts over.

@@ -1,0 +1,141 @@
+//! A ladder: the system's ffmpeg makes lower renditions of what comes in, and publishes them to this node's own RTMP server.
+//!
+//! It reads the preview, whose times are the channel's, and keeps them; its key frames lie where the preview's do. It ends with
+//! the source, and is started again when it ends before.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::{RtmpServer, Shared};
+
+/// The source's picture is waited for by looking this often.
+const LOOK_PERIOD: Duration = Duration::from_millis(500);
+/// An ffmpeg that ended is started again after this.
+const AGAIN_AFTER: Duration = Duration::from_secs(3);
+/// So much of its last words is told.
+const TOLD_MAX: usize = 200;
+
+/// Which lower renditions are made, and how.
+#[derive(Debug)]
+pub struct LadderConfig {
+    /// Heights of the pictures.
+    pub heights: Vec<u32>,
+    /// The program.
+    pub ffmpeg: PathBuf,
+    /// The preview's URL.
+    pub preview: String,
+    /// Where to publish, with the stream key.
+    pub publish: String,
+    /// The server for that, where the input has none.
+    pub server: Option<RtmpServer>,
+}
+
+/// The name of a rendition of such a height, behind the stream key.
+pub fn rung_name(height: u32) -> String {
+    format!("{height}p")
+}
+
+/// What a picture of such a height takes, kbit/s.
+fn rung_kbps(height: u32) -> u64 {
+    // 2.5 Mbit/s at 720 lines.
+    (u64::from(height) * u64::from(height) * 48 / 10_000).max(150)
+}
+
+/// A running ladder; ends when dropped.
+#[derive(Debug)]
+pub(super) struct Ladder(JoinHandle<()>);
+
+impl Drop for Ladder {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Ladder {
+    pub(super) fn start(
+        config: LadderConfig,
+        shared: Arc<Shared>,
+        said: mpsc::UnboundedSender<String>,
+    ) -> Self {
+        Self(tokio::spawn(keep(config, shared, said)))
+    }
+}
+
+async fn keep(config: LadderConfig, shared: Arc<Shared>, said: mpsc::UnboundedSender<String>) {
+    loop {
+        let height = loop {
+            match shared.height() {
+                Some(height) => break height,
+                None => tokio::time::sleep(LOOK_PERIOD).await,
+            }
+        };
+        let lower: Vec<u32> = config.heights.iter().copied().filter(|rung| *rung < height).collect();
+        if lower.is_empty() {
+            let text = format!(
+                "--ladder: nothing is lower than the {height} lines that come in; there is one rendition."
+            );
+            let _ = said.send(text);
+            return;
+        }
+        let told = match spawn(&config, &lower) {
+            Ok(child) => watch(child).await,
+            Err(error) => error.to_string(),
+        };
+        let _ = said.send(format!("The ladder's ffmpeg ended: {told}. It is started again."));
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
+}
+
+fn spawn(config: &LadderConfig, heights: &[u32]) -> std::io::Result<Child> {
+    let mut command = Command::new(&config.ffmpeg);
+    command.args(["-v", "error", "-nostdin", "-fflags", "nobuffer", "-analyzeduration", "1000000"]);
+    command.args(["-copyts", "-i", &config.preview]);
+    for height in heights {
+        let kbps = rung_kbps(*height);
+        command.args(["-map", "0:v:0", "-map", "0:a:0?", "-vf", &format!("scale=-2:{height}")]);
+        command.args(["-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-bf", "0"]);
+        // A key frame where the input has one, and nowhere else.
+        command.args(["-force_key_frames", "source", "-sc_threshold", "0", "-g", "100000"]);
+        command.args(["-fps_mode", "passthrough", "-pix_fmt", "yuv420p"]);
+        command.args(["-b:v", &format!("{kbps}k"), "-maxrate", &format!("{kbps}k")]);
+        command.args(["-bufsize", &format!("{}k", kbps / 2), "-c:a", "copy", "-flush_packets", "1"]);
+        command.args(["-f", "flv", &format!("{}_{}", config.publish, rung_name(*height))]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.kill_on_drop(true).spawn()
+}
+
+/// Until it ends; its last words, without the stream key's URL.
+async fn watch(mut child: Child) -> String {
+    let mut last = String::new();
+    if let Some(stderr) = child.stderr.take() {
+        let mut lines = BufReader::new(stderr).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            tracing::debug!("ffmpeg: {line}");
+            if !line.contains("rtmp://") {
+                last = line.chars().filter(|c| !c.is_control()).take(TOLD_MAX).collect();
+            }
+        }
+    }
+    let status = child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
+    if last.is_empty() { status } else { format!("{status}, {last}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rung_takes_less_than_the_one_above() {
+        let kbps = [1080, 720, 480, 360, 240, 144].map(rung_kbps);
+        assert!(kbps.is_sorted_by(|a, b| a > b), "{kbps:?}");
+        assert_eq!(kbps[1], 2488);
+    }
+}

@@ -1,0 +1,291 @@
+//! Swarms of a channel's renditions: joined, left, and gone over to, as [`Renditions`](super::rendition::Renditions) says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use caudal_proto::chunk::Ed25519Verifier;
+use caudal_proto::hop::Tracing;
+use caudal_proto::id::{RenditionId, SecretKey, SwarmId};
+use caudal_proto::io::{Candidate, Input};
+use caudal_proto::qos::rendition::{Look, Move, Reason};
+use caudal_proto::record::Ed25519Records;
+use caudal_proto::swarm::policy::Policy;
+use caudal_proto::swarm::{Role, SwarmConfig, SwarmStats};
+use caudal_tracker::client::ClientError;
+use caudal_tracker::descriptor::Rendition;
+use caudal_tracker::url::AllowedUrl;
+use tokio::sync::mpsc;
+
+use super::playout::Playout;
+use super::rendition::{Next, Tried};
+use super::{RETENTION, Side, Viewer};
+use crate::clock::unix_us;
+use crate::maps::Vantage;
+use crate::network::is_lan;
+use crate::source::lane::sum;
+use crate::tracking::{News, Tracking, TrackingConfig};
+
+/// A player is taken to keep at least so much ahead …
+const KEPT_MIN: Duration = Duration::from_millis(1500);
+/// … and no more: who looks closer moves sooner.
+const KEPT_MAX: Duration = Duration::from_millis(2000);
+/// What is entered in the middle begins so much before the point reached, and as much again as the way there takes, up to the
+/// latter: a part is told of when it is whole, and ages are not exact.
+const BEFORE_POINT: Duration = Duration::from_millis(300);
+const WAY_MAX: Duration = Duration::from_millis(150);
+/// How much further back a segment may have begun.
+const SEGMENT_MAX: Duration = Duration::from_secs(10);
+
+/// What a further swarm of the channel is joined with.
+#[derive(Debug)]
+pub(super) struct Joining {
+    pub(super) trackers: Vec<AllowedUrl>,
+    pub(super) upload: bool,
+    pub(super) hops: Tracing,
+    pub(super) key: SecretKey,
+    pub(super) tracking: TrackingConfig,
+}
+
+impl Joining {
+    pub(super) fn swarm(&self, swarm: SwarmId, vantage: &Arc<Vantage>, policy: Policy) -> SwarmConfig {
+        SwarmConfig {
+            channel: swarm.channel,
+            rendition: swarm.rendition,
+            role: Role::Viewer,
+            upload: self.upload,
+            retention: RETENTION,
+            lan: is_lan(&self.trackers),
+            policy,
+            verifier: Box::new(Ed25519Verifier),
+            records: Box::new(Ed25519Records(self.key.clone())),
+            network_map: Some(vantage.network_map()),
+        }
+    }
+
+    pub(super) fn track(&self, swarm: SwarmId) -> Result<Tracking, ClientError> {
+        Tracking::start(&self.trackers, &TrackingConfig { swarm, ..self.tracking.clone() })
+    }
+}
+
+impl Viewer {
+    /// The swarm that is followed.
+    pub(super) fn swarm(&self) -> SwarmId {
+        SwarmId { channel: self.shared.channel, rendition: self.renditions.playing() }
+    }
+
+    /// The rendition that is tried, if it is this swarm's.
+    pub(super) fn tried(&mut self, swarm: SwarmId) -> Option<&mut Tried> {
+        self.renditions.tried.as_mut().filter(|tried| tried.rendition == swarm.rendition)
+    }
+
+    /// The channel's descriptor names these renditions.
+    pub(super) fn offered(&mut self, offered: Vec<Rendition>) {
+        self.shared.lock().shown.offered.clone_from(&offered);
+        self.renditions.offer(offered, self.shared.preference());
+    }
+
+    /// Looks at how it goes, and makes the move that this asks for.
+    pub(super) async fn look(&mut self) {
+        if self.joining.is_none() || self.shared.shelf.is_some() {
+            return;
+        }
+        self.hear_of_tried().await;
+        if let Some(tried) = &mut self.renditions.tried {
+            tried.playout.tick();
+        }
+        self.play().await;
+        if self.renditions.is_lost() {
+            self.switch(RenditionId(0), Reason::Gone).await;
+            return;
+        }
+        let (kept, upload_bps, upload_capacity_bps) = {
+            let inner = self.shared.lock();
+            (inner.delay.wanted(), inner.rates.all().1, inner.stats.upload_capacity_bps)
+        };
+        let look = Look {
+            behind: self.renditions.behind(),
+            kept: kept.clamp(KEPT_MIN, KEPT_MAX),
+            received_bytes: self.renditions.received_bytes,
+            upload_bps,
+            upload_capacity_bps,
+        };
+        let now = self.renditions.now();
+        match self.renditions.choice.look(now, &look) {
+            Move::Stay => {}
+            Move::Switch { to, reason } => self.switch(to, reason).await,
+            Move::Try { to, reason } => self.try_beside(to, reason).await,
+            Move::GiveUp { reason } => {
+                tracing::info!("the other rendition is left: {}", reason.as_str());
+                self.leave_tried().await;
+            }
+        }
+    }
+
+    /// What trackers say of the tried rendition's swarm; of the channel the other side hears.
+    async fn hear_of_tried(&mut self) {
+        let mut heard = Vec::new();
+        if let Some(tried) = &mut self.renditions.tried {
+            while let Ok(news) = tried.tracking.news.try_recv() {
+                heard.push((tried.rendition, news));
+            }
+        }
+        for (rendition, news) in heard {
+            if let News::Peers(peers) = news {
+                let swarm = SwarmId { channel: self.shared.channel, rendition };
+                self.input(Input::Candidates(swarm, peers)).await;
+            }
+        }
+    }
+
+    /// Gives players all that is there for them.
+    pub(super) async fn play(&mut self) {
+        while let Some(next) = self.renditions.next(&mut self.playout) {
+            match next {
+                Next::Part(part) => {
+                    if self.renditions.seam.leaves_hole(&part) {
+                        tracing::warn!("the other rendition begins after what was given");
+                        self.shared.lock().gaps += 1;
+                    }
+                    if let Some(part) = self.renditions.pass(part) {
+                        self.shared.part(part);
+                    }
+                }
+                Next::Gap(parts) => {
+                    tracing::warn!("stepped over {parts} missing parts");
+                    self.shared.lock().gaps += 1;
+                }
+                Next::GoOver(parts) => self.go_over(parts).await,
+            }
+        }
+    }
+
+    /// The tried rendition plays from here on, with these parts first.
+    async fn go_over(&mut self, parts: Vec<caudal_media::part::Part>) {
+        let Some(tried) = self.renditions.tried.take() else { return };
+        let Tried { rendition, playout, mut tracking, .. } = tried;
+        self.leave(self.swarm()).await;
+        let news = std::mem::replace(&mut tracking.news, mpsc::channel(1).1);
+        self.follow(rendition, playout, tracking, news);
+        self.shared.lock().meter.changed(self.playout.newest_number() + 1, unix_us());
+        self.renditions.seam.enter();
+        for part in parts {
+            if let Some(part) = self.renditions.pass(part) {
+                self.shared.part(part);
+            }
+        }
+    }
+
+    /// Leaves what plays and enters `to` where players have come to.
+    async fn switch(&mut self, to: RenditionId, reason: Reason) {
+        self.leave_tried().await;
+        let back = self.renditions.behind() + BEFORE_POINT + self.way().min(WAY_MAX);
+        let policy = Policy {
+            join_back: back,
+            join_back_max: back + SEGMENT_MAX,
+            join_leaps: false,
+            ..Policy::default()
+        };
+        self.leave(self.swarm()).await;
+        match self.join(to, policy).await {
+            Ok(Some(mut tracking)) => {
+                let news = std::mem::replace(&mut tracking.news, mpsc::channel(1).1);
+                self.follow(to, Playout::new(), tracking, news);
+                self.shared.lock().shown.reason = Some(reason);
+                self.has_changed = true;
+                self.renditions.seam.enter();
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!("rendition {}: {error}", to.0),
+        }
+    }
+
+    /// The shortest round trip to a neighbour.
+    fn way(&self) -> Duration {
+        let inner = self.shared.lock();
+        let shortest = inner.stats.neighbours.iter().map(|neighbour| neighbour.rtt_us).min();
+        Duration::from_micros(shortest.unwrap_or(0))
+    }
+
+    /// `rendition` is followed from now on.
+    fn follow(
+        &mut self,
+        rendition: RenditionId,
+        playout: Playout,
+        tracking: Tracking,
+        news: mpsc::Receiver<News>,
+    ) {
+        tracing::info!("rendition {} from here on", rendition.0);
+        self.playout = playout;
+        self.news = news;
+        if let Side::Swarm(_, side) = &mut self.side {
+            let old = std::mem::replace(side, tracking);
+            tokio::spawn(old.leave());
+        }
+        self.renditions.went_over(rendition);
+        let mut inner = self.shared.lock();
+        inner.shown.rendition = rendition;
+        inner.shown.tried = None;
+        inner.shown.changes += 1;
+    }
+
+    async fn try_beside(&mut self, to: RenditionId, reason: Reason) {
+        let policy = Policy { join_next: true, ..Policy::default() };
+        match self.join(to, policy).await {
+            Ok(Some(tracking)) => {
+                self.renditions.tried = Some(Tried::new(to, tracking));
+                let mut inner = self.shared.lock();
+                inner.shown.tried = Some(to);
+                inner.shown.reason = Some(reason);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!("rendition {}: {error}", to.0),
+        }
+    }
+
+    async fn leave_tried(&mut self) {
+        let Some(tried) = self.renditions.tried.take() else { return };
+        self.shared.lock().shown.tried = None;
+        self.leave(SwarmId { channel: self.shared.channel, rendition: tried.rendition }).await;
+        tokio::spawn(tried.tracking.leave());
+    }
+
+    /// Joins a swarm of the channel beside those that there are. Whoever publishes the channel is in all of them: it is asked
+    /// before trackers have answered.
+    async fn join(
+        &mut self,
+        rendition: RenditionId,
+        policy: Policy,
+    ) -> Result<Option<Tracking>, ClientError> {
+        let swarm = SwarmId { channel: self.shared.channel, rendition };
+        let Some(joining) = &self.joining else { return Ok(None) };
+        let tracking = joining.track(swarm)?;
+        let config = joining.swarm(swarm, &self.shared.vantage, policy);
+        let hops = joining.hops;
+        self.input(Input::Open(Box::new(config))).await;
+        self.input(Input::Trace(swarm, hops)).await;
+        if let Some(certificate) = self.certificate {
+            self.input(Input::Broadcast(swarm, certificate, None)).await;
+        }
+        let sources: Vec<Candidate> = {
+            let inner = self.shared.lock();
+            let sources = inner.stats.neighbours.iter().filter(|neighbour| neighbour.source);
+            sources.map(|n| Candidate { peer: n.peer, addrs: Vec::new(), source: true, cost: 0 }).collect()
+        };
+        self.input(Input::Candidates(swarm, sources)).await;
+        if rendition == RenditionId(0) && self.fetches.has_edges() {
+            self.input(Input::Edge(swarm, self.edge_share)).await;
+        }
+        Ok(Some(tracking))
+    }
+
+    /// Leaves a swarm; what was counted there stays.
+    async fn leave(&mut self, swarm: SwarmId) {
+        let Side::Swarm(handle, _) = &self.side else { return };
+        if let Some(stats) = handle.stats(swarm).await {
+            let mut inner = self.shared.lock();
+            let stats = SwarmStats { neighbours: Vec::new(), children: 0, ..stats };
+            inner.shown.left = sum([&inner.shown.left, &stats]);
+        }
+        self.input(Input::Leave(swarm)).await;
+    }
+}

@@ -1,0 +1,382 @@
+//! Which rendition a viewer shows: makes the moves that `proto` decides, and sees to it that players get one stream all the while.
+//!
+//! One swarm is followed, and one more beside it while a better one is tried. Parts of the tried one wait here until what plays has
+//! come to the start of one of its segments; whoever must leave at once enters the other's segment where it is
+//! ([`Seam`]).
+
+use std::collections::VecDeque;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use caudal_media::fmp4::{InitTrack, read_init};
+use caudal_media::part::Part;
+use caudal_media::seam::Seam;
+use caudal_proto::id::{RENDITION_ID_END, RenditionId};
+use caudal_proto::qos::rendition::{Offered, RenditionChoice, Wanted};
+use caudal_proto::time::Timestamp;
+use caudal_tracker::descriptor::Rendition;
+
+use super::playout::{Played, Playout};
+use crate::clock::unix_us;
+use crate::tracking::Tracking;
+
+/// What plays is looked at this often.
+pub(super) const LOOK_PERIOD: Duration = Duration::from_millis(100);
+/// What is tried must have brought parts for so long before it is gone over to …
+const PROVEN_AFTER: Duration = Duration::from_millis(500);
+/// … and is entered within a segment when none of its segments has begun where what plays had come to after so long.
+const SEAM_PATIENCE: Duration = Duration::from_millis(700);
+/// What plays waits so long at a seam for the other's part.
+const GATE_MAX: Duration = Duration::from_millis(400);
+/// Most parts of the tried rendition that wait.
+const WAITING_MAX: usize = 256;
+/// How late the soonest parts come is the least of one to two of these.
+const BASE_PERIOD: Duration = Duration::from_secs(30);
+/// A rendition that nothing has come of for so long, and that the channel may not have any more, is left for the first one.
+const SILENT_MAX: Duration = Duration::from_secs(6);
+
+/// What somebody wants to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Preference {
+    /// The best that can be sustained.
+    #[default]
+    Auto,
+    /// A rendition by its number.
+    Id(RenditionId),
+    /// The best that is no higher.
+    Height(u32),
+}
+
+/// Neither `auto` nor a number nor a height.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("auto, a rendition's number (0 to 63) or a height as in 720p is expected")]
+pub struct PreferenceError;
+
+impl FromStr for Preference {
+    type Err = PreferenceError;
+
+    fn from_str(text: &str) -> Result<Self, PreferenceError> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        if let Some(height) = text.strip_suffix('p') {
+            return height.parse().map(Self::Height).map_err(|_| PreferenceError);
+        }
+        let id = text.parse().ok().filter(|id| *id < RENDITION_ID_END);
+        id.map(|id| Self::Id(RenditionId(id))).ok_or(PreferenceError)
+    }
+}
+
+impl std::fmt::Display for Preference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Id(id) => write!(f, "{}", id.0),
+            Self::Height(height) => write!(f, "{height}p"),
+        }
+    }
+}
+
+impl Preference {
+    fn among(self, offered: &[Rendition]) -> Wanted {
+        match self {
+            Self::Auto => Wanted::Auto,
+            Self::Id(id) => Wanted::Fixed(id),
+            Self::Height(most) => {
+                let height = |one: &&Rendition| (one.height.unwrap_or(0), one.bandwidth_bps);
+                let fits = offered.iter().filter(|one| one.height.unwrap_or(0) <= most).max_by_key(height);
+                let best = fits.or_else(|| offered.iter().min_by_key(height));
+                best.map_or(Wanted::Auto, |one| Wanted::Fixed(one.rendition()))
+            }
+        }
+    }
+}
+
+/// How late parts are beyond what is usual.
+#[derive(Debug)]
+struct Lateness {
+    /// The least of this and of the last period, µs, and since when this one lasts.
+    base: (i64, i64),
+    since: Instant,
+    /// When the media of the newest part ended, by the source's clock, and how long the part is.
+    end_unix_us: u64,
+    part_us: i64,
+}
+
+impl Lateness {
+    fn new() -> Self {
+        Self { base: (i64::MAX, i64::MAX), since: Instant::now(), end_unix_us: 0, part_us: 0 }
+    }
+
+    fn arrived(&mut self, now_unix_us: u64, part: &Part) {
+        self.part_us = i64::from(part.duration_us);
+        self.end_unix_us = part.capture_unix_us.saturating_add(u64::from(part.duration_us));
+        if self.since.elapsed() > BASE_PERIOD {
+            (self.base, self.since) = ((i64::MAX, self.base.0), Instant::now());
+        }
+        self.base.0 = self.base.0.min(self.late_us(now_unix_us));
+    }
+
+    fn late_us(&self, now_unix_us: u64) -> i64 {
+        now_unix_us.cast_signed().saturating_sub_unsigned(self.end_unix_us)
+    }
+
+    /// How far what plays has fallen behind; nothing before the first part.
+    fn behind(&self, now_unix_us: u64) -> Duration {
+        if self.end_unix_us == 0 {
+            return Duration::ZERO;
+        }
+        let base = self.base.0.min(self.base.1);
+        // The next part is due one part's length after the last.
+        let above = self.late_us(now_unix_us).saturating_sub(base).saturating_sub(self.part_us);
+        Duration::from_micros(u64::try_from(above).unwrap_or(0))
+    }
+}
+
+/// A rendition that is tried beside what plays.
+#[derive(Debug)]
+pub(super) struct Tried {
+    pub(super) rendition: RenditionId,
+    pub(super) playout: Playout,
+    pub(super) tracking: Tracking,
+    /// Its parts from a segment start on, each with when it begins on the channel's timeline.
+    parts: VecDeque<(i64, Part)>,
+    tracks: Vec<InitTrack>,
+    first_at: Option<Instant>,
+}
+
+impl Tried {
+    pub(super) fn new(rendition: RenditionId, tracking: Tracking) -> Self {
+        Self {
+            rendition,
+            playout: Playout::new(),
+            tracking,
+            parts: VecDeque::new(),
+            tracks: Vec::new(),
+            first_at: None,
+        }
+    }
+
+    /// Takes what has come whole.
+    pub(super) fn collect(&mut self) {
+        while let Some(played) = self.playout.poll() {
+            let Played::Part(part) = played else {
+                // What follows a hole is a beginning.
+                self.parts.clear();
+                self.first_at = None;
+                continue;
+            };
+            if let Some(tracks) = part.init.as_ref().and_then(|init| read_init(init).ok()) {
+                self.tracks = tracks;
+            }
+            let Some(start_us) = Seam::start_us(&part, &self.tracks) else { continue };
+            if self.parts.len() >= WAITING_MAX {
+                self.parts.pop_front();
+            }
+            self.first_at.get_or_insert_with(Instant::now);
+            self.parts.push_back((start_us, part));
+        }
+    }
+
+    fn is_proven(&self) -> bool {
+        self.first_at.is_some_and(|at| at.elapsed() >= PROVEN_AFTER)
+    }
+
+    fn end_us(&self) -> i64 {
+        self.parts.back().map_or(i64::MIN, |(start, part)| start + i64::from(part.duration_us))
+    }
+
+    /// Its parts from where what plays has come to, if it can be gone over to now.
+    fn enter(&mut self, seam: &Seam) -> Option<VecDeque<(i64, Part)>> {
+        if !self.is_proven() {
+            return None;
+        }
+        let reached = seam.end_us()?;
+        let mut starts = self.parts.iter().enumerate().filter(|(_, (_, part))| part.segment_start);
+        let aligned = starts.clone().find(|(_, (start, _))| seam.is_at(*start)).map(|(at, _)| at);
+        let within = || {
+            let is_late = self.first_at.is_some_and(|at| at.elapsed() >= PROVEN_AFTER + SEAM_PATIENCE);
+            let at = starts.rfind(|(_, (start, _))| *start <= reached).map(|(at, _)| at);
+            at.filter(|_| is_late && self.end_us() > reached)
+        };
+        let at = aligned.or_else(within)?;
+        Some(self.parts.split_off(at))
+    }
+}
+
+/// What is shown, and what is on its way.
+#[derive(Debug)]
+pub(super) struct Renditions {
+    pub(super) choice: RenditionChoice,
+    pub(super) offered: Vec<Rendition>,
+    pub(super) tried: Option<Tried>,
+    pub(super) seam: Seam,
+    lateness: Lateness,
+    /// The next part of what plays, held back for the other's to begin with it.
+    gated: Option<(Part, Instant)>,
+    /// Useful bytes of all swarms.
+    pub(super) received_bytes: u64,
+    began: Instant,
+    last_part: Instant,
+}
+
+/// What players get next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// A part.
+    Part(Part),
+    /// So many parts were stepped over.
+    Gap(u64),
+    /// Parts of the tried rendition: it plays from here on.
+    GoOver(Vec<Part>),
+}
+
+impl Renditions {
+    pub(super) fn new(preference: Preference) -> Self {
+        let playing = match preference {
+            Preference::Id(id) => id,
+            _ => RenditionId(0),
+        };
+        Self {
+            choice: RenditionChoice::new(playing, preference.among(&[])),
+            offered: Vec::new(),
+            tried: None,
+            seam: Seam::new(),
+            lateness: Lateness::new(),
+            gated: None,
+            received_bytes: 0,
+            began: Instant::now(),
+            last_part: Instant::now(),
+        }
+    }
+
+    pub(super) fn playing(&self) -> RenditionId {
+        self.choice.playing()
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.began.elapsed().as_micros() as u64)
+    }
+
+    /// The channel's descriptor names these.
+    pub(super) fn offer(&mut self, offered: Vec<Rendition>, preference: Preference) {
+        self.choice
+            .offer(offered.iter().map(|one| Offered { id: one.rendition(), rate_bps: one.bandwidth_bps }));
+        self.offered = offered;
+        self.prefer(preference);
+    }
+
+    pub(super) fn prefer(&mut self, preference: Preference) {
+        let wanted = preference.among(&self.offered);
+        if wanted != self.choice.wanted() {
+            self.choice.choose(wanted);
+        }
+    }
+
+    pub(super) fn behind(&self) -> Duration {
+        self.lateness.behind(unix_us())
+    }
+
+    /// Nothing comes of what plays, and the channel may have it no longer.
+    pub(super) fn is_lost(&self) -> bool {
+        let is_first = self.playing() == RenditionId(0);
+        !is_first && self.last_part.elapsed() > SILENT_MAX
+    }
+
+    /// Another broadcast begins on a timeline of its own.
+    pub(super) fn begin_anew(&mut self) {
+        self.seam = Seam::new();
+        self.lateness = Lateness::new();
+        self.gated = None;
+    }
+
+    /// What plays from here on is another rendition's.
+    pub(super) fn went_over(&mut self, to: RenditionId) {
+        self.gated = None;
+        self.last_part = Instant::now();
+        let now = self.now();
+        self.choice.arrived(now, to);
+    }
+
+    /// What players get next of what `playout` has; [`Next::GoOver`] comes once.
+    pub(super) fn next(&mut self, playout: &mut Playout) -> Option<Next> {
+        if let Some(tried) = &mut self.tried {
+            tried.collect();
+            if let Some(parts) = tried.enter(&self.seam) {
+                let parts: Vec<Part> = parts.into_iter().map(|(_, part)| part).collect();
+                parts.last().into_iter().for_each(|part| self.lateness.arrived(unix_us(), part));
+                return Some(Next::GoOver(parts));
+            }
+        }
+        if let Some((part, since)) = self.gated.take() {
+            if self.tried.is_some() && since.elapsed() < GATE_MAX {
+                self.gated = Some((part, since));
+                return None;
+            }
+            return Some(Next::Part(part));
+        }
+        match playout.poll()? {
+            Played::Gap(parts) => Some(Next::Gap(parts)),
+            Played::Part(part) => {
+                self.arrived(&part);
+                if part.segment_start && self.tried.as_ref().is_some_and(Tried::is_proven) {
+                    self.gated = Some((part, Instant::now()));
+                    return None;
+                }
+                Some(Next::Part(part))
+            }
+        }
+    }
+
+    fn arrived(&mut self, part: &Part) {
+        if self.lateness.end_unix_us == 0 {
+            let now = self.now();
+            self.choice.began(now);
+        }
+        self.lateness.arrived(unix_us(), part);
+        self.last_part = Instant::now();
+    }
+
+    /// A part on its way to players: what they get of it.
+    pub(super) fn pass(&mut self, part: Part) -> Option<Part> {
+        self.seam.pass(part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendition(id: u8, height: u32, bandwidth_bps: u64) -> Rendition {
+        let codecs = "avc1.64001f,mp4a.40.2".to_owned();
+        Rendition { id, codecs, width: None, height: Some(height), fps: None, bandwidth_bps }
+    }
+
+    #[test]
+    fn a_preference_is_read_and_said() {
+        for (text, wanted) in [
+            ("auto", Some(Preference::Auto)),
+            ("0", Some(Preference::Id(RenditionId(0)))),
+            ("63", Some(Preference::Id(RenditionId(63)))),
+            ("720p", Some(Preference::Height(720))),
+            ("64", None),
+            ("p", None),
+            ("best", None),
+            ("-1", None),
+        ] {
+            assert_eq!(text.parse().ok(), wanted, "{text}");
+            if let Some(wanted) = wanted {
+                assert_eq!(wanted.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_height_is_the_best_that_is_no_higher() {
+        let all = [rendition(0, 1080, 5_000_000), rendition(1, 720, 2_500_000), rendition(2, 360, 800_000)];
+        for (most, id) in [(2160, 0), (1080, 0), (900, 1), (720, 1), (400, 2), (100, 2)] {
+            assert_eq!(Preference::Height(most).among(&all), Wanted::Fixed(RenditionId(id)), "{most}p");
+        }
+        assert_eq!(Preference::Height(720).among(&[]), Wanted::Auto, "until it is known");
+    }
+}
