@@ -5,13 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use caudal_node::maps::{MapChoice, Maps};
+use caudal_node::metered::Choice;
 use caudal_node::viewer::Preference;
 use caudal_proto::hybrid::urgent::SHARE_PERCENT;
 use caudal_tracker::descriptor::Delivery;
 use caudal_tracker::url::EdgeUrl;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-use crate::units::{parse_duration, parse_height, parse_listen, parse_rate, parse_size};
+use crate::units::{
+    UploadLimit, parse_duration, parse_height, parse_listen, parse_metered, parse_rate, parse_size,
+    parse_upload,
+};
 
 /// Live television without a CDN bill: viewers carry the stream to each other.
 #[derive(Debug, Parser)]
@@ -140,9 +144,9 @@ pub(crate) struct PublishArgs {
     /// List the channel in the tracker's directory.
     #[arg(long)]
     pub(crate) listed: bool,
-    /// Send no more than this (bit/s: 20M, 800k).
-    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
-    pub(crate) upload_limit: Option<u64>,
+    /// Send no more than this (bit/s: 20M, 800k); `auto`: what the line carries, as it is measured while it is used.
+    #[arg(long, value_name = "RATE", value_parser = parse_upload, default_value = "auto")]
+    pub(crate) upload_limit: UploadLimit,
     /// Send the stream this many times at most, and a little to repair what got lost; viewers do the rest.
     #[arg(long, value_name = "N", value_parser = parse_copies)]
     pub(crate) source_copies: Option<f64>,
@@ -254,9 +258,13 @@ pub(crate) struct WatchArgs {
     /// Rather wait than stand still: two to eight seconds are kept ahead, instead of 0.7 to four.
     #[arg(long)]
     pub(crate) smooth: bool,
-    /// Send no more than this (bit/s: 5M, 800k).
-    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
-    pub(crate) upload_limit: Option<u64>,
+    /// Send no more than this (bit/s: 5M, 800k); `auto`: what the line carries, as it is measured while it is used.
+    #[arg(long, value_name = "RATE", value_parser = parse_upload, default_value = "auto")]
+    pub(crate) upload_limit: UploadLimit,
+    /// Whether this connection is paid by the byte, as a phone's is: then nothing is sent to others. `auto` asks NetworkManager, where
+    /// there is one.
+    #[arg(long, value_name = "auto|yes|no", value_parser = parse_metered, default_value = "auto")]
+    pub(crate) metered: Choice,
     /// Report hops of traced chunks, `on` or `off`: who sends to you, to whom you send and when, by your node's id, for the
     /// broadcaster and whoever runs `caudal trace` to see.
     #[arg(long, value_name = "on|off", default_value = "off", value_parser = parse_switch, action = clap::ArgAction::Set)]

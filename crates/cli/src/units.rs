@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use caudal_node::metered::Choice;
+
 /// `200ms`, `30s`, `1.5m`, `2h`; a number alone is refused, because nobody knows what it means.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a time; write 500ms, 30s, 5m or 1h");
@@ -50,6 +52,43 @@ pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
     };
     let rate = number.trim().parse::<f64>().map_err(|_| wrong())? * factor;
     if (1_000.0..=1e12).contains(&rate) { Ok(rate as u64) } else { Err(wrong()) }
+}
+
+/// The most that may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UploadLimit {
+    /// What the line carries.
+    Auto,
+    /// So many bit/s.
+    Bps(u64),
+}
+
+impl UploadLimit {
+    /// `None`: as measured.
+    pub(crate) fn bps(self) -> Option<u64> {
+        match self {
+            Self::Auto => None,
+            Self::Bps(bps) => Some(bps),
+        }
+    }
+}
+
+/// `auto`, or a rate.
+pub(crate) fn parse_upload(text: &str) -> Result<UploadLimit, String> {
+    if text == "auto" {
+        return Ok(UploadLimit::Auto);
+    }
+    parse_rate(text).map(UploadLimit::Bps).map_err(|error| format!("{error}, or auto"))
+}
+
+/// `auto`, `yes` or `no`.
+pub(crate) fn parse_metered(text: &str) -> Result<Choice, String> {
+    match text {
+        "auto" => Ok(Choice::Ask),
+        "yes" => Ok(Choice::Is(true)),
+        "no" => Ok(Choice::Is(false)),
+        _ => Err(format!("{text:?} is none of auto, yes and no")),
+    }
 }
 
 /// `720p`.

@@ -11,6 +11,8 @@ use tokio::sync::watch;
 
 /// It is asked again after this long: a phone's tether comes and goes.
 const PERIOD: Duration = Duration::from_secs(15);
+/// Whoever starts waits so long for the first answer.
+const FIRST_MAX: Duration = Duration::from_millis(300);
 /// Whoever does not answer within this is not waited for.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// The question.
@@ -23,13 +25,60 @@ const QUESTION: [&str; 6] = [
     "Metered",
 ];
 
-/// Follows it for as long as somebody listens. False where nobody knows.
-pub fn follow() -> watch::Receiver<bool> {
+/// What a person says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// The network manager knows.
+    Ask,
+    /// It is, or is not, whatever that says.
+    Is(bool),
+}
+
+/// Whether the connection is paid by the byte, now and from now on.
+#[derive(Debug, Clone, Default)]
+pub struct Metered {
+    is_so: bool,
+    told: Option<watch::Receiver<bool>>,
+}
+
+impl Metered {
+    /// Follows it; the first answer is waited for shortly.
+    pub async fn follow(choice: Choice) -> Self {
+        if let Choice::Is(is_so) = choice {
+            return Self { is_so, told: None };
+        }
+        let mut told = follow();
+        let _ = tokio::time::timeout(FIRST_MAX, told.changed()).await;
+        Self { is_so: false, told: Some(told) }
+    }
+
+    /// Whether it is.
+    pub fn now(&self) -> bool {
+        self.told.as_ref().map_or(self.is_so, |told| *told.borrow())
+    }
+
+    /// Waits until that is otherwise; for ever where it stays.
+    pub async fn changed(&mut self) {
+        let is_told = match &mut self.told {
+            Some(told) => told.changed().await.is_ok(),
+            None => false,
+        };
+        if !is_told {
+            // There is nobody to ask, or no more.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Asks for as long as somebody listens. False where nobody knows.
+fn follow() -> watch::Receiver<bool> {
     let (told, listen) = watch::channel(false);
     tokio::spawn(async move {
+        let mut is_first = true;
         loop {
             let Some(now) = ask().await else { return };
-            told.send_if_modified(|before| std::mem::replace(before, now) != now);
+            let is_first = std::mem::take(&mut is_first);
+            told.send_if_modified(|before| std::mem::replace(before, now) != now || is_first);
             tokio::select! {
                 () = tokio::time::sleep(PERIOD) => {}
                 () = told.closed() => return,

@@ -10,6 +10,7 @@ use caudal_tracker::url::AllowedUrl;
 use tokio::sync::mpsc;
 
 use crate::NodeError;
+use crate::metered::Metered;
 
 /// What the UDP side is told.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +21,8 @@ pub struct NetworkConfig {
     pub upload_limit_bps: Option<u64>,
     /// A relay's URL; `None`: none.
     pub relay: Option<String>,
+    /// Whether the line is paid by the byte: then a viewer sends nothing.
+    pub metered: Metered,
 }
 
 /// A node on the network.

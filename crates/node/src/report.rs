@@ -164,6 +164,8 @@ pub struct ViewerReport {
     pub useful_bytes_from_source: u64,
     /// Of those, over HTTP from an edge or a CDN in front of one: the server's, as the source's are.
     pub useful_bytes_from_edge: u64,
+    /// The line is paid by the byte: nothing is sent to peers.
+    pub metered: bool,
     /// Payload bytes sent to peers.
     pub bytes_out: u64,
     /// What the uplink is believed to carry, bit/s of chunks; absent while nothing has queued on it.

@@ -47,7 +47,12 @@ pub(crate) async fn run(args: EdgeArgs, context: Context) -> Result<(), Failure>
         rendition: Preference::default(),
         channel: link.channel,
         trackers: asked.allowed,
-        network: NetworkConfig { bind: args.bind, upload_limit_bps: None, relay: args.relay },
+        network: NetworkConfig {
+            bind: args.bind,
+            upload_limit_bps: None,
+            relay: args.relay,
+            ..NetworkConfig::default()
+        },
         maps: Maps::new(MapChoice::Told).map_err(Failure::usage)?,
         // It serves by HTTP, and is a peer that only receives.
         upload: false,

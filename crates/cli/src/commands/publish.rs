@@ -89,8 +89,9 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
         ladder,
         network: NetworkConfig {
             bind: args.bind.clone(),
-            upload_limit_bps: args.upload_limit,
+            upload_limit_bps: args.upload_limit.bps(),
             relay: args.relay.clone(),
+            ..NetworkConfig::default()
         },
         maps: Maps::new(args.alto.clone().unwrap_or_default()).map_err(Failure::usage)?,
         delivery: args.delivery,
@@ -119,7 +120,7 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
         link: link.clone(),
         rtmp: rtmp.clone(),
         input: kind,
-        upload_limit_bps: args.upload_limit,
+        upload_limit_bps: args.upload_limit.bps(),
         price_per_gb: args.price_per_gb,
     };
     let desk = Desk::open(desk, &trackers, &random_key()?, Arc::clone(&shared), end)?;

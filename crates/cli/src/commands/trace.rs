@@ -41,7 +41,12 @@ pub(crate) async fn run(args: TraceArgs, context: Context) -> Result<(), Failure
     let viewer = Viewer::start(ViewerConfig {
         channel: link.channel,
         trackers: asked.allowed,
-        network: NetworkConfig { bind: args.bind, upload_limit_bps: None, relay: args.relay },
+        network: NetworkConfig {
+            bind: args.bind,
+            upload_limit_bps: None,
+            relay: args.relay,
+            ..NetworkConfig::default()
+        },
         maps: Maps::new(MapChoice::Off).map_err(Failure::usage)?,
         // It looks on: it takes the stream, as every viewer does, and sends it to nobody.
         upload: false,

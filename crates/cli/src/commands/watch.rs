@@ -12,6 +12,7 @@ use caudal_node::http::{HttpServer, Shown};
 use caudal_node::link_trackers::{LinkSource, link_edges, link_trackers};
 use caudal_node::live::Reader;
 use caudal_node::maps::{MapChoice, Maps};
+use caudal_node::metered::Metered;
 use caudal_node::network::{NetworkConfig, random_key};
 use caudal_node::record::{Output, Recorded, Recording};
 use caudal_node::sessions::{SessionSettings, Sessions};
@@ -87,9 +88,10 @@ pub(crate) async fn run(mut args: WatchArgs, context: Context) -> Result<(), Fai
         }
     }
     let maps = maps(&args)?;
-    let sessions = sessions(&args, known.clone(), &context, &maps)?;
+    let metered = metered(&args).await;
+    let sessions = sessions(&args, known.clone(), &context, &maps, &metered)?;
     let started = context.started;
-    let config = ViewerConfig { trackers, edges, ..config(&args, &link, context, maps) };
+    let config = ViewerConfig { trackers, edges, ..config(&args, &link, context, maps, &metered) };
     let viewer = Viewer::start(config).await?;
     let shared = viewer.shared();
     sessions.add_viewer(&link, Arc::clone(&shared))?;
@@ -179,6 +181,20 @@ fn check_view(args: &WatchArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether this connection is paid by the byte. Who sends nothing need not ask.
+async fn metered(args: &WatchArgs) -> Metered {
+    if args.no_upload || args.no_p2p {
+        return Metered::default();
+    }
+    let metered = Metered::follow(args.metered).await;
+    if metered.now() {
+        tell!(
+            "This connection is metered: nothing is sent to other viewers. (--metered no sends all the same.)"
+        );
+    }
+    metered
+}
+
 /// The maps that this process follows.
 fn maps(args: &WatchArgs) -> Result<Arc<Maps>, Failure> {
     // A map's server is neither a tracker nor an edge.
@@ -187,7 +203,13 @@ fn maps(args: &WatchArgs) -> Result<Arc<Maps>, Failure> {
 }
 
 /// Without trackers and edges.
-fn config(args: &WatchArgs, link: &Link, context: Context, maps: Arc<Maps>) -> ViewerConfig {
+fn config(
+    args: &WatchArgs,
+    link: &Link,
+    context: Context,
+    maps: Arc<Maps>,
+    metered: &Metered,
+) -> ViewerConfig {
     ViewerConfig {
         channel: link.channel,
         trackers: Vec::new(),
@@ -201,8 +223,9 @@ fn config(args: &WatchArgs, link: &Link, context: Context, maps: Arc<Maps>) -> V
         rendition: args.rendition,
         network: NetworkConfig {
             bind: args.bind.clone(),
-            upload_limit_bps: args.upload_limit,
+            upload_limit_bps: args.upload_limit.bps(),
             relay: args.relay.clone(),
+            metered: metered.clone(),
         },
         maps,
         upload: !args.no_upload,
@@ -217,6 +240,7 @@ fn sessions(
     trackers: Vec<AllowedUrl>,
     context: &Context,
     maps: &Arc<Maps>,
+    metered: &Metered,
 ) -> Result<Arc<Sessions>, Failure> {
     Ok(Arc::new(Sessions::new(Some(SessionSettings {
         trackers,
@@ -229,8 +253,9 @@ fn sessions(
         rendition: args.rendition,
         network: NetworkConfig {
             bind: Vec::new(),
-            upload_limit_bps: args.upload_limit,
+            upload_limit_bps: args.upload_limit.bps(),
             relay: args.relay.clone(),
+            metered: metered.clone(),
         },
         maps: Arc::clone(maps),
         lan: args.lan,
@@ -285,7 +310,7 @@ async fn browse(
         say_once_about_addresses(!args.no_upload);
     }
     warn_of_strangers(http.addr());
-    let sessions = sessions(args, trackers.clone(), &context, &maps(args)?)?;
+    let sessions = sessions(args, trackers.clone(), &context, &maps(args)?, &metered(args).await)?;
     let (url, page) = (http.url(), http.page_url());
     serve(http, "Channels".to_owned(), &trackers, &sessions)?;
     if args.json {

@@ -242,6 +242,19 @@ impl Viewer {
         }
     }
 
+    /// The line is paid by the byte from now on, or no longer: nothing is sent then, to whatever swarm.
+    pub(super) async fn meter_changed(&mut self, is_metered: bool) {
+        self.shared.lock().metered = is_metered;
+        let tried = self.renditions.tried.as_ref().map(|tried| tried.rendition);
+        let Some(joining) = self.joining.as_mut().filter(|_| self.shared.may_upload()) else { return };
+        joining.upload = !is_metered;
+        tracing::warn!("this connection is {}metered now", if is_metered { "" } else { "no longer " });
+        for rendition in tried.into_iter().chain([self.renditions.playing()]) {
+            let swarm = SwarmId { channel: self.shared.channel, rendition };
+            self.input(Input::Upload(swarm, !is_metered)).await;
+        }
+    }
+
     async fn leave_tried(&mut self) {
         let Some(tried) = self.renditions.tried.take() else { return };
         self.shared.lock().shown.tried = None;

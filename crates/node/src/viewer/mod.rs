@@ -29,6 +29,7 @@ use crate::edge::shelf::Shelf;
 use crate::live::Live;
 use crate::maps::{Maps, Vantage};
 use crate::meter::Meter;
+use crate::metered::Metered;
 use crate::network::{Network, NetworkConfig, random_key};
 use crate::rates::Rates;
 use crate::trace::Traces;
@@ -153,6 +154,8 @@ enum Origin {
 
 #[derive(Debug)]
 struct Inner {
+    /// The line is paid by the byte.
+    metered: bool,
     meter: Meter,
     delay: PlayoutDelay,
     state: State,
@@ -199,6 +202,7 @@ pub struct Viewer {
     fetches: Fetches,
     edge_share: u32,
     lan: bool,
+    metered: Metered,
 }
 
 /// Whom the stream comes from.
@@ -280,7 +284,7 @@ impl Viewer {
         let swarm = SwarmId { channel: config.channel, rendition };
         let joining = Joining {
             trackers: config.trackers.clone(),
-            upload: config.upload,
+            upload: config.upload && !config.network.metered.now(),
             hops: config.tracing,
             key: network.key.clone(),
             tracking: TrackingConfig {
@@ -321,7 +325,8 @@ impl Viewer {
         (events, news): Told,
     ) -> Self {
         let lan = config.lan;
-        let (channel, edge_share) = (config.channel, config.edge_share);
+        let (channel, edge_share, metered) =
+            (config.channel, config.edge_share, config.network.metered.clone());
         // Edges have the first rendition, and no other.
         let preference = if config.shelf.is_some() || !config.p2p {
             Preference::Id(RenditionId(0))
@@ -338,6 +343,7 @@ impl Viewer {
             started: config.started,
             upload: config.upload && config.p2p,
             inner: Mutex::new(Inner {
+                metered: config.network.metered.now(),
                 meter: Meter::new(config.started),
                 delay: PlayoutDelay::new(config.bounds),
                 state: State::Joining,
@@ -371,6 +377,7 @@ impl Viewer {
             fetches: Fetches::new(channel),
             edge_share,
             lan,
+            metered,
         }
     }
 
@@ -390,6 +397,7 @@ impl Viewer {
         let mut looks = tokio::time::interval(LOOK_PERIOD);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut preferences = self.shared.preference.subscribe();
+        let mut metered = self.metered.clone();
         let result = loop {
             tokio::select! {
                 event = self.events.recv() => match event {
@@ -408,6 +416,7 @@ impl Viewer {
                     self.input(Input::Fetched(self.swarm(), fetched)).await;
                 }
                 _ = looks.tick() => self.look().await,
+                () = metered.changed() => self.meter_changed(metered.now()).await,
                 Ok(()) = preferences.changed() => {
                     let preference = *preferences.borrow_and_update();
                     self.renditions.prefer(preference);

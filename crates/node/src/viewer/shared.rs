@@ -30,6 +30,11 @@ impl Shared {
 
     /// Whether this viewer sends to others.
     pub fn uploads(&self) -> bool {
+        self.upload && !self.lock().metered
+    }
+
+    /// Whether it would, on a line that is not paid by the byte.
+    pub(super) fn may_upload(&self) -> bool {
         self.upload
     }
 
@@ -183,6 +188,7 @@ impl Shared {
             useful_bytes: stats.useful_bytes,
             useful_bytes_from_source: stats.useful_bytes_from_source,
             useful_bytes_from_edge: stats.useful_bytes_from_edge,
+            metered: inner.metered,
             bytes_out: stats.bytes_out,
             upload_capacity_bps: stats.upload_capacity_bps,
             upload_wait_ms: stats.upload_wait_us / 1000,
