@@ -76,9 +76,15 @@ fn follow() -> watch::Receiver<bool> {
     tokio::spawn(async move {
         let mut is_first = true;
         loop {
-            let Some(now) = ask().await else { return };
-            let is_first = std::mem::take(&mut is_first);
-            told.send_if_modified(|before| std::mem::replace(before, now) != now || is_first);
+            match ask().await {
+                Answer::Is(now) => {
+                    let is_first = std::mem::take(&mut is_first);
+                    told.send_if_modified(|before| std::mem::replace(before, now) != now || is_first);
+                }
+                // What it said last holds: a slow answer is no permission.
+                Answer::Unknown => {}
+                Answer::NobodyToAsk => return,
+            }
             tokio::select! {
                 () = tokio::time::sleep(PERIOD) => {}
                 () = told.closed() => return,
@@ -88,19 +94,31 @@ fn follow() -> watch::Receiver<bool> {
     listen
 }
 
-/// Asks once; `None` where there is nobody to ask.
-async fn ask() -> Option<bool> {
-    let mut busctl = Command::new("busctl");
-    busctl.args(QUESTION).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let answer = tokio::time::timeout(ANSWER_MAX, busctl.output()).await;
-    // A slow answer may be a quick one next time.
-    let Ok(answer) = answer else { return Some(false) };
-    Some(is_metered(&String::from_utf8_lossy(&answer.ok()?.stdout)))
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Is(bool),
+    Unknown,
+    NobodyToAsk,
 }
 
-/// `u 1` is yes and `u 3` a guess that it is; 0, 2 and 4 are unknown, no and a guess that it is not (`NMMetered`).
-fn is_metered(answer: &str) -> bool {
-    matches!(answer.trim(), "u 1" | "u 3")
+/// Asks once.
+async fn ask() -> Answer {
+    let mut busctl = Command::new("busctl");
+    busctl.args(QUESTION).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    match tokio::time::timeout(ANSWER_MAX, busctl.output()).await {
+        Ok(Ok(output)) => read(&String::from_utf8_lossy(&output.stdout)),
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => Answer::NobodyToAsk,
+        Ok(Err(_)) | Err(_) => Answer::Unknown,
+    }
+}
+
+/// `u 1` is yes and `u 3` a guess that it is, 2 is no and 4 a guess that it is not; 0 is unknown (`NMMetered`).
+fn read(answer: &str) -> Answer {
+    match answer.trim() {
+        "u 1" | "u 3" => Answer::Is(true),
+        "u 2" | "u 4" => Answer::Is(false),
+        _ => Answer::Unknown,
+    }
 }
 
 #[cfg(test)]
@@ -109,10 +127,8 @@ mod tests {
 
     #[test]
     fn what_the_network_manager_says_is_understood() {
-        assert_eq!(
-            ["u 0\n", "u 1\n", "u 2\n", "u 3\n", "u 4\n"].map(is_metered),
-            [false, true, false, true, false]
-        );
-        assert_eq!(["", "1", "Failed to get property: u 1x"].map(is_metered), [false; 3]);
+        let (yes, no) = (Answer::Is(true), Answer::Is(false));
+        assert_eq!(["u 1\n", "u 2\n", "u 3\n", "u 4\n"].map(read), [yes, no, yes, no]);
+        assert_eq!(["u 0\n", "", "1", "Failed to get property"].map(read), [Answer::Unknown; 4]);
     }
 }

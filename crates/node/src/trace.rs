@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use caudal_proto::hop::{Hop, HopReport};
-use caudal_proto::id::ChannelId;
+use caudal_proto::id::{ChannelId, RenditionId};
 
 pub use tree::{Kind, Row, Summary, TraceView};
 
@@ -27,6 +27,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 struct Traced {
     epoch: u64,
+    rendition: RenditionId,
     number: u64,
     since: Instant,
     hops: Vec<Hop>,
@@ -59,15 +60,18 @@ impl Traces {
     }
 
     fn add_checked(&self, hop: Hop, now: Instant, is_genuine: impl FnOnce(&HopReport) -> bool) {
-        let (epoch, number) = (hop.report.epoch, hop.report.number);
+        let HopReport { epoch, rendition, number, .. } = hop.report;
         let mut chunks = self.lock();
-        let known = chunks.iter().position(|traced| (traced.epoch, traced.number) == (epoch, number));
+        let known = chunks
+            .iter()
+            .position(|traced| (traced.epoch, traced.rendition, traced.number) == (epoch, rendition, number));
         let at = known.unwrap_or_else(|| {
             if chunks.len() == CHUNKS_MAX {
                 chunks.pop_front();
             }
             chunks.push_back(Traced {
                 epoch,
+                rendition,
                 number,
                 since: now,
                 hops: Vec::new(),
@@ -124,7 +128,7 @@ impl Traced {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use caudal_proto::id::{PeerId, RenditionId, SecretKey};
+    use caudal_proto::id::{PeerId, SecretKey};
     use caudal_proto::record::Ed25519Records;
 
     fn report(key: u8, channel: &ChannelId) -> HopReport {

@@ -17,7 +17,7 @@ use crate::peer_map::PeerMap;
 use crate::swarm::{Swarm, SwarmOutput, SwarmStats, UplinkView};
 use crate::time::Timestamp;
 use crate::uplink::{Done, Uplink};
-use crate::wire::{ChunkHead, LAG_UNKNOWN_MS, Message, Messages, WireError};
+use crate::wire::{ChunkHead, FrameWriter, LAG_UNKNOWN_MS, Message, Messages, WireError};
 
 /// Most swarms of one node.
 pub const SWARMS_MAX: usize = 8;
@@ -129,6 +129,10 @@ pub struct Engine {
     swarms: Vec<Member>,
     connections: PeerMap<Connection>,
     uplink: Uplink,
+    /// Swarms left last, and when: what others still send there comes to whoever joins again.
+    left: VecDeque<(SwarmId, Timestamp)>,
+    /// Handles go round: one that comes back soon would be taken for what it stood for before.
+    next_handle: u8,
     sweep_at: Timestamp,
     stalls_at: Timestamp,
     out: VecDeque<Output>,
@@ -144,6 +148,8 @@ impl Engine {
             swarms: Vec::new(),
             connections: PeerMap::default(),
             uplink: Uplink::new(config.upload_limit_bps),
+            left: VecDeque::new(),
+            next_handle: 0,
             sweep_at: Timestamp::ZERO,
             stalls_at: Timestamp::ZERO,
             out: VecDeque::new(),
@@ -217,6 +223,10 @@ impl Engine {
                     self.drain(now, at);
                     self.swarms.remove(at);
                     self.uplink.forget(&id);
+                    if self.left.len() == SWARMS_MAX {
+                        self.left.pop_front();
+                    }
+                    self.left.push_back((id, now));
                 }
             }
             Input::Candidates(id, mut candidates) => {
@@ -282,11 +292,15 @@ impl Engine {
 
     fn open(&mut self, now: Timestamp, config: crate::swarm::SwarmConfig) {
         let id = config.swarm_id();
-        let free =
-            (0..SWARMS_MAX as u8).find(|handle| self.swarms.iter().all(|member| member.handle != *handle));
+        let mut round = (0..SWARMS_MAX as u8).map(|n| (self.next_handle + n) % SWARMS_MAX as u8);
+        let free = round.find(|handle| self.swarms.iter().all(|member| member.handle != *handle));
         let Some(handle) = free.filter(|_| self.place(&id).is_none()) else { return };
+        self.next_handle = (handle + 1) % SWARMS_MAX as u8;
         let mut swarm = Box::new(Swarm::new(now, config, self.config.local, handle, self.rng.u64(..)));
         swarm.set_unix_offset(self.unix_offset_us);
+        if let Some((_, left_at)) = self.left.iter().rev().find(|(left, _)| *left == id) {
+            swarm.was_left(*left_at);
+        }
         self.swarms.push(Member { id, handle, swarm });
     }
 
@@ -460,6 +474,13 @@ impl Engine {
                     let shared = others.map(|member| &member.swarm).any(|other| other.is_neighbour(&peer));
                     if !shared || code == CloseCode::Misbehaviour {
                         self.close(now, peer, code);
+                    } else {
+                        // Another swarm keeps the connection: the peer is to know that it is no neighbour in this one.
+                        let mut farewell = FrameWriter::new(self.swarms[at].handle);
+                        let first = farewell.push(&Message::Bye);
+                        for bytes in first.into_iter().chain(farewell.finish()) {
+                            self.transmit(Transmit::Control { peer, bytes });
+                        }
                     }
                 }
                 SwarmOutput::Control(peer, bytes) => self.transmit(Transmit::Control { peer, bytes }),

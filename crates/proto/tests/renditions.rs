@@ -20,7 +20,6 @@ use caudal_proto::wire::FrameReader;
 const MS: fn(u64) -> Duration = Duration::from_millis;
 const UNIX_START_US: u64 = 1_800_000_000_000_000;
 const EPOCH: u64 = UNIX_START_US / 1000;
-const ONE_WAY: Duration = Duration::from_millis(10);
 const PART_MS: u64 = 200;
 const SOURCE: usize = 0;
 const VIEWER: usize = 1;
@@ -29,6 +28,7 @@ const PART_LEN: [usize; 2] = [50_000, 10_000];
 
 struct World {
     engines: [Engine; 2],
+    one_way: Duration,
     now: Timestamp,
     channel: ChannelId,
     key: SecretKey,
@@ -52,6 +52,11 @@ fn id(place: usize) -> PeerId {
 
 impl World {
     fn new() -> Self {
+        Self::apart(MS(10))
+    }
+
+    /// The two are this far apart.
+    fn apart(one_way: Duration) -> Self {
         let (channel_key, key) = (SecretKey::from_bytes(&[1; 32]), SecretKey::from_bytes(&[2; 32]));
         let channel = channel_key.channel();
         let terms = CertificateTerms {
@@ -66,6 +71,7 @@ impl World {
         let signer = |n| Signer::new(key.clone(), channel, EPOCH, RenditionId(n), 5300);
         let mut world = Self {
             engines: [engine(SOURCE), engine(VIEWER)],
+            one_way,
             now: Timestamp::from_millis(1),
             channel,
             certificate,
@@ -118,7 +124,7 @@ impl World {
 
     fn input(&mut self, place: usize, input: Input) {
         self.engines[place].handle_input(self.now, input);
-        let (other, at) = (1 - place, self.now + ONE_WAY);
+        let (other, at) = (1 - place, self.now + self.one_way);
         loop {
             match self.engines[place].poll_output() {
                 Output::Transmit(Transmit::Connect { .. }) => {
@@ -126,7 +132,7 @@ impl World {
                     for to in [SOURCE, VIEWER] {
                         let addr = Some(([127, 0, 0, 1], 4433).into());
                         let connected =
-                            Connected { peer: id(1 - to), addr, rtt: ONE_WAY * 2, dialled: to == place };
+                            Connected { peer: id(1 - to), addr, rtt: self.one_way * 2, dialled: to == place };
                         self.wire.push((at, to, Input::Connected(connected)));
                     }
                 }
@@ -140,7 +146,7 @@ impl World {
                 Output::Transmit(Transmit::Chunk { token, head, body, .. }) => {
                     self.wire.push((at, other, Input::ChunkParts(id(place), head, body)));
                     let done = Input::ChunkDone(id(other), token, ChunkOutcome::Delivered);
-                    self.wire.push((at + ONE_WAY, place, done));
+                    self.wire.push((at + self.one_way, place, done));
                 }
                 Output::Event(Event::Joined { swarm, number, .. }) => {
                     self.joined.insert(swarm.rendition.0, (number, self.now));
@@ -259,5 +265,29 @@ fn who_comes_to_a_place_begins_no_later_than_there() {
         assert!(first <= reached, "{first} is after {reached}");
         assert!(first + 8 >= reached, "{first} is long before {reached}");
         assert_eq!((world.dials, world.dropped.len()), (1, 0), "{:?}", world.dropped);
+    }
+}
+
+/// What the source sent before it heard that the viewer left arrives in the swarm that the viewer has joined again: no offence.
+#[test]
+fn who_leaves_a_rendition_and_comes_back_at_once_drops_nobody() {
+    for phase in 0..10 {
+        let mut world = World::apart(MS(150));
+        world.join(0, vec![([127, 0, 0, 1], 4433).into()], Policy::default());
+        world.join(1, Vec::new(), Policy::default());
+        world.run(MS(5000 + phase * 20 + 5));
+        for _ in 0..3 {
+            let left = world.swarm(0);
+            world.input(VIEWER, Input::Leave(left));
+            world.join(0, Vec::new(), Policy::default());
+            world.run(MS(350));
+        }
+        world.run(MS(3000));
+        assert_eq!(world.dropped, Vec::<String>::new(), "phase {phase}");
+        let newest = world.parts[&0].last().unwrap();
+        assert!(
+            newest + 5 >= world.signers[0].next_part(),
+            "phase {phase}: it is followed to the edge: {newest}"
+        );
     }
 }

@@ -270,6 +270,17 @@ async fn open_ladder(
         return Ok(None);
     }
     let refuse = |why: String| Err(Failure::usage(anyhow::anyhow!("--ladder: {why}")));
+    if args.input.len() > 1 {
+        return refuse(
+            "it is made of one input, and there are several: leave one of the two away".to_owned(),
+        );
+    }
+    let mut heights = args.ladder.clone();
+    heights.sort_unstable();
+    heights.dedup();
+    if heights.len() < args.ladder.len() {
+        return refuse("a height stands there twice".to_owned());
+    }
     if args.ladder.len() + args.input.len() > RENDITIONS_MAX {
         return refuse(format!("a channel has at most {RENDITIONS_MAX} renditions"));
     }

@@ -112,14 +112,15 @@ fn spawn(config: &LadderConfig, heights: &[u32]) -> std::io::Result<Child> {
     command.kill_on_drop(true).spawn()
 }
 
-/// Until it ends; its last words, without the stream key's URL.
+/// Until it ends; its last words, without what has an address in it.
 async fn watch(mut child: Child) -> String {
     let mut last = String::new();
     if let Some(stderr) = child.stderr.take() {
         let mut lines = BufReader::new(stderr).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            tracing::debug!("ffmpeg: {line}");
-            if !line.contains("rtmp://") {
+            // A stream key or a page's token stands in an address.
+            if !line.contains("rtmp://") && !line.contains("/t/") {
+                tracing::debug!("ffmpeg: {line}");
                 last = line.chars().filter(|c| !c.is_control()).take(TOLD_MAX).collect();
             }
         }

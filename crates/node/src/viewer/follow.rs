@@ -276,6 +276,9 @@ impl Viewer {
         let hops = joining.hops;
         self.input(Input::Open(Box::new(config))).await;
         self.input(Input::Trace(swarm, hops)).await;
+        if self.served_alone {
+            self.input(Input::ServedAlone(swarm, true)).await;
+        }
         if let Some(certificate) = self.certificate {
             self.input(Input::Broadcast(swarm, certificate, None)).await;
         }

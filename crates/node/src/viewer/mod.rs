@@ -203,6 +203,8 @@ pub struct Viewer {
     edge_share: u32,
     lan: bool,
     metered: Metered,
+    /// The source feeds everybody itself: no other viewer is met in any swarm of the channel.
+    served_alone: bool,
 }
 
 /// Whom the stream comes from.
@@ -378,6 +380,7 @@ impl Viewer {
             edge_share,
             lan,
             metered,
+            served_alone: false,
         }
     }
 
@@ -563,8 +566,12 @@ impl Viewer {
             }
             News::Edges(told) => self.learn_edges(told_edges(&told, self.lan)).await,
             News::Delivery(delivery) => {
-                let alone = delivery == Delivery::ServerOnly;
-                self.input(Input::ServedAlone(swarm, alone)).await;
+                self.served_alone = delivery == Delivery::ServerOnly;
+                let tried = self.renditions.tried.as_ref().map(|tried| tried.rendition);
+                let tried = tried.map(|rendition| SwarmId { channel: self.shared.channel, rendition });
+                for swarm in tried.into_iter().chain([swarm]) {
+                    self.input(Input::ServedAlone(swarm, self.served_alone)).await;
+                }
             }
             News::Renditions(offered) => self.offered(offered),
             News::Viewers(_) => {}

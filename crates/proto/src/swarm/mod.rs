@@ -194,6 +194,8 @@ pub(crate) struct Swarm {
     admission: Admission,
     /// The source feeds everybody: other viewers are not met.
     served_alone: bool,
+    /// What was on its way to this node when it left the same swarm is no offence until then.
+    stragglers_until: Timestamp,
     /// No neighbour beyond the first ones is dialled before.
     dial_at: Timestamp,
     /// No neighbour is left for bringing nothing before.
@@ -285,6 +287,7 @@ impl Swarm {
             saved_at: now,
             admission: Admission::default(),
             served_alone: false,
+            stragglers_until: Timestamp::ZERO,
             pull_at: now,
             dial_at: now,
             make_room_at: now,

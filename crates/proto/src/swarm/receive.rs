@@ -16,7 +16,22 @@ const EPOCH_GRACE: Duration = Duration::from_secs(10);
 pub(super) const LATE_MAX: u64 = 512;
 /// A lag of the hops that is believed, ms.
 const LAG_BELIEVED_MS: u16 = 2_000;
+/// After leaving a swarm and joining it again so long what was sent before the others heard of it still comes.
+const STRAGGLERS: Duration = Duration::from_secs(3);
+
 impl Swarm {
+    /// This node left the same swarm then.
+    pub(crate) fn was_left(&mut self, at: Timestamp) {
+        self.stragglers_until = at + STRAGGLERS;
+    }
+
+    /// What nobody asked for is an offence, but for what was on its way when this node left and came again.
+    pub(super) fn strike_unasked(&mut self, now: Timestamp, peer: PeerId, why: &'static str) {
+        if now >= self.stragglers_until {
+            self.strike(now, peer, why);
+        }
+    }
+
     pub(super) fn receive(&mut self, now: Timestamp, peer: PeerId, head: &ChunkHead, chunk: Chunk) {
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         neighbour.hear(now);
@@ -53,13 +68,13 @@ impl Swarm {
                 self.stats.duplicates += 1;
                 self.note_late_push(&peer, s);
             } else {
-                self.strike(now, peer, "it sent chunks that nobody asked it for");
+                self.strike_unasked(now, peer, "it sent chunks that nobody asked it for");
             }
             return;
         }
         if header.number < self.store.start() {
             if repeat || !welcome || header.number + LATE_MAX < self.store.start() {
-                self.strike(now, peer, "it replayed chunks from before the window");
+                self.strike_unasked(now, peer, "it replayed chunks from before the window");
             } else {
                 // Too late to be of use; a forgery all the same, if it is one.
                 let _late = self.verify(now, peer, chunk, &certificate);
@@ -69,7 +84,7 @@ impl Swarm {
         // A forgery is one whether it was asked for or not; five genuine ones at most are looked at for nothing.
         let Some(chunk) = self.verify(now, peer, chunk, &certificate) else { return };
         if !welcome {
-            self.strike(now, peer, "it sent chunks that nobody asked it for");
+            self.strike_unasked(now, peer, "it sent chunks that nobody asked it for");
         } else {
             self.take(now, peer, head, chunk, s);
         }

@@ -295,7 +295,7 @@ impl Swarm {
         }
         let Some(held) = self.store.get(number) else {
             if !was_asked && number >= self.store.start() {
-                self.strike(now, peer, "it sent hop reports of chunks that it did not get here");
+                self.strike_unasked(now, peer, "it sent hop reports of chunks that it did not get here");
             }
             return;
         };
@@ -313,7 +313,7 @@ impl Swarm {
                 // It may be one beyond those that are remembered.
                 return;
             }
-            self.strike(now, peer, "it sent hop reports that nobody asked it for");
+            self.strike_unasked(now, peer, "it sent hop reports that nobody asked it for");
             return;
         }
         let key = hop.report.key();
