@@ -36,6 +36,32 @@ pub(super) struct World {
     peers: Vec<String>,
     /// `None`: the kernel's bridge.
     emulator: Option<Emulator>,
+    _table: Option<NeighbourTable>,
+}
+
+/// The kernel's table of link-layer addresses, one for all namespaces together, made large enough; as before when it is dropped.
+struct NeighbourTable {
+    before: String,
+}
+
+impl NeighbourTable {
+    const LIMIT: &str = "/proc/sys/net/ipv4/neigh/default/gc_thresh3";
+
+    /// Everybody may know everybody: past the limit whoever comes last reaches nobody.
+    fn hold(peers: usize) -> Option<Self> {
+        let needed = 2 * (peers + 2).pow(2);
+        let before = std::fs::read_to_string(Self::LIMIT).ok()?;
+        let is_enough = before.trim().parse::<usize>().is_ok_and(|limit| limit >= needed);
+        (!is_enough && std::fs::write(Self::LIMIT, needed.to_string()).is_ok()).then_some(Self { before })
+    }
+}
+
+impl Drop for NeighbourTable {
+    fn drop(&mut self) {
+        if std::fs::write(Self::LIMIT, self.before.trim()).is_err() {
+            eprintln!("    {} could not be set back to {}", Self::LIMIT, self.before.trim());
+        }
+    }
 }
 
 /// What one peer has sent and received since its link exists.
@@ -90,7 +116,8 @@ impl World {
         let world = WORLDS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let name = |what: &str| format!("{NAME_PREFIX}{}-{world}-{what}", std::process::id());
         // From here on dropping it removes what exists so far.
-        let mut world = Self { hub: name("hub"), peers: Vec::new(), emulator: None };
+        let table = NeighbourTable::hold(peers);
+        let mut world = Self { hub: name("hub"), peers: Vec::new(), emulator: None, _table: table };
         ip(&format!("netns add {}", world.hub))?;
         ip(&format!("-n {} link set lo up", world.hub))?;
         for index in 0..peers {
