@@ -73,6 +73,13 @@ impl Viewer {
         SwarmId { channel: self.shared.channel, rendition: self.renditions.playing() }
     }
 
+    /// The same, and the one that is tried beside it.
+    pub(super) fn swarms(&self) -> Vec<SwarmId> {
+        let tried = self.renditions.tried.as_ref().map(|tried| tried.rendition);
+        let tried = tried.map(|rendition| SwarmId { channel: self.shared.channel, rendition });
+        [self.swarm()].into_iter().chain(tried).collect()
+    }
+
     /// The rendition that is tried, if it is this swarm's.
     pub(super) fn tried(&mut self, swarm: SwarmId) -> Option<&mut Tried> {
         self.renditions.tried.as_mut().filter(|tried| tried.rendition == swarm.rendition)
@@ -244,13 +251,13 @@ impl Viewer {
 
     /// The line is paid by the byte from now on, or no longer: nothing is sent then, to whatever swarm.
     pub(super) async fn meter_changed(&mut self, is_metered: bool) {
-        self.shared.lock().metered = is_metered;
-        let tried = self.renditions.tried.as_ref().map(|tried| tried.rendition);
+        if std::mem::replace(&mut self.shared.lock().metered, is_metered) == is_metered {
+            return;
+        }
         let Some(joining) = self.joining.as_mut().filter(|_| self.shared.may_upload()) else { return };
         joining.upload = !is_metered;
         tracing::warn!("this connection is {}metered now", if is_metered { "" } else { "no longer " });
-        for rendition in tried.into_iter().chain([self.renditions.playing()]) {
-            let swarm = SwarmId { channel: self.shared.channel, rendition };
+        for swarm in self.swarms() {
             self.input(Input::Upload(swarm, !is_metered)).await;
         }
     }

@@ -567,9 +567,7 @@ impl Viewer {
             News::Edges(told) => self.learn_edges(told_edges(&told, self.lan)).await,
             News::Delivery(delivery) => {
                 self.served_alone = delivery == Delivery::ServerOnly;
-                let tried = self.renditions.tried.as_ref().map(|tried| tried.rendition);
-                let tried = tried.map(|rendition| SwarmId { channel: self.shared.channel, rendition });
-                for swarm in tried.into_iter().chain([swarm]) {
+                for swarm in self.swarms() {
                     self.input(Input::ServedAlone(swarm, self.served_alone)).await;
                 }
             }

@@ -151,13 +151,16 @@ impl PlayoutDelay {
         wanted.min(self.most())
     }
 
+    /// How late the part was that came soonest; nothing before one has, or where clocks make it come before it ended.
+    pub fn way(&self) -> Duration {
+        let way_us = if self.parts == 0 { 0 } else { u64::try_from(self.base_us()).unwrap_or(0) };
+        Duration::from_micros(way_us)
+    }
+
     /// No player should keep more ahead than this: with the way here and the part that is on it, it is the whole delay.
     pub fn most(&self) -> Duration {
         let Some(behind) = self.bounds.behind_most else { return self.bounds.most };
-        let way_us = if self.parts == 0 { 0 } else { u64::try_from(self.base_us()).unwrap_or(0) };
-        behind
-            .saturating_sub(Duration::from_micros(way_us).saturating_add(self.part))
-            .clamp(Bounds::AHEAD_MIN, self.bounds.most)
+        behind.saturating_sub(self.way().saturating_add(self.part)).clamp(Bounds::AHEAD_MIN, self.bounds.most)
     }
 }
 

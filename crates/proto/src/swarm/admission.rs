@@ -76,7 +76,7 @@ impl Swarm {
         }
     }
 
-    /// Children that are too many look elsewhere, those that relay least first: one after another above the high mark, more at a
+    /// Once a second: children that are too many look elsewhere, those that relay least first: one after another above the high mark, more at a
     /// time beyond what the upload carries. Who has nobody else to go to is kept.
     pub(super) fn hand_over_to_swarm(&mut self, now: Timestamp) {
         if !self.is_source() || self.serves_alone() || self.is_displacing(now) {

@@ -191,18 +191,19 @@ impl Swarm {
 
     /// Tells `child` to go elsewhere, first of all to `to`, which took its place; it is pushed to until it has.
     fn displace(&mut self, now: Timestamp, s: u8, child: PeerId, to: PeerId) {
-        let children = &mut self.substreams[usize::from(s)].children;
-        let Some(entry) = children.iter_mut().find(|entry| entry.peer == child) else { return };
-        (entry.leaving, entry.may_stay) = (Some(now + LEAVING_MAX), false);
-        self.displace_at = now + DISPLACE_PERIOD;
         let mut suggestions = self.suggestions(now, s, child);
         suggestions.retain(|other| other.peer != to);
         if let Some(first) = self.introduction(now, &to) {
             suggestions.insert(0, first);
         }
         suggestions.truncate(SUGGESTIONS_MAX);
-        let reason = RejectReason::Displaced;
-        self.send(child, &Message::Reject(Reject { substream: s, reason, suggestions }));
+        self.displace_at = now + DISPLACE_PERIOD;
+        self.send_away(now, s, child, false, suggestions);
+    }
+
+    /// Tells `child` to look elsewhere, first of all with those named; where there is no room after all it stays.
+    pub(super) fn hand_over(&mut self, now: Timestamp, s: u8, child: PeerId, to: Vec<PeerRecord>) {
+        self.send_away(now, s, child, true, to);
     }
 
     /// A viewer sends from now on, or no longer: its children are pushed to until they have moved.
@@ -211,28 +212,20 @@ impl Swarm {
             return;
         }
         self.config.upload = so;
-        for s in 0..self.substream_count() {
-            let children = &mut self.substreams[usize::from(s)].children;
-            let moving: Vec<PeerId> =
-                if so { Vec::new() } else { children.iter().map(|child| child.peer).collect() };
-            for child in children.iter_mut().filter(|_| !so) {
-                (child.leaving, child.may_stay) = (Some(now + LEAVING_MAX), false);
-            }
-            for child in moving {
+        for s in (0..self.substream_count()).filter(|_| !so) {
+            let children = &self.substreams[usize::from(s)].children;
+            for child in children.iter().map(|child| child.peer).collect::<Vec<_>>() {
                 let suggestions = self.suggestions(now, s, child);
-                let reason = RejectReason::Displaced;
-                self.send(child, &Message::Reject(Reject { substream: s, reason, suggestions }));
+                self.send_away(now, s, child, false, suggestions);
             }
         }
         self.tell_room(now);
     }
 
-    /// Tells `child` to look elsewhere, first of all with those named; where there is no room after all it stays.
-    pub(super) fn hand_over(&mut self, now: Timestamp, s: u8, child: PeerId, to: Vec<PeerRecord>) {
+    fn send_away(&mut self, now: Timestamp, s: u8, child: PeerId, may_stay: bool, to: Vec<PeerRecord>) {
         let children = &mut self.substreams[usize::from(s)].children;
         let Some(entry) = children.iter_mut().find(|entry| entry.peer == child) else { return };
-        (entry.leaving, entry.may_stay) = (Some(now + LEAVING_MAX), true);
-        self.displace_at = now + DISPLACE_PERIOD;
+        (entry.leaving, entry.may_stay) = (Some(now + LEAVING_MAX), may_stay);
         let reason = RejectReason::Displaced;
         self.send(child, &Message::Reject(Reject { substream: s, reason, suggestions: to }));
     }

@@ -397,6 +397,7 @@ impl Swarm {
         self.watch_water();
         self.leave_viewers(now);
         self.shed(now);
+        self.hand_over_to_swarm(now);
         self.lift_the_stronger(now);
         self.watch_spread(now);
         let missed = self.store.discard(now, self.config.retention);

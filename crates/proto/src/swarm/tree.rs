@@ -412,7 +412,6 @@ impl Swarm {
     /// Looks for parents where there is none or a better one, and asks after late chunks.
     pub(super) fn tend_trees(&mut self, now: Timestamp) {
         self.end_leaving(now);
-        self.hand_over_to_swarm(now);
         if self.is_source() || !self.phase.is_joined() || self.config.policy.overlay == Overlay::Mesh {
             return;
         }

@@ -62,22 +62,20 @@ impl Player {
             return None;
         }
         let mut delay = PlayoutDelay::new(Bounds::USUAL);
-        let mut base_us = u64::MAX;
         let (first, second) = parts.split_at(parts.len() / 2);
         for &(at, late_us) in first {
             // What never came is nothing that could be waited for.
             let Some(late_us) = late_us else { continue };
-            base_us = base_us.min(late_us);
             let now = at + late_us;
             delay.arrived(Timestamp::from_micros(now), now, at, world.config.part);
         }
-        let wanted_us = delay.wanted().as_micros() as u64;
-        let bridged = base_us.saturating_add(wanted_us);
+        let (wanted_us, way_us) = (delay.wanted().as_micros() as u64, delay.way().as_micros() as u64);
+        let bridged = way_us + wanted_us;
         let in_time = |late: &&(u64, Option<u64>)| late.1.is_some_and(|late| late <= bridged);
         let part_us = world.config.part.as_micros() as u64;
         Some(Self {
             wanted_us,
-            way_us: base_us,
+            way_us,
             behind_us: part_us + bridged,
             due: second.len() as u64,
             on_time: second.iter().filter(in_time).count() as u64,
