@@ -5,13 +5,13 @@
 //! random selection is compared seed by seed.
 
 use super::report::{self, Target, Unit};
-use super::simulated::reports;
+use super::simulated;
 use super::trial;
 use crate::system;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// Arguments of `cargo xtask bench sim-alto`.
 #[derive(clap::Args)]
@@ -186,12 +186,7 @@ impl Args {
         } else {
             command.arg("4");
         }
-        let output = command.stderr(Stdio::inherit()).output().context("cannot run the simulator")?;
-        let reports = reports(&output.stdout)?;
-        if reports.len() != usize::from(self.seeds) {
-            bail!("the simulator failed: {command:?}");
-        }
-        Ok(reports)
+        simulated::run(&mut command, usize::from(self.seeds))
     }
 
     fn report(&self, done: &[Done], ok: bool) -> Value {

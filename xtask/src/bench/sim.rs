@@ -4,13 +4,13 @@
 //! of another (a delay without attackers) is taken from the first.
 
 use super::report::{self, Target, Unit};
-use super::simulated::reports;
+use super::simulated;
 use super::trial;
 use crate::system;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// Arguments of `cargo xtask bench sim`.
 #[derive(clap::Args)]
@@ -281,12 +281,7 @@ impl Args {
         if row.is_crowd {
             command.args(["--event", &format!("join {} at 20s over 10s", self.peers - peers)]);
         }
-        let output = command.stderr(Stdio::inherit()).output().context("cannot run the simulator")?;
-        let reports = reports(&output.stdout)?;
-        if reports.len() != usize::from(self.seeds) {
-            bail!("the simulator failed: {command:?}");
-        }
-        Ok(reports)
+        simulated::run(&mut command, usize::from(self.seeds))
     }
 
     fn report(&self, done: &[Done], ok: bool) -> Value {

@@ -124,8 +124,18 @@ impl Population {
     }
 }
 
+/// Runs `caudal sim` as `command` has it, for one report a seed.
+pub(super) fn run(command: &mut Command, seeds: usize) -> Result<Vec<Value>> {
+    let output = command.stderr(Stdio::inherit()).output().context("cannot run the simulator")?;
+    let reports = reports(&output.stdout)?;
+    if reports.len() != seeds {
+        bail!("the simulator failed: {command:?}");
+    }
+    Ok(reports)
+}
+
 /// What the simulator printed: one report after the other, as JSON.
-pub(super) fn reports(printed: &[u8]) -> Result<Vec<Value>> {
+fn reports(printed: &[u8]) -> Result<Vec<Value>> {
     serde_json::Deserializer::from_slice(printed)
         .into_iter()
         .collect::<Result<_, _>>()
