@@ -92,6 +92,18 @@ export function readCode() {
   return { unixMs, behindMs: shownAt - unixMs };
 }
 
+/** Codes read for a while, ms behind the wall clock. */
+export async function watchClock(page, seconds) {
+  const behind = [];
+  const end = Date.now() + seconds * 1000;
+  while (Date.now() < end) {
+    const code = await page.evaluate(readCode);
+    if (code) behind.push(code.behindMs);
+    await page.waitForTimeout(200);
+  }
+  return behind;
+}
+
 /** Collects checks; `end` prints all of them and sets the exit code. */
 export class Checks {
   #list = [];

@@ -10,7 +10,7 @@ import { parseArgs } from 'node:util';
 import { attackers } from './attackers.mjs';
 import { lastWords, studio } from './desk.mjs';
 import { house } from './house.mjs';
-import { Checks, launch, open, percentile, played as live, readCode, weigh } from './lib.mjs';
+import { Checks, launch, open, percentile, played as live, readCode, watchClock, weigh } from './lib.mjs';
 import { listChanges } from './list.mjs';
 import { everywhere } from './looks.mjs';
 import { states } from './states.mjs';
@@ -49,18 +49,6 @@ async function press(page) {
 }
 
 const stage = (page) => page.evaluate(() => ({ ...document.querySelector('.stage').dataset, at: document.querySelector('.stage video').currentTime }));
-
-/** Codes read for a while, ms behind the wall clock. */
-async function watchClock(page, seconds) {
-  const behind = [];
-  const end = Date.now() + seconds * 1000;
-  while (Date.now() < end) {
-    const code = await page.evaluate(readCode);
-    if (code) behind.push(code.behindMs);
-    await page.waitForTimeout(200);
-  }
-  return behind;
-}
 
 await checks.part('first visit', async () => {
   const page = await open(browser, {}, origin);

@@ -55,8 +55,11 @@ pub(crate) const TO_SERVE_HLS: &[Need] = &[
     need("ffmpeg", "ffmpeg", "it writes what nginx serves"),
 ];
 
-/// `bench glass`: an encoder to time.
-pub(crate) const TO_ENCODE: &[Need] = &[need("ffmpeg", "ffmpeg", "its encoder is timed")];
+/// `bench glass`: an encoder to time, and a browser.
+pub(crate) const TO_ENCODE_AND_LOOK: &[Need] = &[
+    need("ffmpeg", "ffmpeg", "its encoder is timed"),
+    need("chromium", "chromium", "what it shows is looked at"),
+];
 
 /// Makes sure that `needs` are there: installs what is missing when allowed, else says what to type.
 pub(crate) fn ensure(needs: &[Need]) -> Result<()> {

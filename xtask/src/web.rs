@@ -86,7 +86,8 @@ fn install() -> Result<()> {
     )
 }
 
-fn dir() -> PathBuf {
+/// Where the page lives.
+pub(crate) fn dir() -> PathBuf {
     workspace::root().join("web")
 }
 

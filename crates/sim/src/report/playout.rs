@@ -20,7 +20,7 @@ pub struct PlayoutReport {
     pub way_ms: Percentiles,
     /// How far a picture is behind its capture when it is shown: the part it waited for, the way here and what is kept ahead.
     pub behind_ms: Percentiles,
-    /// Of the parts of the second half of the run, those in time for what was wanted after the first.
+    /// Of the parts of the second half of the run, those in time for what was wanted when they were due.
     pub on_time: f64,
     /// Viewers that were asked.
     pub viewers: usize,
@@ -62,25 +62,28 @@ impl Player {
             return None;
         }
         let mut delay = PlayoutDelay::new(Bounds::USUAL);
-        let (first, second) = parts.split_at(parts.len() / 2);
-        for &(at, late_us) in first {
+        let mut in_time = 0;
+        let half = parts.len() / 2;
+        for (n, &(at, late_us)) in parts.iter().enumerate() {
             // What never came is nothing that could be waited for.
             let Some(late_us) = late_us else { continue };
+            in_time += u64::from(n >= half && late_us <= bridged_us(&delay));
             let now = at + late_us;
             delay.arrived(Timestamp::from_micros(now), now, at, world.config.part);
         }
-        let (wanted_us, way_us) = (delay.wanted().as_micros() as u64, delay.way().as_micros() as u64);
-        let bridged = way_us + wanted_us;
-        let in_time = |late: &&(u64, Option<u64>)| late.1.is_some_and(|late| late <= bridged);
-        let part_us = world.config.part.as_micros() as u64;
         Some(Self {
-            wanted_us,
-            way_us,
-            behind_us: part_us + bridged,
-            due: second.len() as u64,
-            on_time: second.iter().filter(in_time).count() as u64,
+            wanted_us: delay.wanted().as_micros() as u64,
+            way_us: delay.way().as_micros() as u64,
+            behind_us: world.config.part.as_micros() as u64 + bridged_us(&delay),
+            due: (parts.len() - half) as u64,
+            on_time: in_time,
         })
     }
+}
+
+/// How late a part may be for a player that keeps as much ahead as is wanted.
+fn bridged_us(delay: &PlayoutDelay) -> u64 {
+    (delay.way() + delay.wanted()).as_micros() as u64
 }
 
 /// Of each part that was published while measured and this viewer was there: when, and how long its last chunk took.

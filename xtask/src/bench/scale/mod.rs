@@ -34,7 +34,7 @@ use std::time::Duration;
 /// So many segments are between the newest and what a viewer of HLS plays.
 const PLAYOUT_SEGMENTS: usize = 3;
 /// Viewers, where nothing else is asked for.
-const VIEWERS: &str = "1,5,10,20,30,40,60";
+const VIEWERS: &str = "1,10,20,30,60";
 /// Viewers in the simulator, where nothing else is asked for.
 const SIMULATED: &str = "100,1000,10000";
 /// Copies that the source sends into a swarm that is to carry itself.
