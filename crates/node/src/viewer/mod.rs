@@ -37,7 +37,7 @@ use crate::tracking::{News, Tracking, TrackingConfig};
 use follow::Joining;
 use playout::Playout;
 use rendition::{LOOK_PERIOD, Renditions};
-pub use rendition::{Preference, PreferenceError};
+pub use rendition::{Playing, Preference, PreferenceError};
 pub use shared::Glance;
 pub(crate) use shared::{check, gauge, peers};
 use urgent::Fetches;

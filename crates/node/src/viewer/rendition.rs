@@ -16,6 +16,7 @@ use caudal_proto::qos::rendition::{Offered, RenditionChoice, Wanted};
 use caudal_proto::time::Timestamp;
 use caudal_tracker::descriptor::Rendition;
 
+use super::Shown;
 use super::playout::{Played, Playout};
 use crate::clock::unix_us;
 use crate::tracking::Tracking;
@@ -89,6 +90,44 @@ impl Preference {
                 best.map_or(Wanted::Auto, |one| Wanted::Fixed(one.rendition()))
             }
         }
+    }
+}
+
+/// Which of a channel's several renditions plays, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Playing {
+    /// It is chosen by what the line sustains.
+    pub is_auto: bool,
+    /// What plays: `720p`, or `rendition 1` where that would not tell it from the others.
+    pub name: String,
+    /// What is tried beside it.
+    pub tried: Option<String>,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl Playing {
+    pub(super) fn of(shown: &Shown, preference: Preference) -> Option<Self> {
+        let offered = &shown.offered;
+        let name = |id: RenditionId| {
+            let height = offered.iter().find(|one| one.rendition() == id).and_then(|one| one.height);
+            let is_clear = |height: &u32| offered.iter().filter(|one| one.height == Some(*height)).count() == 1;
+            let height = height.filter(is_clear);
+            height.map_or_else(|| format!("rendition {}", id.0), |height| format!("{height}p"))
+        };
+        (offered.len() > 1).then(|| Self {
+            is_auto: preference.among(offered) == Wanted::Auto,
+            name: name(shown.rendition),
+            tried: shown.tried.map(name),
+            count: offered.len(),
+        })
+    }
+}
+
+impl std::fmt::Display for Playing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)?;
+        self.tried.as_ref().map_or(Ok(()), |tried| write!(f, " → {tried}"))
     }
 }
 
@@ -378,5 +417,22 @@ mod tests {
             assert_eq!(Preference::Height(most).among(&all), Wanted::Fixed(RenditionId(id)), "{most}p");
         }
         assert_eq!(Preference::Height(720).among(&[]), Wanted::Auto, "until it is known");
+    }
+
+    #[test]
+    fn what_plays_is_named_where_there_are_several() {
+        let mut shown = Shown { offered: vec![rendition(0, 1080, 5_000_000)], ..Shown::default() };
+        assert_eq!(Playing::of(&shown, Preference::Auto), None);
+        shown.offered.push(rendition(1, 720, 2_500_000));
+        let playing = |shown: &Shown, preference| Playing::of(shown, preference).expect("there are several");
+        let first = playing(&shown, Preference::Auto);
+        assert_eq!((first.to_string().as_str(), first.is_auto, first.count), ("1080p", true, 2));
+        (shown.rendition, shown.tried) = (RenditionId(1), Some(RenditionId(0)));
+        assert_eq!(playing(&shown, Preference::Height(1080)).to_string(), "720p → 1080p");
+        assert!(!playing(&shown, Preference::Height(1080)).is_auto);
+        shown.offered.push(rendition(2, 720, 1_500_000));
+        assert_eq!(playing(&shown, Preference::Auto).to_string(), "rendition 1 → 1080p", "two are of that height");
+        shown.rendition = RenditionId(9);
+        assert_eq!(playing(&shown, Preference::Auto).name, "rendition 9", "the channel has it no longer");
     }
 }

@@ -10,7 +10,7 @@ use caudal_proto::swarm::SwarmStats;
 use caudal_proto::time::Timestamp;
 use caudal_tracker::message::Qos;
 
-use super::rendition::Preference;
+use super::rendition::{Playing, Preference};
 use super::{Inner, Origin, Shared, State};
 use crate::clock::unix_us;
 use crate::live::Live;
@@ -112,6 +112,8 @@ impl Shared {
             delay_p95_ms: Some(delay.p95),
             buffer_ms: Some(inner.meter.buffer_ms().max(0) as f64),
             stalls: Some(inner.meter.stalls()),
+            // Of one alone there is nothing to say, and older trackers know no such member.
+            rendition: (inner.shown.offered.len() > 1).then_some(inner.shown.rendition.0),
         }
     }
 
@@ -128,6 +130,7 @@ impl Shared {
             offload_ratio: offload(&inner.stats),
             gaps: inner.gaps,
             received_inside: self.vantage.report(&inner.stats).received_inside,
+            playing: Playing::of(&inner.shown, self.preference()),
         }
     }
 
@@ -221,7 +224,7 @@ impl Shared {
 }
 
 /// What a status line shows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Glance {
     /// How it stands.
     pub state: State,
@@ -241,6 +244,8 @@ pub struct Glance {
     pub gaps: u64,
     /// Of the useful bytes, those from the own network, where a map says what that is.
     pub received_inside: Option<f64>,
+    /// Which rendition, where the channel has several.
+    pub playing: Option<Playing>,
 }
 
 pub(crate) fn check(name: &str, ok: bool, detail: String) -> Check {
