@@ -10,7 +10,7 @@ use caudal_media::part::PART_LEN_MAX;
 use caudal_proto::broadcast::{Certificate, LiveNote};
 use caudal_proto::chunk::{CHUNK_LEN_MAX, CHUNK_PAYLOAD_MAX, CHUNKS_PER_PART_MAX};
 use caudal_proto::hybrid::part::PartId;
-use caudal_proto::id::ChannelId;
+use caudal_proto::id::{ChannelId, RenditionId};
 use caudal_tracker::client::{ClientError, http_client};
 use caudal_tracker::url::{AllowedUrl, EdgeUrl};
 use reqwest::{Client, Response, StatusCode};
@@ -112,12 +112,12 @@ impl EdgeClient {
         &self.url
     }
 
-    /// Where the live edge is.
+    /// Where a rendition's live edge is.
     ///
     /// # Errors
     /// [`EdgeError`].
-    pub async fn edge(&self) -> Result<Edge, EdgeError> {
-        let body = self.get("edge", false, TIMEOUT, VIEW_LEN_MAX).await?;
+    pub async fn edge(&self, rendition: RenditionId) -> Result<Edge, EdgeError> {
+        let body = self.get(&address(rendition, "edge"), false, TIMEOUT, VIEW_LEN_MAX).await?;
         let bad = |why: &dyn std::fmt::Display| self.bad_answer(why);
         let view: EdgeView = serde_json::from_slice(&body).map_err(|error| bad(&error))?;
         let (certificate, note) = view.broadcast.open(&self.channel).map_err(|error| bad(&error))?;
@@ -129,7 +129,7 @@ impl EdgeClient {
     /// # Errors
     /// [`EdgeError`].
     pub async fn part(&self, id: PartId, afresh: bool) -> Result<Bytes, EdgeError> {
-        let path = format!("parts/{}-{}", id.epoch, id.part);
+        let path = address(id.rendition, &format!("parts/{}-{}", id.epoch, id.part));
         self.get(&path, afresh, WAIT_MAX + TIMEOUT, PART_LEN_ON_WIRE_MAX).await
     }
 
@@ -143,7 +143,7 @@ impl EdgeClient {
         len_max: usize,
         read: &AtomicU64,
     ) -> Result<Bytes, EdgeError> {
-        let path = format!("parts/{}-{}", id.epoch, id.part);
+        let path = address(id.rendition, &format!("parts/{}-{}", id.epoch, id.part));
         self.read(&path, false, WAIT_MAX + TIMEOUT, len_max.min(PART_LEN_ON_WIRE_MAX), read).await
     }
 
@@ -220,6 +220,14 @@ impl EdgeClient {
             source = cause.source();
         }
         EdgeError::Unreachable { url: self.url.clone(), why: plain(&why) }
+    }
+}
+
+/// Below the channel's address; the first rendition's names none.
+fn address(rendition: RenditionId, what: &str) -> String {
+    match rendition {
+        RenditionId(0) => what.to_owned(),
+        RenditionId(other) => format!("renditions/{other}/{what}"),
     }
 }
 

@@ -177,7 +177,8 @@ impl Lateness {
 pub(super) struct Tried {
     pub(super) rendition: RenditionId,
     pub(super) playout: Playout,
-    pub(super) tracking: Tracking,
+    /// Who tells of its swarm; nobody where it comes over HTTP.
+    pub(super) tracking: Option<Tracking>,
     /// Its parts from a segment start on, each with when it begins on the channel's timeline.
     parts: VecDeque<(i64, Part)>,
     tracks: Vec<InitTrack>,
@@ -185,7 +186,7 @@ pub(super) struct Tried {
 }
 
 impl Tried {
-    pub(super) fn new(rendition: RenditionId, tracking: Tracking) -> Self {
+    pub(super) fn new(rendition: RenditionId, tracking: Option<Tracking>) -> Self {
         Self {
             rendition,
             playout: Playout::new(),
@@ -314,6 +315,11 @@ impl Renditions {
 
     pub(super) fn behind(&self) -> Duration {
         self.lateness.behind(unix_us())
+    }
+
+    /// Where what plays has come to, by the source's clock, µs since the Unix epoch; 0 before the first part.
+    pub(super) fn reached_unix_us(&self) -> u64 {
+        self.lateness.end_unix_us
     }
 
     /// Nothing comes of what plays, and the channel may have it no longer.

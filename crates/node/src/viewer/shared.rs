@@ -4,7 +4,7 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use caudal_media::part::Part;
-use caudal_proto::id::SwarmId;
+use caudal_proto::id::{RenditionId, SwarmId};
 use caudal_proto::qos::rendition::Reason;
 use caudal_proto::swarm::SwarmStats;
 use caudal_proto::time::Timestamp;
@@ -68,18 +68,16 @@ impl Shared {
     }
 
     pub(super) async fn refresh(&self) {
-        let (playing, tried) = {
+        let renditions: Vec<RenditionId> = {
             let shown = &self.lock().shown;
-            (shown.rendition, shown.tried)
+            [shown.rendition].into_iter().chain(shown.tried).chain(shown.beside.iter().copied()).collect()
         };
         let mut all = Vec::new();
-        match &self.origin {
-            Origin::Swarm(handle) => {
-                for rendition in [Some(playing), tried].into_iter().flatten() {
-                    all.extend(handle.stats(SwarmId { channel: self.channel, rendition }).await);
-                }
-            }
-            Origin::Edges(counters) => all.push(counters.stats()),
+        for rendition in renditions {
+            all.extend(match &self.origin {
+                Origin::Swarm(handle) => handle.stats(SwarmId { channel: self.channel, rendition }).await,
+                Origin::Edges(counters) => counters.stats(rendition),
+            });
         }
         let mut inner = self.lock();
         if !all.is_empty() {

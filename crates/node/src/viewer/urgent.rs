@@ -48,11 +48,6 @@ impl Fetches {
         }
     }
 
-    /// There are edges to ask.
-    pub(super) fn has_edges(&self) -> bool {
-        !self.clients.is_empty()
-    }
-
     /// There are more edges; true when these are the first.
     pub(super) fn add(&mut self, edges: impl Iterator<Item = AllowedUrl>) -> bool {
         let had_none = self.clients.is_empty();
