@@ -1,7 +1,7 @@
 // A channel in three renditions, and the page's menu of them: another one is pressed in mid-stream, by mouse and by keys, and the
 // picture changes its size while it and the sound go on. crates/cli/tests/e2e_renditions.rs starts the channel and this.
 //
-//   node web/test/renditions.mjs --page URL#token=T --desk URL#token=T [--shots DIR]
+//   node web/test/renditions.mjs --page URL#token=T [--shots DIR]
 //
 // Two pages of one node: the one plays the stream as it comes, the other, which cannot read an answer as it comes, through hls.js.
 // Prints a line for each check and, last, all of it as JSON. Exit code 1 when one failed.
@@ -9,7 +9,7 @@ import { parseArgs } from 'node:util';
 import { Checks, launch, open, played } from './lib.mjs';
 import { judge } from './looks.mjs';
 
-const { values: args } = parseArgs({ options: { page: { type: 'string' }, desk: { type: 'string' }, shots: { type: 'string' } } });
+const { values: args } = parseArgs({ options: { page: { type: 'string' }, shots: { type: 'string' } } });
 const { origin } = new URL(args.page);
 /** Longest time without the video's clock going on. */
 const STALL_MS = 500;
@@ -112,7 +112,7 @@ await checks.part('the menu', async () => {
   await look(page, 'menu-phone');
   await page.setViewportSize(SIZE.wide);
   // Both have found their distance from the source.
-  await page.waitForTimeout(1000);
+  await page.waitForTimeout(500);
   await Promise.all(pages.map((page) => page.evaluate(() => { window.seen.from = performance.now(); })));
 
   await button(page).click();
@@ -147,7 +147,7 @@ await checks.part('the menu', async () => {
   await item(page, 'Auto').click();
   await page.waitForFunction(() => document.querySelector('.renditions .open').textContent.startsWith('Auto · '), null, { timeout: 3000 }).catch(() => {});
   checks.check('back to auto', (await label(page)).startsWith('Auto · '), await label(page));
-  await page.waitForTimeout(1000);
+  await page.waitForTimeout(300);
 
   const told = await Promise.all(pages.map((page) => page.evaluate(verdict)));
   checks.figures.change_ms = { down, up };

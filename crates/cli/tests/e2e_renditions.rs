@@ -2,6 +2,8 @@
 //! two seconds behind, down within two seconds, up within twenty, and one stream for players all the while.
 //!
 //! The line is a network namespace of its own behind a token bucket, which takes root: without it the test says so and is over.
+//!
+//! And the page's menu of such a channel, in a real Chromium (`web/test/renditions.mjs`).
 
 mod common;
 
@@ -16,7 +18,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use caudal_media::fmp4::prft_unix_us;
-use common::{Caudal, Folder, PATIENCE, link, number, request, run_clean, start_tool, tracker_at, wait_for};
+use common::{
+    Caudal, Folder, PATIENCE, browse, link, number, request, run_clean, start_tool, tracker, tracker_at,
+    wait_for,
+};
 use serde_json::Value;
 
 const HERE: &str = "10.89.77.1";
@@ -69,18 +74,39 @@ fn ip(line: &str) {
     run_clean(Command::new("ip").args(line.split_whitespace()));
 }
 
-/// Ten seconds with a key frame each second; all have the same sound.
-fn encode(path: &Path, size: &str, kbps: u32) -> Child {
+/// Ten seconds with a key frame every so many pictures (25 are a second); all have the same sound.
+fn encode(path: &Path, size: &str, kbps: u32, key_every: u32) -> Child {
+    let keys = key_every.to_string();
     let (rate, buffer) = (format!("{kbps}k"), format!("{}k", kbps / 2));
     let mut command = Command::new("ffmpeg");
     command
         .args(["-v", "error", "-y", "-f", "lavfi", "-i", &format!("testsrc2=s={size}:r=25:d=10")])
         .args(["-f", "lavfi", "-i", "sine=r=48000:d=10", "-vf", "noise=alls=50:allf=t"])
-        .args(["-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-keyint_min", "25"])
+        .args(["-c:v", "libx264", "-preset", "ultrafast", "-g", &keys, "-keyint_min", &keys])
         .args(["-sc_threshold", "0", "-bf", "0", "-pix_fmt", "yuv420p"])
         .args(["-b:v", &rate, "-maxrate", &rate, "-bufsize", &buffer, "-c:a", "aac", "-b:a", "64k"])
         .arg(path);
     start_tool(&mut command)
+}
+
+fn encode_all(home: &Folder, ladder: &[(&str, u32)], key_every: u32) -> Vec<PathBuf> {
+    let files: Vec<PathBuf> = ladder.iter().map(|(size, _)| home.join(&format!("{size}.mp4"))).collect();
+    let begun = files.iter().zip(ladder).map(|(file, (size, kbps))| encode(file, size, *kbps, key_every));
+    for mut running in begun.collect::<Vec<_>>() {
+        assert!(wait_for(&mut running, PATIENCE).success());
+    }
+    files
+}
+
+fn publish(home: &Folder, tracker: &Caudal, files: &[PathBuf], more: &[&str]) -> Caudal {
+    let mut args = vec!["publish", "--name", "Ladder", "--tracker", tracker.told("http")];
+    args.extend(more);
+    for file in files {
+        args.extend(["--input", file.to_str().expect("text")]);
+    }
+    let source = Caudal::start(home, &args);
+    source.wait_until("live", PATIENCE, |stats| stats["state"] == "live");
+    source
 }
 
 /// What a player gets, and when: so many bytes were there at such a time, µs.
@@ -228,18 +254,9 @@ fn a_line_that_drops_to_a_fifth_and_comes_back() {
     };
     let home = Folder::new();
     let ladder = [("640x360", 2700), ("480x270", 1100), ("320x180", 350)];
-    let files: Vec<PathBuf> = ladder.iter().map(|(size, _)| home.join(&format!("{size}.mp4"))).collect();
-    for (file, (size, kbps)) in files.iter().zip(ladder) {
-        assert!(wait_for(&mut encode(file, size, kbps), PATIENCE).success());
-    }
+    let files = encode_all(&home, &ladder, 25);
     let tracker = tracker_at(&home, &format!("{HERE}:0"), &["--lan"]);
-    let mut args = vec!["publish", "--name", "Ladder", "--lan", "--listen", "127.0.0.1:0"];
-    args.extend(["--tracker", tracker.told("http")]);
-    for file in &files {
-        args.extend(["--input", file.to_str().expect("text")]);
-    }
-    let source = Caudal::start(&home, &args);
-    source.wait_until("live", PATIENCE, |stats| stats["state"] == "live");
+    let source = publish(&home, &tracker, &files, &["--lan", "--listen", "127.0.0.1:0"]);
     let viewer = Viewer::start(&home, &line, &source);
     viewer.until("playing", PATIENCE, |stats| number(stats, "/parts") >= 15.0);
     viewer.until("told of all renditions", PATIENCE, |stats| {
@@ -288,4 +305,23 @@ fn a_line_that_drops_to_a_fifth_and_comes_back() {
     assert!(sound.len() > 500 && picture.len() > 300, "{} and {}", sound.len(), picture.len());
     let mut decode = Command::new("ffmpeg");
     run_clean(decode.args(["-v", "error", "-i"]).arg(&tape).args(["-f", "null", "-"]));
+}
+
+/// Pictures between key frames: what is chosen by hand is entered in the middle of such a segment.
+const KEY_EVERY: u32 = 50;
+
+#[test]
+fn the_pages_menu_changes_the_picture_in_mid_stream() {
+    let home = Folder::new();
+    let files = encode_all(&home, &[("640x360", 800), ("480x270", 500), ("320x180", 250)], KEY_EVERY);
+    let tracker = tracker(&home);
+    let source = publish(&home, &tracker, &files, &[]);
+    let viewer = Caudal::start(&home, &["watch", &link(&source), "--rendition", "360p"]);
+    viewer.wait_until("told of all renditions", PATIENCE, |stats| {
+        stats["renditions"].as_array().is_some_and(|all| all.len() == 3)
+    });
+    browse(&home, "renditions", &["--page", viewer.told("page")], Duration::from_secs(120));
+    let (report, status) = viewer.end();
+    assert!(status.success() && report["ok"] == true && number(&report, "/gaps") == 0.0, "{report}");
+    assert!(number(&report, "/rendition_changes") >= 2.0 && report["rendition_wanted"] == "auto", "{report}");
 }

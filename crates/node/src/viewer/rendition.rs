@@ -111,7 +111,8 @@ impl Playing {
         let offered = &shown.offered;
         let name = |id: RenditionId| {
             let height = offered.iter().find(|one| one.rendition() == id).and_then(|one| one.height);
-            let is_clear = |height: &u32| offered.iter().filter(|one| one.height == Some(*height)).count() == 1;
+            let is_clear =
+                |height: &u32| offered.iter().filter(|one| one.height == Some(*height)).count() == 1;
             let height = height.filter(is_clear);
             height.map_or_else(|| format!("rendition {}", id.0), |height| format!("{height}p"))
         };
@@ -437,7 +438,11 @@ mod tests {
         assert_eq!(playing(&shown, Preference::Height(1080)).to_string(), "720p → 1080p");
         assert!(!playing(&shown, Preference::Height(1080)).is_auto);
         shown.offered.push(rendition(2, 720, 1_500_000));
-        assert_eq!(playing(&shown, Preference::Auto).to_string(), "rendition 1 → 1080p", "two are of that height");
+        assert_eq!(
+            playing(&shown, Preference::Auto).to_string(),
+            "rendition 1 → 1080p",
+            "two are of that height"
+        );
         shown.rendition = RenditionId(9);
         assert_eq!(playing(&shown, Preference::Auto).name, "rendition 9", "the channel has it no longer");
     }

@@ -167,7 +167,8 @@ mod tests {
         assert_eq!(old, Quality { reports: 2, ..Quality::default() });
         assert_eq!(serde_json::to_string(&old).unwrap(), r#"{"reports":2,"stalls":0}"#);
         let many = vec![r#"{"id":1,"viewers":2}"#; 1000].join(",");
-        let told: Quality = serde_json::from_str(&format!(r#"{{"reports":2,"renditions":[{many}]}}"#)).unwrap();
+        let told: Quality =
+            serde_json::from_str(&format!(r#"{{"reports":2,"renditions":[{many}]}}"#)).unwrap();
         assert_eq!(told.renditions, [RenditionViewers { id: 1, viewers: 2 }; RENDITIONS_MAX]);
     }
 }

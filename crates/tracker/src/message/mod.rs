@@ -11,8 +11,8 @@ mod proof;
 
 use std::net::IpAddr;
 
-use caudal_proto::id::{PeerId, RENDITION_ID_END};
 pub use caudal_proto::id::SwarmId;
+use caudal_proto::id::{PeerId, RENDITION_ID_END};
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::SignedDescriptor;
@@ -477,8 +477,14 @@ mod tests {
         assert_eq!(read(r#"{"rendition":2}"#).unwrap(), told);
         assert_eq!(read("{}").unwrap(), Qos::default());
         assert_eq!(serde_json::to_string(&told).unwrap(), r#"{"rendition":2}"#);
-        assert_eq!(serde_json::to_string(&Qos::default()).unwrap(), "{}", "nothing that an older tracker would refuse");
-        for bad in [r#"{"rendition":-1}"#, r#"{"rendition":256}"#, r#"{"rendition":"720p"}"#, r#"{"rendition":[0]}"#] {
+        assert_eq!(
+            serde_json::to_string(&Qos::default()).unwrap(),
+            "{}",
+            "nothing that an older tracker would refuse"
+        );
+        for bad in
+            [r#"{"rendition":-1}"#, r#"{"rendition":256}"#, r#"{"rendition":"720p"}"#, r#"{"rendition":[0]}"#]
+        {
             assert!(read(bad).is_err(), "{bad}");
         }
     }
