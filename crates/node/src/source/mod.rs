@@ -288,6 +288,7 @@ impl Source {
                 ports: network.ports().await,
                 addresses,
                 upload_bps,
+                comes_over: false,
                 source: Some(SourceSide {
                     certificate,
                     broadcast_key,

@@ -65,8 +65,8 @@ impl Joining {
         }
     }
 
-    pub(super) fn track(&self, swarm: SwarmId) -> Result<Tracking, ClientError> {
-        Tracking::start(&self.trackers, &TrackingConfig { swarm, ..self.tracking.clone() })
+    pub(super) fn track(&self, swarm: SwarmId, comes_over: bool) -> Result<Tracking, ClientError> {
+        Tracking::start(&self.trackers, &TrackingConfig { swarm, comes_over, ..self.tracking.clone() })
     }
 }
 
@@ -332,7 +332,7 @@ impl Viewer {
             feed.join(rendition, entry);
         }
         let Some(joining) = &self.joining else { return Ok(None) };
-        let tracking = joining.track(swarm)?;
+        let tracking = joining.track(swarm, true)?;
         let config = joining.swarm(swarm, &self.shared.vantage, policy);
         let hops = joining.hops;
         self.input(Input::Open(Box::new(config))).await;

@@ -301,6 +301,7 @@ impl Viewer {
                 ports: network.ports().await,
                 addresses,
                 upload_bps: if config.upload { upload_bps } else { Some(0) },
+                comes_over: false,
                 source: None,
             },
         };
@@ -308,7 +309,7 @@ impl Viewer {
         if let Err(error) = network.handle.input(Input::Open(Box::new(opened))).await {
             return Err(network.give_up(error).await);
         }
-        let mut tracking = match joining.track(swarm) {
+        let mut tracking = match joining.track(swarm, false) {
             Ok(tracking) => tracking,
             Err(error) => return Err(network.give_up(error).await),
         };
