@@ -412,10 +412,8 @@ mod tests {
     #[test]
     fn the_worst_run_decides_and_what_was_not_reported_fails() {
         let [.., hd, _] = CASES else { panic!() };
-        let good =
-            run(&[(WORST_ON_TIME, 1.0), ("missing_since_start", 0.0), ("chunk_delay_ms/p95", 9.0)]);
-        let bad =
-            run(&[(WORST_ON_TIME, 0.99), ("missing_since_start", 0.0), ("chunk_delay_ms/p95", 9.0)]);
+        let good = run(&[(WORST_ON_TIME, 1.0), ("missing_since_start", 0.0), ("chunk_delay_ms/p95", 9.0)]);
+        let bad = run(&[(WORST_ON_TIME, 0.99), ("missing_since_start", 0.0), ("chunk_delay_ms/p95", 9.0)]);
         let verdicts = |runs: Vec<Run>| hd.goals.iter().map(|goal| goal.holds(&runs)).collect::<Vec<_>>();
         assert_eq!(verdicts(vec![good.clone(), good.clone()]), [true; 4]);
         assert_eq!(verdicts(vec![good.clone(), bad]), [false, true, true, true]);

@@ -135,8 +135,15 @@ mod tests {
     fn tracking(rendition: RenditionId) -> Tracking {
         let key = SecretKey::from_bytes(&[1; 32]);
         let swarm = SwarmId { channel: key.channel(), rendition };
-        let config =
-            TrackingConfig { key, swarm, ports: vec![], addresses: vec![], upload_bps: None, source: None };
+        let config = TrackingConfig {
+            key,
+            swarm,
+            ports: vec![],
+            addresses: vec![],
+            upload_bps: None,
+            source: None,
+            comes_over: false,
+        };
         Tracking::start(&[], &config).unwrap()
     }
 
