@@ -1,5 +1,6 @@
 //! A channel in three renditions, and a viewer whose line drops from 5 to 1 Mbit/s and comes back: no stall for a player that is
-//! two seconds behind, down within two seconds, up within twenty, and one stream for players all the while.
+//! two seconds behind, down within two seconds, up within twenty, and one stream for players all the while. Then the same way down for one
+//! that has everything from an edge.
 //!
 //! The line is a network namespace of its own behind a token bucket, which takes root: without it the test says so and is over.
 //!
@@ -180,9 +181,9 @@ struct Viewer {
 }
 
 impl Viewer {
-    fn start(home: &Folder, line: &Line, source: &Caudal) -> Self {
+    fn start(home: &Folder, line: &Line, link: &str, more: &[&str]) -> Self {
         let listen = format!("{THERE}:0");
-        let args = ["watch", &link(source), "--lan", "--listen", &listen];
+        let args = [&["watch", link, "--lan", "--listen", &listen], more].concat();
         let caudal = Caudal::start_within(home, &["ip", "netns", "exec", &line.namespace], &args);
         let addr = caudal.told("http").trim_start_matches("http://").parse().expect("IP:PORT");
         let page = caudal.told("page").to_owned();
@@ -257,7 +258,8 @@ fn a_line_that_drops_to_a_fifth_and_comes_back() {
     let files = encode_all(&home, &ladder, 25);
     let tracker = tracker_at(&home, &format!("{HERE}:0"), &["--lan"]);
     let source = publish(&home, &tracker, &files, &["--lan", "--listen", "127.0.0.1:0"]);
-    let viewer = Viewer::start(&home, &line, &source);
+    let edge = Caudal::start(&home, &["edge", &link(&source), "--lan", "--listen", &format!("{HERE}:0")]);
+    let viewer = Viewer::start(&home, &line, &link(&source), &[]);
     viewer.until("playing", PATIENCE, |stats| number(stats, "/parts") >= 15.0);
     viewer.until("told of all renditions", PATIENCE, |stats| {
         stats["renditions"].as_array().is_some_and(|all| all.len() == 3)
@@ -289,6 +291,35 @@ fn a_line_that_drops_to_a_fifth_and_comes_back() {
     assert_eq!(number(&report, "/gaps"), 0.0);
     assert!((4.0..=6.0).contains(&number(&report, "/rendition_changes")), "{report}");
 
+    let (sound, picture) = is_one_stream(&home, &bytes);
+    assert!(sound > 500 && picture > 300, "{sound} and {picture}");
+    over_http(&home, &line, &edge);
+}
+
+/// Who has everything from an edge goes down as well, and loses nothing.
+fn over_http(home: &Folder, line: &Line, edge: &Caudal) {
+    line.carries(GOOD);
+    let viewer = Viewer::start(home, line, edge.told("link"), &["--no-p2p"]);
+    viewer.until("playing", PATIENCE, |stats| number(stats, "/parts") >= 5.0);
+    let tape = Tape::start(viewer.addr, &format!("{}/live.mp4", viewer.prefix));
+    // What a newcomer is behind says nothing of its line.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(number(&viewer.stats(), "/rendition"), 0.0, "a line that suffices: the best");
+    line.carries(BAD);
+    let down = viewer.until("down", BEHIND, |stats| number(stats, "/rendition") == 2.0);
+    let parts = number(&viewer.stats(), "/parts");
+    viewer.until("playing on", BEHIND, |stats| number(stats, "/parts") >= parts + 3.0);
+    let (bytes, _) = tape.end();
+    let (report, status) = viewer.caudal.end();
+    println!("over HTTP: down after {down:?}");
+    assert!(status.success() && report["ok"] == true, "{report}");
+    assert_eq!((number(&report, "/gaps"), number(&report, "/rendition_changes")), (0.0, 1.0), "{report}");
+    assert_eq!(report["useful_bytes"], report["useful_bytes_from_edge"], "{report}");
+    is_one_stream(home, &bytes);
+}
+
+/// No gap in sound, none in the picture, and a decoder takes it; gives how many packets there are of each.
+fn is_one_stream(home: &Folder, bytes: &[u8]) -> (usize, usize) {
     let tape = home.join("tape.mp4");
     std::fs::write(&tape, bytes).expect("a file");
     let sound = packets(&tape, "a");
@@ -302,9 +333,9 @@ fn a_line_that_drops_to_a_fifth_and_comes_back() {
         // A frame where the files begin again is shown a little longer.
         assert!(step > 0.0 && step < 0.120, "a picture of {step} s at {} s", pair[0]);
     }
-    assert!(sound.len() > 500 && picture.len() > 300, "{} and {}", sound.len(), picture.len());
     let mut decode = Command::new("ffmpeg");
     run_clean(decode.args(["-v", "error", "-i"]).arg(&tape).args(["-f", "null", "-"]));
+    (sound.len(), picture.len())
 }
 
 /// Pictures between key frames: what is chosen by hand is entered in the middle of such a segment.

@@ -117,23 +117,25 @@ impl EdgeClient {
     /// # Errors
     /// [`EdgeError`].
     pub async fn edge(&self, rendition: RenditionId) -> Result<Edge, EdgeError> {
-        let body = self.get(&address(rendition, "edge"), false, TIMEOUT, VIEW_LEN_MAX).await?;
+        let uncounted = AtomicU64::new(0);
+        let body = self.read(&address(rendition, "edge"), false, TIMEOUT, VIEW_LEN_MAX, &uncounted).await?;
         let bad = |why: &dyn std::fmt::Display| self.bad_answer(why);
         let view: EdgeView = serde_json::from_slice(&body).map_err(|error| bad(&error))?;
         let (certificate, note) = view.broadcast.open(&self.channel).map_err(|error| bad(&error))?;
         Ok(Edge { certificate, note, view })
     }
 
-    /// A part as it came, not verified. `afresh`: caches on the way are to ask the edge itself.
+    /// A part as it came, not verified. `afresh`: caches on the way are to ask the edge itself. `read` counts bytes as they come, also
+    /// where it fails.
     ///
     /// # Errors
     /// [`EdgeError`].
-    pub async fn part(&self, id: PartId, afresh: bool) -> Result<Bytes, EdgeError> {
+    pub async fn part(&self, id: PartId, afresh: bool, read: &AtomicU64) -> Result<Bytes, EdgeError> {
         let path = address(id.rendition, &format!("parts/{}-{}", id.epoch, id.part));
-        self.get(&path, afresh, WAIT_MAX + TIMEOUT, PART_LEN_ON_WIRE_MAX).await
+        self.read(&path, afresh, WAIT_MAX + TIMEOUT, PART_LEN_ON_WIRE_MAX, read).await
     }
 
-    /// The same, of `len_max` bytes at most; also where it fails, `read` is told how much was read.
+    /// The same, of `len_max` bytes at most.
     ///
     /// # Errors
     /// [`EdgeError`].
@@ -145,16 +147,6 @@ impl EdgeClient {
     ) -> Result<Bytes, EdgeError> {
         let path = address(id.rendition, &format!("parts/{}-{}", id.epoch, id.part));
         self.read(&path, false, WAIT_MAX + TIMEOUT, len_max.min(PART_LEN_ON_WIRE_MAX), read).await
-    }
-
-    async fn get(
-        &self,
-        path: &str,
-        afresh: bool,
-        within: Duration,
-        len_max: usize,
-    ) -> Result<Bytes, EdgeError> {
-        self.read(path, afresh, within, len_max, &AtomicU64::new(0)).await
     }
 
     async fn read(

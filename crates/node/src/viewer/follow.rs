@@ -36,6 +36,8 @@ const KEPT_MAX: Duration = Duration::from_millis(2000);
 /// latter: a part is told of when it is whole, and ages are not exact.
 const BEFORE_POINT: Duration = Duration::from_millis(300);
 const WAY_MAX: Duration = Duration::from_millis(150);
+/// Over HTTP it is told when segments were captured: one that was so little later begins at the point reached.
+const ON_POINT_US: u64 = 20_000;
 /// How much further back a segment may have begun.
 const SEGMENT_MAX: Duration = Duration::from_secs(10);
 
@@ -99,30 +101,39 @@ impl Viewer {
     }
 
     /// The channel's descriptor names these renditions.
-    pub(super) async fn offered(&mut self, offered: Vec<Rendition>) {
+    pub(super) fn offered(&mut self, offered: Vec<Rendition>) {
         self.shared.lock().shown.offered.clone_from(&offered);
-        if let Some(shelf) = self.shared.shelf.clone() {
+        if let Some(shelf) = &self.shared.shelf {
             shelf.variants.offer(offered.clone());
-            self.join_all(&offered, &shelf.variants).await;
+            self.lanes.offer(&offered);
         }
         self.renditions.offer(offered, self.shared.preference());
     }
 
     /// An edge has all renditions that there are.
-    async fn join_all(&mut self, offered: &[Rendition], variants: &Variants) {
-        let (gone, new) = self.lanes.changes(offered);
+    async fn look_at_lanes(&mut self, variants: &Variants) {
+        for (rendition, news) in self.lanes.news() {
+            self.hear_of(rendition, news).await;
+        }
+        let (gone, new) = self.lanes.changes();
+        if gone.is_empty() && new.is_empty() {
+            return;
+        }
         for rendition in gone {
             tracing::info!("rendition {} is no longer there", rendition.0);
             self.leave(SwarmId { channel: self.shared.channel, rendition }).await;
-            if let Some(lane) = self.lanes.remove(rendition, variants) {
-                tokio::spawn(lane.tracking.leave());
+            if let Some(tracking) = self.lanes.remove(rendition, variants) {
+                tokio::spawn(tracking.leave());
             }
         }
         for rendition in new {
             match self.join(rendition, Policy::default(), Entry::Newest).await {
                 Ok(Some(tracking)) => self.lanes.add(rendition, tracking, variants),
                 Ok(None) => {}
-                Err(error) => tracing::warn!("rendition {}: {error}", rendition.0),
+                Err(error) => {
+                    tracing::warn!("rendition {}: {error}", rendition.0);
+                    self.lanes.give_up(rendition);
+                }
             }
         }
         self.shared.lock().shown.beside = self.lanes.renditions().collect();
@@ -130,10 +141,8 @@ impl Viewer {
 
     /// Looks at how it goes, and makes the move that this asks for.
     pub(super) async fn look(&mut self) {
-        if self.shared.shelf.is_some() {
-            for (rendition, news) in self.lanes.news() {
-                self.hear_of(rendition, news).await;
-            }
+        if let Some(shelf) = self.shared.shelf.clone() {
+            self.look_at_lanes(&shelf.variants).await;
             return;
         }
         self.hear_of_tried().await;
@@ -141,7 +150,9 @@ impl Viewer {
             tried.playout.tick();
         }
         self.play().await;
+        self.renditions.forgive();
         if self.renditions.is_lost() {
+            self.renditions.lose();
             self.switch(RenditionId(0), Reason::Gone).await;
             return;
         }
@@ -152,7 +163,10 @@ impl Viewer {
         let look = Look {
             behind: self.renditions.behind(),
             kept: kept.clamp(KEPT_MIN, KEPT_MAX),
-            received_bytes: self.renditions.received_bytes,
+            received_bytes: match &self.side {
+                Side::Swarm(..) => self.renditions.received_bytes,
+                Side::Edges(feed) => feed.read_bytes(),
+            },
             upload_bps,
             upload_capacity_bps,
         };
@@ -242,10 +256,9 @@ impl Viewer {
             join_leaps: false,
             ..Policy::default()
         };
-        let margin = BEFORE_POINT.as_micros() as u64;
         let entry = match self.renditions.reached_unix_us() {
             0 => Entry::Newest,
-            reached => Entry::Before(reached.saturating_sub(margin)),
+            reached => Entry::Before(reached.saturating_add(ON_POINT_US)),
         };
         self.leave(self.swarm()).await;
         match self.join(to, policy, entry).await {

@@ -579,7 +579,7 @@ impl Viewer {
                     self.input(Input::ServedAlone(swarm, self.served_alone)).await;
                 }
             }
-            News::Renditions(offered) => self.offered(offered).await,
+            News::Renditions(offered) => self.offered(offered),
             News::Viewers(_) => {}
         }
         None

@@ -35,6 +35,8 @@ const WAITING_MAX: usize = 256;
 const BASE_PERIOD: Duration = Duration::from_secs(30);
 /// A rendition that nothing has come of for so long, and that the channel may not have any more, is left for the first one.
 const SILENT_MAX: Duration = Duration::from_secs(6);
+/// It is not gone over to again for so long: an edge may not have it, whatever the channel says.
+const LOST_FOR: Duration = Duration::from_secs(120);
 
 /// What somebody wants to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -255,6 +257,8 @@ pub(super) struct Renditions {
     lateness: Lateness,
     /// The next part of what plays, held back for the other's to begin with it.
     gated: Option<(Part, Instant)>,
+    /// Those that nothing came of, each once, and when that was found.
+    lost: Vec<(RenditionId, Instant)>,
     /// Useful bytes of all swarms.
     pub(super) received_bytes: u64,
     began: Instant,
@@ -285,6 +289,7 @@ impl Renditions {
             seam: Seam::new(),
             lateness: Lateness::new(),
             gated: None,
+            lost: Vec::new(),
             received_bytes: 0,
             began: Instant::now(),
             last_part: Instant::now(),
@@ -301,10 +306,16 @@ impl Renditions {
 
     /// The channel's descriptor names these.
     pub(super) fn offer(&mut self, offered: Vec<Rendition>, preference: Preference) {
-        self.choice
-            .offer(offered.iter().map(|one| Offered { id: one.rendition(), rate_bps: one.bandwidth_bps }));
         self.offered = offered;
+        self.offer_what_comes();
         self.prefer(preference);
+    }
+
+    /// There is a choice among those of which something comes.
+    fn offer_what_comes(&mut self) {
+        let is_lost = |one: &&Rendition| self.lost.iter().any(|(lost, _)| *lost == one.rendition());
+        let offered = self.offered.iter().filter(|one| !is_lost(one));
+        self.choice.offer(offered.map(|one| Offered { id: one.rendition(), rate_bps: one.bandwidth_bps }));
     }
 
     pub(super) fn prefer(&mut self, preference: Preference) {
@@ -327,6 +338,23 @@ impl Renditions {
     pub(super) fn is_lost(&self) -> bool {
         let is_first = self.playing() == RenditionId(0);
         !is_first && self.last_part.elapsed() > SILENT_MAX
+    }
+
+    /// What plays is left alone for a while.
+    pub(super) fn lose(&mut self) {
+        let playing = self.playing();
+        self.lost.retain(|(lost, _)| *lost != playing);
+        self.lost.push((playing, Instant::now()));
+        self.offer_what_comes();
+    }
+
+    /// Something may come again of those that were lost long ago.
+    pub(super) fn forgive(&mut self) {
+        let before = self.lost.len();
+        self.lost.retain(|(_, since)| since.elapsed() < LOST_FOR);
+        if self.lost.len() < before {
+            self.offer_what_comes();
+        }
     }
 
     /// Another broadcast begins on a timeline of its own.

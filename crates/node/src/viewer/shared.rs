@@ -110,8 +110,9 @@ impl Shared {
             delay_p95_ms: Some(delay.p95),
             buffer_ms: Some(inner.meter.buffer_ms().max(0) as f64),
             stalls: Some(inner.meter.stalls()),
-            // Of one alone there is nothing to say, and older trackers know no such member.
-            rendition: (inner.shown.offered.len() > 1).then_some(inner.shown.rendition.0),
+            // Of one alone there is nothing to say, and an edge has all of them.
+            rendition: (self.shelf.is_none() && inner.shown.offered.len() > 1)
+                .then_some(inner.shown.rendition.0),
         }
     }
 

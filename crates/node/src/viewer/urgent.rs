@@ -97,16 +97,24 @@ impl Fetches {
                     Some(error) => (nothing, Some(format!("edge {url}: part {}: {error}", part.part))),
                 }
             }
-            // It left the edge's window, or has not come there.
-            (Ok(_), None) | (Err(EdgeError::Absent { .. }), _) => (nothing, None),
+            // It left the edge's window, or has not come there; or this edge has no such rendition, and another may.
+            (Ok(_), None) | (Err(EdgeError::Absent { .. }), _) => {
+                self.turn(at);
+                return (nothing, None);
+            }
             (Err(error), _) => (nothing, Some(error.to_string())),
         };
         let Some(why) = why else { return (fetched, None) };
-        if self.at == at {
-            self.at = (at + 1) % self.clients.len().max(1);
-        }
+        self.turn(at);
         let is_new = self.complained.as_ref() != Some(&why);
         self.complained = Some(why.clone());
         (fetched, is_new.then_some(why))
+    }
+
+    /// The next edge is asked from now on, unless that is so already.
+    fn turn(&mut self, from: usize) {
+        if self.at == from {
+            self.at = (from + 1) % self.clients.len().max(1);
+        }
     }
 }

@@ -64,12 +64,17 @@ impl Player {
         let mut delay = PlayoutDelay::new(Bounds::USUAL);
         let mut in_time = 0;
         let half = parts.len() / 2;
+        // What never came is nothing that could be waited for.
+        let mut arrivals: Vec<(u64, u64)> =
+            parts.iter().filter_map(|(at, late_us)| Some((at + (*late_us)?, *at))).collect();
+        arrivals.sort_unstable();
+        let mut arrivals = arrivals.into_iter().peekable();
         for (n, &(at, late_us)) in parts.iter().enumerate() {
-            // What never came is nothing that could be waited for.
-            let Some(late_us) = late_us else { continue };
-            in_time += u64::from(n >= half && late_us <= bridged_us(&delay));
-            let now = at + late_us;
-            delay.arrived(Timestamp::from_micros(now), now, at, world.config.part);
+            while let Some((now, at)) = arrivals.next_if(|(now, _)| *now <= at + bridged_us(&delay)) {
+                delay.arrived(Timestamp::from_micros(now), now, at, world.config.part);
+            }
+            let is_in_time = late_us.is_some_and(|late_us| late_us <= bridged_us(&delay));
+            in_time += u64::from(n >= half && is_in_time);
         }
         Some(Self {
             wanted_us: delay.wanted().as_micros() as u64,

@@ -336,9 +336,9 @@ pub struct Stat {
     pub descriptor: Option<SignedDescriptor>,
 }
 
-/// What a viewer measured since it joined. Only aggregates ever leave the tracker.
+/// What a viewer measured since it joined. Only aggregates ever leave the tracker. What it does not know of a newer viewer's it passes over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Qos {
     /// Bytes sent to peers.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -375,13 +375,10 @@ impl Channel {
         let playing: Vec<RenditionId> = viewers.iter().filter_map(|member| member.playing()).collect();
         let among = |id: u8| playing.iter().filter(|playing| playing.0 == id).count();
         let all = descriptor.renditions.iter().map(|one| (one.id, among(one.id)));
-        let counted: Vec<(u8, usize)> = all.filter(|(_, count)| *count > 0).collect();
         // What one alone reports would be that viewer's own.
-        if counted.iter().map(|(_, count)| count).sum::<usize>() < QUALITY_REPORTS_MIN as usize {
-            return Vec::new();
-        }
+        let counted = all.filter(|(_, count)| *count >= QUALITY_REPORTS_MIN as usize);
         let told = |(id, count)| RenditionViewers { id, viewers: u32::try_from(count).unwrap_or(u32::MAX) };
-        counted.into_iter().map(told).collect()
+        counted.map(told).collect()
     }
 }
 
@@ -534,17 +531,22 @@ mod tests {
         };
         join(&mut channel, 1, 1, Some(0));
         join(&mut channel, 2, 1, None);
-        join(&mut channel, 3, 1, None);
         assert_eq!(counts(&mut channel), [], "one alone says which it is");
-        join(&mut channel, 2, 1 << 5 | 1, Some(5));
-        assert_eq!(counts(&mut channel), [(0, 1), (5, 1)], "the one that is tried beside it does not count");
-        join(&mut channel, 3, 1 << 1, Some(0));
-        assert_eq!(counts(&mut channel), [(0, 1), (1, 1), (5, 1)], "gone over since its report");
-        join(&mut channel, 4, 1 << 7, Some(7));
-        join(&mut channel, 5, 1 << 1 | 1 << 5, Some(0));
-        assert_eq!(counts(&mut channel), [(0, 1), (1, 1), (5, 1)], "no such rendition, and nowhere");
-        channel.sources.insert(peer(1));
-        assert_eq!(counts(&mut channel), [(1, 1), (5, 1)], "a source is no viewer");
+        join(&mut channel, 2, 1, Some(0));
+        join(&mut channel, 3, 1 << 5 | 1, Some(5));
+        assert_eq!(counts(&mut channel), [(0, 2)], "nor is one told of beside others");
+        join(&mut channel, 4, 1 << 5, Some(5));
+        assert_eq!(counts(&mut channel), [(0, 2), (5, 2)], "what is tried beside it does not count");
+        join(&mut channel, 2, 1 << 1, Some(0));
+        join(&mut channel, 5, 1 << 1, Some(1));
+        assert_eq!(counts(&mut channel), [(1, 2), (5, 2)], "gone over since its report");
+        for n in [6, 7] {
+            join(&mut channel, n, 1 << 7, Some(7));
+        }
+        join(&mut channel, 8, 1 << 1 | 1 << 5, Some(0));
+        assert_eq!(counts(&mut channel), [(1, 2), (5, 2)], "no such rendition, and nowhere");
+        channel.sources.insert(peer(5));
+        assert_eq!(counts(&mut channel), [(5, 2)], "a source is no viewer");
         channel.remove(&peer(3));
         assert_eq!(counts(&mut channel), []);
     }

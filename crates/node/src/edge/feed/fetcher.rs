@@ -234,10 +234,15 @@ impl Fetcher {
         if self.entry == Entry::Next {
             self.early = Some(BTreeMap::new());
             self.complained.remove(&self.at);
-            return Ok((Place::new(edge.certificate.epoch, next_start(&edge.view)), edge.view));
+            // Nearer parts come as they are made, and tell when a segment begins after all.
+            let next = next_start(&edge.view).min(edge.view.newest.saturating_add(AHEAD));
+            return Ok((Place::new(edge.certificate.epoch, next), edge.view));
         }
         let Some(start) = choose_start(&edge.view, self.entry) else { return Err(None) };
-        let body = match client.part(self.part_id(edge.certificate.epoch, start.part), false).await {
+        let body = match client
+            .part(self.part_id(edge.certificate.epoch, start.part), false, &self.common.read)
+            .await
+        {
             Ok(body) => body,
             Err(error) => return Err(Some(error.to_string())),
         };
@@ -269,7 +274,10 @@ impl Fetcher {
         let mut tries: BTreeMap<u64, u32> = BTreeMap::new();
         let mut under_way: FuturesUnordered<BoxFuture<'static, Fetched>> = FuturesUnordered::new();
         let rendition = self.rendition;
-        let ask = |part, tried| fetch(client.clone(), PartId { rendition, epoch, part }, tried);
+        let common = Arc::clone(&self.common);
+        let ask = |part, tried| {
+            fetch(client.clone(), PartId { rendition, epoch, part }, tried, Arc::clone(&common))
+        };
         under_way.extend(place.lacking.iter().map(|part| ask(*part, 0)));
         let mut again: Vec<(u64, Instant)> = Vec::new();
         let mut look_at = Instant::now() + LOOK_PERIOD;
@@ -479,6 +487,6 @@ fn asked(client: EdgeClient, rendition: RenditionId) -> BoxFuture<'static, Resul
 }
 
 /// After a first try caches on the way are passed over: what they keep may be what was wrong.
-fn fetch(client: EdgeClient, id: PartId, tried: u32) -> BoxFuture<'static, Fetched> {
-    async move { (id.part, client.part(id, tried > 0).await) }.boxed()
+fn fetch(client: EdgeClient, id: PartId, tried: u32, common: Arc<Common>) -> BoxFuture<'static, Fetched> {
+    async move { (id.part, client.part(id, tried > 0, &common.read).await) }.boxed()
 }

@@ -12,7 +12,7 @@ mod fetcher;
 mod place;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -84,6 +84,8 @@ struct Common {
     at: AtomicUsize,
     /// The newest broadcast that was taken: no rendition goes back to an older one.
     epoch: AtomicU64,
+    /// Bytes of parts as they came, also of those that are not whole yet.
+    read: AtomicU64,
     events: mpsc::Sender<Event>,
     news: mpsc::Sender<News>,
     counters: Arc<Counters>,
@@ -125,6 +127,7 @@ impl Feed {
             clients: Mutex::default(),
             at: AtomicUsize::new(0),
             epoch: AtomicU64::new(0),
+            read: AtomicU64::new(0),
             events,
             news,
             counters: Arc::default(),
@@ -142,6 +145,11 @@ impl Feed {
     /// What came.
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.common.counters)
+    }
+
+    /// How much came, also of parts that are not whole yet: a narrow line brings few whole ones, and is not silent.
+    pub fn read_bytes(&self) -> u64 {
+        self.common.read.load(Ordering::Relaxed)
     }
 
     /// Fetches one more rendition.

@@ -152,7 +152,7 @@ mod tests {
             .map(|part| Start {
                 part: *part,
                 number: part.saturating_mul(3),
-                captured_unix_us: part.saturating_mul(200),
+                captured_unix_us: part.saturating_mul(200).max(1),
             })
             .collect();
         EdgeView { channel: String::new(), epoch: 7, broadcast, first, newest, starts }
