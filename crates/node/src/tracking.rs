@@ -59,7 +59,12 @@ pub enum News {
     /// Who carries the channel, as its descriptor says.
     Delivery(Delivery),
     /// The renditions that the channel's descriptor names.
-    Renditions(Vec<Rendition>),
+    Renditions {
+        /// When the descriptor that names them was issued: an older one says nothing new.
+        issued_unix_ms: u64,
+        /// Those.
+        offered: Vec<Rendition>,
+    },
 }
 
 /// What a source shows to be one.
@@ -304,7 +309,8 @@ impl Task {
                 }
                 if let Some(descriptor) = view.descriptor {
                     self.tell(News::Delivery(descriptor.delivery)).await;
-                    self.tell(News::Renditions(descriptor.renditions)).await;
+                    let issued_unix_ms = descriptor.issued_unix_ms;
+                    self.tell(News::Renditions { issued_unix_ms, offered: descriptor.renditions }).await;
                     if !descriptor.edges.is_empty() {
                         self.tell(News::Edges(descriptor.edges)).await;
                     }

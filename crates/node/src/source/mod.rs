@@ -555,8 +555,11 @@ impl Source {
                 self.shared.lock().announced = true;
                 tracing::info!("a tracker answers");
             }
-            News::Broadcast(_) | News::Edges(_) | News::Edge(_) | News::Delivery(_) | News::Renditions(_) => {
-            }
+            News::Broadcast(_)
+            | News::Edges(_)
+            | News::Edge(_)
+            | News::Delivery(_)
+            | News::Renditions { .. } => {}
         }
         None
     }

@@ -579,7 +579,13 @@ impl Viewer {
                     self.input(Input::ServedAlone(swarm, self.served_alone)).await;
                 }
             }
-            News::Renditions(offered) => self.offered(offered),
+            News::Renditions { issued_unix_ms, offered } => {
+                // Trackers may not have the same descriptor.
+                if issued_unix_ms >= self.renditions.issued_unix_ms {
+                    self.renditions.issued_unix_ms = issued_unix_ms;
+                    self.offered(offered);
+                }
+            }
             News::Viewers(_) => {}
         }
         None

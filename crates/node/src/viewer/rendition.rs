@@ -252,6 +252,8 @@ impl Tried {
 pub(super) struct Renditions {
     pub(super) choice: RenditionChoice,
     pub(super) offered: Vec<Rendition>,
+    /// When the descriptor that names them was issued.
+    pub(super) issued_unix_ms: u64,
     pub(super) tried: Option<Tried>,
     pub(super) seam: Seam,
     lateness: Lateness,
@@ -285,6 +287,7 @@ impl Renditions {
         Self {
             choice: RenditionChoice::new(playing, preference.among(&[])),
             offered: Vec::new(),
+            issued_unix_ms: 0,
             tried: None,
             seam: Seam::new(),
             lateness: Lateness::new(),

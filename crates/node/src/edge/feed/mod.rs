@@ -207,7 +207,9 @@ async fn listen(client: TrackerClient, lan: bool, common: Arc<Common>) {
                         && let Some(descriptor) = &view.descriptor
                     {
                         learn(known, told_edges(&descriptor.edges, lan));
-                        let _ = news.send(News::Renditions(descriptor.renditions.clone())).await;
+                        let (issued_unix_ms, offered) =
+                            (descriptor.issued_unix_ms, descriptor.renditions.clone());
+                        let _ = news.send(News::Renditions { issued_unix_ms, offered }).await;
                     }
                     let heard = match event {
                         ChannelEvent::TakenDown { reason } => News::TakenDown(reason),
