@@ -339,6 +339,10 @@ impl Engine {
             swarm.was_left(*left_at);
         }
         self.swarms.push(Member { id, handle, swarm });
+        // Who left one rendition for another has nothing to give in the first: what is still to be sent there would only delay this one.
+        for (peer, token) in self.uplink.under_way_outside(|id| self.swarms.iter().any(|m| m.id == *id)) {
+            self.transmit(Transmit::Reset { peer, token });
+        }
     }
 
     fn connected(&mut self, now: Timestamp, connected: Connected) {

@@ -28,18 +28,8 @@ use crate::network::is_lan;
 use crate::source::lane::sum;
 use crate::tracking::{News, Tracking, TrackingConfig};
 
-/// A player is taken to keep at least so much ahead …
-const KEPT_MIN: Duration = Duration::from_millis(1500);
-/// … and no more: who looks closer moves sooner.
-const KEPT_MAX: Duration = Duration::from_millis(2000);
-/// What is entered in the middle begins so much before the point reached, and as much again as the way there takes, up to the
-/// latter: a part is told of when it is whole, and ages are not exact.
-const BEFORE_POINT: Duration = Duration::from_millis(300);
-const WAY_MAX: Duration = Duration::from_millis(150);
 /// Over HTTP it is told when segments were captured: one that was so little later begins at the point reached.
 const ON_POINT_US: u64 = 20_000;
-/// How much further back a segment may have begun.
-const SEGMENT_MAX: Duration = Duration::from_secs(10);
 
 /// What a further swarm of the channel is joined with.
 #[derive(Debug)]
@@ -162,7 +152,7 @@ impl Viewer {
         };
         let look = Look {
             behind: self.renditions.behind(),
-            kept: kept.clamp(KEPT_MIN, KEPT_MAX),
+            kept,
             received_bytes: match &self.side {
                 Side::Swarm(..) => self.renditions.received_bytes,
                 Side::Edges(feed) => feed.read_bytes(),
@@ -249,13 +239,7 @@ impl Viewer {
     /// Leaves what plays and enters `to` where players have come to.
     async fn switch(&mut self, to: RenditionId, reason: Reason) {
         self.leave_tried().await;
-        let back = self.renditions.behind() + BEFORE_POINT + self.way().min(WAY_MAX);
-        let policy = Policy {
-            join_back: back,
-            join_back_max: back + SEGMENT_MAX,
-            join_leaps: false,
-            ..Policy::default()
-        };
+        let policy = Policy::default().at_place(self.renditions.behind(), self.way());
         let entry = match self.renditions.reached_unix_us() {
             0 => Entry::Newest,
             reached => Entry::Before(reached.saturating_add(ON_POINT_US)),
@@ -298,8 +282,7 @@ impl Viewer {
     }
 
     async fn try_beside(&mut self, to: RenditionId, reason: Reason) {
-        let policy = Policy { join_next: true, ..Policy::default() };
-        match self.join(to, policy, Entry::Next).await {
+        match self.join(to, Policy::default().beside(), Entry::Next).await {
             Ok(tracking) => {
                 self.renditions.tried = Some(Tried::new(to, tracking));
                 let mut inner = self.shared.lock();

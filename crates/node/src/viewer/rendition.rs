@@ -12,6 +12,8 @@ use caudal_media::fmp4::{InitTrack, read_init};
 use caudal_media::part::Part;
 use caudal_media::seam::Seam;
 use caudal_proto::id::{RENDITION_ID_END, RenditionId};
+use caudal_proto::qos::behind::Behind;
+use caudal_proto::qos::crossing::{Crossing, Waiting};
 use caudal_proto::qos::rendition::{Offered, RenditionChoice, Wanted};
 use caudal_proto::time::Timestamp;
 use caudal_tracker::descriptor::Rendition;
@@ -23,19 +25,9 @@ use crate::tracking::Tracking;
 
 /// What plays is looked at this often.
 pub(super) const LOOK_PERIOD: Duration = Duration::from_millis(100);
-/// What is tried must have brought parts for so long before it is gone over to …
-const PROVEN_AFTER: Duration = Duration::from_millis(500);
-/// … and is entered within a segment when none of its segments has begun where what plays had come to after so long.
-const SEAM_PATIENCE: Duration = Duration::from_millis(700);
-/// What plays waits so long at a seam for the other's part.
-const GATE_MAX: Duration = Duration::from_millis(400);
 /// Most parts of the tried rendition that wait.
 const WAITING_MAX: usize = 256;
-/// How late the soonest parts come is the least of one to two of these.
-const BASE_PERIOD: Duration = Duration::from_secs(30);
-/// A rendition that nothing has come of for so long, and that the channel may not have any more, is left for the first one.
-const SILENT_MAX: Duration = Duration::from_secs(6);
-/// It is not gone over to again for so long: an edge may not have it, whatever the channel says.
+/// What nothing came of is not gone over to again for so long: an edge may not have it, whatever the channel says.
 const LOST_FOR: Duration = Duration::from_secs(120);
 
 /// What somebody wants to see.
@@ -134,47 +126,6 @@ impl std::fmt::Display for Playing {
     }
 }
 
-/// How late parts are beyond what is usual.
-#[derive(Debug)]
-struct Lateness {
-    /// The least of this and of the last period, µs, and since when this one lasts.
-    base: (i64, i64),
-    since: Instant,
-    /// When the media of the newest part ended, by the source's clock, and how long the part is.
-    end_unix_us: u64,
-    part_us: i64,
-}
-
-impl Lateness {
-    fn new() -> Self {
-        Self { base: (i64::MAX, i64::MAX), since: Instant::now(), end_unix_us: 0, part_us: 0 }
-    }
-
-    fn arrived(&mut self, now_unix_us: u64, part: &Part) {
-        self.part_us = i64::from(part.duration_us);
-        self.end_unix_us = part.capture_unix_us.saturating_add(u64::from(part.duration_us));
-        if self.since.elapsed() > BASE_PERIOD {
-            (self.base, self.since) = ((i64::MAX, self.base.0), Instant::now());
-        }
-        self.base.0 = self.base.0.min(self.late_us(now_unix_us));
-    }
-
-    fn late_us(&self, now_unix_us: u64) -> i64 {
-        now_unix_us.cast_signed().saturating_sub_unsigned(self.end_unix_us)
-    }
-
-    /// How far what plays has fallen behind; nothing before the first part.
-    fn behind(&self, now_unix_us: u64) -> Duration {
-        if self.end_unix_us == 0 {
-            return Duration::ZERO;
-        }
-        let base = self.base.0.min(self.base.1);
-        // The next part is due one part's length after the last.
-        let above = self.late_us(now_unix_us).saturating_sub(base).saturating_sub(self.part_us);
-        Duration::from_micros(u64::try_from(above).unwrap_or(0))
-    }
-}
-
 /// A rendition that is tried beside what plays.
 #[derive(Debug)]
 pub(super) struct Tried {
@@ -185,7 +136,7 @@ pub(super) struct Tried {
     /// Its parts from a segment start on, each with when it begins on the channel's timeline.
     parts: VecDeque<(i64, Part)>,
     tracks: Vec<InitTrack>,
-    first_at: Option<Instant>,
+    crossing: Crossing,
 }
 
 impl Tried {
@@ -196,17 +147,17 @@ impl Tried {
             tracking,
             parts: VecDeque::new(),
             tracks: Vec::new(),
-            first_at: None,
+            crossing: Crossing::new(),
         }
     }
 
     /// Takes what has come whole.
-    pub(super) fn collect(&mut self) {
+    pub(super) fn collect(&mut self, now: Timestamp) {
         while let Some(played) = self.playout.poll() {
             let Played::Part(part) = played else {
                 // What follows a hole is a beginning.
                 self.parts.clear();
-                self.first_at = None;
+                self.crossing.broke();
                 continue;
             };
             if let Some(tracks) = part.init.as_ref().and_then(|init| read_init(init).ok()) {
@@ -216,33 +167,21 @@ impl Tried {
             if self.parts.len() >= WAITING_MAX {
                 self.parts.pop_front();
             }
-            self.first_at.get_or_insert_with(Instant::now);
+            self.crossing.came(now);
             self.parts.push_back((start_us, part));
         }
     }
 
-    fn is_proven(&self) -> bool {
-        self.first_at.is_some_and(|at| at.elapsed() >= PROVEN_AFTER)
-    }
-
-    fn end_us(&self) -> i64 {
-        self.parts.back().map_or(i64::MIN, |(start, part)| start + i64::from(part.duration_us))
-    }
-
     /// Its parts from where what plays has come to, if it can be gone over to now.
-    fn enter(&mut self, seam: &Seam) -> Option<VecDeque<(i64, Part)>> {
-        if !self.is_proven() {
-            return None;
-        }
-        let reached = seam.end_us()?;
-        let mut starts = self.parts.iter().enumerate().filter(|(_, (_, part))| part.segment_start);
-        let aligned = starts.clone().find(|(_, (start, _))| seam.is_at(*start)).map(|(at, _)| at);
-        let within = || {
-            let is_late = self.first_at.is_some_and(|at| at.elapsed() >= PROVEN_AFTER + SEAM_PATIENCE);
-            let at = starts.rfind(|(_, (start, _))| *start <= reached).map(|(at, _)| at);
-            at.filter(|_| is_late && self.end_us() > reached)
+    fn enter(&mut self, now: Timestamp, seam: &Seam) -> Option<VecDeque<(i64, Part)>> {
+        let reached_us = seam.end_us()?;
+        let waiting = |(start_us, part): &(i64, Part)| Waiting {
+            start_us: *start_us,
+            end_us: start_us + i64::from(part.duration_us),
+            starts_segment: part.segment_start,
         };
-        let at = aligned.or_else(within)?;
+        let waiting: Vec<Waiting> = self.parts.iter().map(waiting).collect();
+        let at = self.crossing.enter(now, reached_us, &waiting)?;
         Some(self.parts.split_off(at))
     }
 }
@@ -256,9 +195,9 @@ pub(super) struct Renditions {
     pub(super) issued_unix_ms: u64,
     pub(super) tried: Option<Tried>,
     pub(super) seam: Seam,
-    lateness: Lateness,
+    behind: Behind,
     /// The next part of what plays, held back for the other's to begin with it.
-    gated: Option<(Part, Instant)>,
+    gated: Option<(Part, Timestamp)>,
     /// Those that nothing came of, each once, and when that was found.
     lost: Vec<(RenditionId, Instant)>,
     /// Useful bytes of all swarms.
@@ -290,7 +229,7 @@ impl Renditions {
             issued_unix_ms: 0,
             tried: None,
             seam: Seam::new(),
-            lateness: Lateness::new(),
+            behind: Behind::new(Timestamp::ZERO),
             gated: None,
             lost: Vec::new(),
             received_bytes: 0,
@@ -329,18 +268,17 @@ impl Renditions {
     }
 
     pub(super) fn behind(&self) -> Duration {
-        self.lateness.behind(unix_us())
+        self.behind.at(unix_us())
     }
 
     /// Where what plays has come to, by the source's clock, µs since the Unix epoch; 0 before the first part.
     pub(super) fn reached_unix_us(&self) -> u64 {
-        self.lateness.end_unix_us
+        self.behind.reached_unix_us()
     }
 
     /// Nothing comes of what plays, and the channel may have it no longer.
     pub(super) fn is_lost(&self) -> bool {
-        let is_first = self.playing() == RenditionId(0);
-        !is_first && self.last_part.elapsed() > SILENT_MAX
+        self.choice.is_lost(self.last_part.elapsed())
     }
 
     /// What plays is left alone for a while.
@@ -363,7 +301,7 @@ impl Renditions {
     /// Another broadcast begins on a timeline of its own.
     pub(super) fn begin_anew(&mut self) {
         self.seam = Seam::new();
-        self.lateness = Lateness::new();
+        self.behind = Behind::new(self.now());
         self.gated = None;
     }
 
@@ -377,16 +315,17 @@ impl Renditions {
 
     /// What players get next of what `playout` has; [`Next::GoOver`] comes once.
     pub(super) fn next(&mut self, playout: &mut Playout) -> Option<Next> {
+        let now = self.now();
         if let Some(tried) = &mut self.tried {
-            tried.collect();
-            if let Some(parts) = tried.enter(&self.seam) {
+            tried.collect(now);
+            if let Some(parts) = tried.enter(now, &self.seam) {
                 let parts: Vec<Part> = parts.into_iter().map(|(_, part)| part).collect();
-                parts.last().into_iter().for_each(|part| self.lateness.arrived(unix_us(), part));
+                parts.last().into_iter().for_each(|part| self.count(now, part));
                 return Some(Next::GoOver(parts));
             }
         }
         if let Some((part, since)) = self.gated.take() {
-            if self.tried.is_some() && since.elapsed() < GATE_MAX {
+            if self.tried.is_some() && Crossing::is_worth_waiting(now, since) {
                 self.gated = Some((part, since));
                 return None;
             }
@@ -395,9 +334,10 @@ impl Renditions {
         match playout.poll()? {
             Played::Gap(parts) => Some(Next::Gap(parts)),
             Played::Part(part) => {
-                self.arrived(&part);
-                if part.segment_start && self.tried.as_ref().is_some_and(Tried::is_proven) {
-                    self.gated = Some((part, Instant::now()));
+                self.arrived(now, &part);
+                let tried = self.tried.as_ref();
+                if part.segment_start && tried.is_some_and(|tried| tried.crossing.is_proven(now)) {
+                    self.gated = Some((part, now));
                     return None;
                 }
                 Some(Next::Part(part))
@@ -405,13 +345,18 @@ impl Renditions {
         }
     }
 
-    fn arrived(&mut self, part: &Part) {
-        if self.lateness.end_unix_us == 0 {
-            let now = self.now();
+    fn arrived(&mut self, now: Timestamp, part: &Part) {
+        if !self.behind.has_begun() {
             self.choice.began(now);
         }
-        self.lateness.arrived(unix_us(), part);
+        self.count(now, part);
         self.last_part = Instant::now();
+    }
+
+    fn count(&mut self, now: Timestamp, part: &Part) {
+        let part_us = u64::from(part.duration_us);
+        let end_unix_us = part.capture_unix_us.saturating_add(part_us);
+        self.behind.arrived(now, unix_us(), end_unix_us, Duration::from_micros(part_us));
     }
 
     /// A part on its way to players: what they get of it.

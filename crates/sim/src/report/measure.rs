@@ -144,6 +144,9 @@ impl Measured {
             if published.at >= until {
                 break;
             }
+            if !node.is_due(published) {
+                continue;
+            }
             let delay = record.delay(serial).map(u64::from);
             let is_grown = published.at >= record.opened + GRACE_US;
             for (i, playout_ms) in PLAYOUT_DELAYS_MS.iter().enumerate() {
@@ -249,6 +252,7 @@ impl Measured {
             upload_use: upload_use(world, |_| true),
             neighbours,
             classes: self.classes(world, stream),
+            renditions: super::RenditionsReport::of(world),
             isps: super::IspsReport::of(
                 world,
                 &self.by_isp.iter().map(Histogram::percentiles).collect::<Vec<_>>(),
@@ -394,7 +398,7 @@ fn stayers(world: &World, at: u64, to: u64) -> (f64, f64) {
         }
         let (mut due_here, mut on_time_here) = (0u64, 0u64);
         for (serial, published) in world.broadcast.published.iter().enumerate() {
-            if (at..to).contains(&published.at) {
+            if (at..to).contains(&published.at) && node.is_due(published) {
                 due_here += 1;
                 on_time_here +=
                     u64::from(record.delay(serial).is_some_and(|delay| u64::from(delay) <= playout));

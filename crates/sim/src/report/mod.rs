@@ -3,6 +3,7 @@
 mod isps;
 mod measure;
 mod playout;
+mod renditions;
 mod text;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ pub(crate) use measure::BIN_US;
 use measure::Measured;
 pub(crate) use measure::{Bin, places};
 pub use playout::PlayoutReport;
+pub use renditions::{RenditionReport, RenditionsReport};
 pub use text::Summary;
 
 /// Version of the vocabulary.
@@ -196,6 +198,9 @@ pub struct Report {
     pub neighbours: f64,
     /// Viewers by class.
     pub classes: Vec<ClassReport>,
+    /// What viewers made of renditions, if there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renditions: Option<RenditionsReport>,
     /// What crossed between providers, if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isps: Option<IspsReport>,

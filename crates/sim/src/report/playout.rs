@@ -99,7 +99,7 @@ fn lateness(world: &World, node: &Node) -> Vec<(u64, Option<u64>)> {
     let to = world.end().min(left).saturating_sub(world.config.patience.as_micros() as u64);
     let mut parts: Vec<(u64, u64, Option<u64>)> = Vec::new();
     for (serial, published) in world.broadcast.published.iter().enumerate().skip(start) {
-        if published.at < from.max(node.record.joined) || published.at >= to {
+        if published.at < from.max(node.record.joined) || published.at >= to || !node.is_due(published) {
             continue;
         }
         let part = published.chunk.header().part;

@@ -94,6 +94,9 @@ impl fmt::Display for Report {
                 class.chunk_delay_ms
             )?;
         }
+        if let Some(renditions) = &self.renditions {
+            write!(f, "{renditions}")?;
+        }
         if let Some(isps) = &self.isps {
             write!(f, "{isps}")?;
         }
