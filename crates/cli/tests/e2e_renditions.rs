@@ -334,7 +334,8 @@ fn is_one_stream(home: &Folder, bytes: &[u8]) -> (usize, usize) {
         assert!(step > 0.0 && step < 0.120, "a picture of {step} s at {} s", pair[0]);
     }
     let mut decode = Command::new("ffmpeg");
-    run_clean(decode.args(["-v", "error", "-i"]).arg(&tape).args(["-f", "null", "-"]));
+    // What is decoded in an instant, since another rendition's segment was entered in its middle, is not shown.
+    run_clean(decode.args(["-v", "error", "-i"]).arg(&tape).args(["-fps_mode", "vfr", "-f", "null", "-"]));
     (sound.len(), picture.len())
 }
 
