@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use caudal_proto::qos::playout::Bounds;
+
 use super::{
     AttackReport, Chunks, ClassReport, EventReport, HopReport, ON_TIME, PLAYOUT_DELAYS_MS, Percentiles,
     Report, SCHEMA,
@@ -230,7 +232,8 @@ impl Measured {
                 .map(|(i, ms)| (*ms, self.on_time[i] as f64 / self.due[i].max(1) as f64))
                 .collect(),
             continuity_worst: self.worst,
-            playout: super::PlayoutReport::of(world),
+            playout: super::PlayoutReport::of(world, Bounds::USUAL),
+            playout_at_most_2s: super::PlayoutReport::of(world, Bounds::within(super::MAX_DELAY)),
             startup_ms,
             never_started,
             chunks: Chunks {

@@ -37,12 +37,12 @@ struct Player {
 
 impl PlayoutReport {
     /// `None` where chunks are no parts of a stream.
-    pub(super) fn of(world: &World) -> Option<Self> {
+    pub(super) fn of(world: &World, bounds: Bounds) -> Option<Self> {
         if world.config.part.is_zero() {
             return None;
         }
         let viewers = world.nodes.iter().filter(|node| !node.is_source && node.is_honest());
-        let players: Vec<Player> = viewers.filter_map(|node| Player::of(world, node)).collect();
+        let players: Vec<Player> = viewers.filter_map(|node| Player::of(world, node, bounds)).collect();
         let due: u64 = players.iter().map(|player| player.due).sum();
         let on_time: u64 = players.iter().map(|player| player.on_time).sum();
         (due > 0).then(|| Self {
@@ -56,12 +56,12 @@ impl PlayoutReport {
 }
 
 impl Player {
-    fn of(world: &World, node: &Node) -> Option<Self> {
+    fn of(world: &World, node: &Node, bounds: Bounds) -> Option<Self> {
         let parts = lateness(world, node);
         if parts.len() < PARTS_MIN {
             return None;
         }
-        let mut delay = PlayoutDelay::new(Bounds::USUAL);
+        let mut delay = PlayoutDelay::new(bounds);
         let mut in_time = 0;
         let half = parts.len() / 2;
         // What never came is nothing that could be waited for.
