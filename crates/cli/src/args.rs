@@ -250,7 +250,7 @@ pub(crate) struct WatchArgs {
     pub(crate) edge_share: u32,
     /// Which rendition to show, where the channel has several: `auto` (the best that the line sustains), its number, or the best that is no
     /// higher than a height, as in 720p.
-    #[arg(long, value_name = "auto|N|HEIGHTp", default_value_t = Preference::Auto, conflicts_with = "no_p2p")]
+    #[arg(long, value_name = "auto|N|HEIGHTp", default_value_t = Preference::Auto)]
     pub(crate) rendition: Preference,
     /// The picture stays no further behind the source than this, as far as the way here allows (500ms, 2s): the page's player.
     #[arg(long, value_name = "TIME", value_parser = parse_delay, conflicts_with = "smooth")]

@@ -6,13 +6,17 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::capture::Capture;
-use common::{Caudal, Folder, PATIENCE, get, link, number, publish_card, request, run_clean, tracker};
+use common::{
+    Caudal, Folder, PATIENCE, get, link, number, publish_card, request, run_clean, start_tool, tracker,
+    wait_for,
+};
 
 /// Where those are who are in the swarm; who watches by HTTP alone is not.
 const SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 78, 1);
@@ -369,6 +373,89 @@ fn what_the_swarm_fails_to_bring_comes_from_the_edge_within_its_share() {
     assert!(number(&stats, "/useful_bytes_from_edge") <= most, "{most}: {stats}");
     assert_eq!(number(&stats, "/offload_ratio"), 0.0, "source and edge are the server: {stats}");
     assert!(number(&edge.stats(), "/edge/parts_sent") >= 1.0);
+}
+
+/// Ten seconds of a picture of this size with sound, a key frame each second.
+fn encode(home: &Folder, size: &str, kbps: u32) -> PathBuf {
+    let path = home.join(&format!("{size}.mp4"));
+    let rate = format!("{kbps}k");
+    let mut command = Command::new("ffmpeg");
+    command
+        .args(["-v", "error", "-y", "-f", "lavfi", "-i", &format!("testsrc2=s={size}:r=25:d=10")])
+        .args(["-f", "lavfi", "-i", "sine=r=48000:d=10", "-c:v", "libx264", "-preset", "ultrafast"])
+        .args(["-g", "25", "-keyint_min", "25", "-sc_threshold", "0", "-bf", "0", "-pix_fmt", "yuv420p"])
+        .args(["-b:v", &rate, "-c:a", "aac", "-b:a", "64k"])
+        .arg(&path);
+    assert!(wait_for(&mut start_tool(&mut command), PATIENCE).success());
+    path
+}
+
+#[test]
+fn an_edge_has_every_rendition_for_players_for_those_without_p2p_and_for_the_swarm() {
+    let home = Folder::new();
+    let files = [("320x180", 400), ("160x90", 150)].map(|(size, kbps)| encode(&home, size, kbps));
+    let [high, low] = files.each_ref().map(|file| file.to_str().expect("text"));
+    let tracker = tracker(&home);
+    let args = ["publish", "--name", "Two", "--listen", "127.0.0.1:0", "--tracker", tracker.told("http")];
+    let source = Caudal::start(&home, &[&args[..], &["--input", high, "--input", low]].concat());
+    let edge = Caudal::start(&home, &["edge", &link(&source), "--listen", "127.0.0.1:0"]);
+    let port = UdpSocket::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    let watch = |more: &[&str]| {
+        let args = ["watch", edge.told("link"), "--rendition", "1", "--listen", "127.0.0.1:0"];
+        Caudal::start(&home, &[&args[..], more].concat())
+    };
+    let viewer = watch(&["--no-p2p"]);
+    let in_swarm = watch(&["--no-upload", "--bind", &format!("127.0.0.1:{port}")]);
+    common::wait_until_playing(&viewer);
+    common::wait_until_playing(&in_swarm);
+
+    // Over HTTP alone: the chosen one plays, and another one when that is chosen.
+    let stats = viewer.stats();
+    assert_eq!(number(&stats, "/rendition"), 1.0, "{stats}");
+    viewer.wait_until("told of both", PATIENCE, |stats| {
+        stats["renditions"].as_array().is_some_and(|all| all.len() == 2)
+    });
+    let (_, sessions) = get(viewer.told("http"), "/api/v1/sessions");
+    let sessions: serde_json::Value = serde_json::from_slice(&sessions).expect("JSON");
+    let (page, token) = viewer.told("page").split_once("/#token=").expect("a page with a token");
+    let host = page.trim_start_matches("http://");
+    let ask = format!(
+        "POST /api/v1/sessions/{}/rendition HTTP/1.1\r\nHost: {host}\r\nX-Caudal-Token: {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: 17\r\nConnection: close\r\n\r\n{{\"rendition\":\"0\"}}",
+        sessions[0]["id"].as_str().expect("an id")
+    );
+    assert_eq!(request(host.parse().expect("IP:PORT"), &ask).0, 204);
+
+    // In the swarm: what fails to come is fetched of the rendition that plays.
+    assert_eq!(number(&in_swarm.stats(), "/useful_bytes_from_edge"), 0.0, "nothing is urgent");
+    let cut = Cut::new(port);
+    let stats =
+        in_swarm.wait_until("helped", PATIENCE, |stats| number(stats, "/useful_bytes_from_edge") > 0.0);
+    assert_eq!(number(&stats, "/rendition"), 1.0, "{stats}");
+    drop(cut);
+    viewer.wait_until("as chosen", PATIENCE, |stats| number(stats, "/rendition") == 0.0);
+
+    // Any player: both pictures behind one playlist, each by itself.
+    let base = format!("/v1/channels/{}", edge.told("channel"));
+    let (status, view) = get(edge.told("edge"), &format!("{base}/renditions/1/edge"));
+    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&view));
+    let playlist = edge.told("hls");
+    let mut probe = Command::new("ffprobe");
+    probe.args(["-v", "error", "-show_entries", "stream=codec_name,width", "-of", "csv=p=0", playlist]);
+    let probed = String::from_utf8(run_clean(&mut probe)).expect("text");
+    for wanted in ["h264,320", "h264,160", "aac"] {
+        assert!(probed.contains(wanted), "{wanted} in {probed}");
+    }
+    let mut decode = Command::new("ffmpeg");
+    decode.args(["-v", "error", "-i", playlist, "-map", "0:v:1", "-frames:v", "10", "-f", "null", "-"]);
+    run_clean(&mut decode);
+
+    let (report, status) = viewer.end();
+    assert!(status.success(), "{report}");
+    assert_eq!((number(&report, "/gaps"), number(&report, "/rendition_changes")), (0.0, 1.0), "{report}");
+    assert_eq!(report["useful_bytes"], report["useful_bytes_from_edge"], "{report}");
+    let (report, status) = edge.end();
+    assert!(status.success(), "{report}");
 }
 
 #[test]

@@ -5,11 +5,9 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::{Caudal, Folder, PATIENCE, link, wait_for, wait_until_playing};
+use common::{Caudal, Folder, PATIENCE, browse, link, wait_until_playing};
 use serde_json::json;
 
 /// The browser's whole round takes a minute; the long one with pictures takes four.
@@ -26,22 +24,8 @@ same = 1
 transit = 20
 "#;
 
-fn web() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../web")
-}
-
 fn setting(name: &str, usual: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| usual.to_owned())
-}
-
-/// Ends a helper with the test.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 fn publish(home: &Folder, tracker: &Caudal, [name, about, language]: [&str; 3], card: [&str; 2]) -> Caudal {
@@ -122,27 +106,13 @@ fn the_page_shows_the_channel_within_a_second_and_keeps_its_promises() {
         "--json"
     ]);
 
-    let mut run = Command::new("node");
-    run.arg(web().join("test/page.mjs"))
-        .args(["--page", node.told("page"), "--desk", source.told("page"), "--name", "Canal Río"])
-        .args(["--house", house.told("page"), "--studio", studio.told("page")])
-        .args(["--deny", deny])
-        .args(to_tracker)
-        .args(["--peers", &json!(peers).to_string(), "--publish", &newcomer.to_string()])
-        .args([
-            "--tries",
-            &setting("CAUDAL_PAGE_TRIES", "3"),
-            "--seconds",
-            &setting("CAUDAL_PAGE_SECONDS", "8"),
-        ])
-        .env("HOME", home.path())
-        .stdin(Stdio::null());
-    if let Ok(folder) = std::env::var("CAUDAL_PAGE_SHOTS") {
-        run.args(["--shots", &folder]);
-    }
-    let mut run = Ended(run.spawn().expect("Node.js is needed: `cargo xtask test` installs it"));
-    let status = wait_for(&mut run.0, ROUND);
-    assert!(status.success(), "the page broke a promise: the lines that begin with FAIL say which");
+    let (peers, newcomer) = (json!(peers).to_string(), newcomer.to_string());
+    let (tries, seconds) = (setting("CAUDAL_PAGE_TRIES", "3"), setting("CAUDAL_PAGE_SECONDS", "8"));
+    let mut args = vec!["--page", node.told("page"), "--desk", source.told("page"), "--name", "Canal Río"];
+    args.extend(["--house", house.told("page"), "--studio", studio.told("page"), "--deny", deny]);
+    args.extend(to_tracker);
+    args.extend(["--peers", &peers, "--publish", &newcomer, "--tries", &tries, "--seconds", &seconds]);
+    browse(&home, "page", &args, ROUND);
     // The last press was on the desk: stop.
     let (status, _, said) = source.ended();
     assert!(status.success(), "a broadcast that the desk stopped ends in order: {status}: {said}");

@@ -1,7 +1,10 @@
 //! A channel in three renditions, and a viewer whose line drops from 5 to 1 Mbit/s and comes back: no stall for a player that is
-//! two seconds behind, down within two seconds, up within twenty, and one stream for players all the while.
+//! two seconds behind, down within two seconds, up within twenty, and one stream for players all the while. Then the same way down for one
+//! that has everything from an edge.
 //!
 //! The line is a network namespace of its own behind a token bucket, which takes root: without it the test says so and is over.
+//!
+//! And the page's menu of such a channel, in a real Chromium (`web/test/renditions.mjs`).
 
 mod common;
 
@@ -16,7 +19,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use caudal_media::fmp4::prft_unix_us;
-use common::{Caudal, Folder, PATIENCE, link, number, request, run_clean, start_tool, tracker_at, wait_for};
+use common::{
+    Caudal, Folder, PATIENCE, browse, link, number, request, run_clean, start_tool, tracker, tracker_at,
+    wait_for,
+};
 use serde_json::Value;
 
 const HERE: &str = "10.89.77.1";
@@ -69,18 +75,39 @@ fn ip(line: &str) {
     run_clean(Command::new("ip").args(line.split_whitespace()));
 }
 
-/// Ten seconds with a key frame each second; all have the same sound.
-fn encode(path: &Path, size: &str, kbps: u32) -> Child {
+/// Ten seconds with a key frame every so many pictures (25 are a second); all have the same sound.
+fn encode(path: &Path, size: &str, kbps: u32, key_every: u32) -> Child {
+    let keys = key_every.to_string();
     let (rate, buffer) = (format!("{kbps}k"), format!("{}k", kbps / 2));
     let mut command = Command::new("ffmpeg");
     command
         .args(["-v", "error", "-y", "-f", "lavfi", "-i", &format!("testsrc2=s={size}:r=25:d=10")])
         .args(["-f", "lavfi", "-i", "sine=r=48000:d=10", "-vf", "noise=alls=50:allf=t"])
-        .args(["-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-keyint_min", "25"])
+        .args(["-c:v", "libx264", "-preset", "ultrafast", "-g", &keys, "-keyint_min", &keys])
         .args(["-sc_threshold", "0", "-bf", "0", "-pix_fmt", "yuv420p"])
         .args(["-b:v", &rate, "-maxrate", &rate, "-bufsize", &buffer, "-c:a", "aac", "-b:a", "64k"])
         .arg(path);
     start_tool(&mut command)
+}
+
+fn encode_all(home: &Folder, ladder: &[(&str, u32)], key_every: u32) -> Vec<PathBuf> {
+    let files: Vec<PathBuf> = ladder.iter().map(|(size, _)| home.join(&format!("{size}.mp4"))).collect();
+    let begun = files.iter().zip(ladder).map(|(file, (size, kbps))| encode(file, size, *kbps, key_every));
+    for mut running in begun.collect::<Vec<_>>() {
+        assert!(wait_for(&mut running, PATIENCE).success());
+    }
+    files
+}
+
+fn publish(home: &Folder, tracker: &Caudal, files: &[PathBuf], more: &[&str]) -> Caudal {
+    let mut args = vec!["publish", "--name", "Ladder", "--tracker", tracker.told("http")];
+    args.extend(more);
+    for file in files {
+        args.extend(["--input", file.to_str().expect("text")]);
+    }
+    let source = Caudal::start(home, &args);
+    source.wait_until("live", PATIENCE, |stats| stats["state"] == "live");
+    source
 }
 
 /// What a player gets, and when: so many bytes were there at such a time, µs.
@@ -154,9 +181,9 @@ struct Viewer {
 }
 
 impl Viewer {
-    fn start(home: &Folder, line: &Line, source: &Caudal) -> Self {
+    fn start(home: &Folder, line: &Line, link: &str, more: &[&str]) -> Self {
         let listen = format!("{THERE}:0");
-        let args = ["watch", &link(source), "--lan", "--listen", &listen];
+        let args = [&["watch", link, "--lan", "--listen", &listen], more].concat();
         let caudal = Caudal::start_within(home, &["ip", "netns", "exec", &line.namespace], &args);
         let addr = caudal.told("http").trim_start_matches("http://").parse().expect("IP:PORT");
         let page = caudal.told("page").to_owned();
@@ -228,19 +255,11 @@ fn a_line_that_drops_to_a_fifth_and_comes_back() {
     };
     let home = Folder::new();
     let ladder = [("640x360", 2700), ("480x270", 1100), ("320x180", 350)];
-    let files: Vec<PathBuf> = ladder.iter().map(|(size, _)| home.join(&format!("{size}.mp4"))).collect();
-    for (file, (size, kbps)) in files.iter().zip(ladder) {
-        assert!(wait_for(&mut encode(file, size, kbps), PATIENCE).success());
-    }
+    let files = encode_all(&home, &ladder, 25);
     let tracker = tracker_at(&home, &format!("{HERE}:0"), &["--lan"]);
-    let mut args = vec!["publish", "--name", "Ladder", "--lan", "--listen", "127.0.0.1:0"];
-    args.extend(["--tracker", tracker.told("http")]);
-    for file in &files {
-        args.extend(["--input", file.to_str().expect("text")]);
-    }
-    let source = Caudal::start(&home, &args);
-    source.wait_until("live", PATIENCE, |stats| stats["state"] == "live");
-    let viewer = Viewer::start(&home, &line, &source);
+    let source = publish(&home, &tracker, &files, &["--lan", "--listen", "127.0.0.1:0"]);
+    let edge = Caudal::start(&home, &["edge", &link(&source), "--lan", "--listen", &format!("{HERE}:0")]);
+    let viewer = Viewer::start(&home, &line, &link(&source), &[]);
     viewer.until("playing", PATIENCE, |stats| number(stats, "/parts") >= 15.0);
     viewer.until("told of all renditions", PATIENCE, |stats| {
         stats["renditions"].as_array().is_some_and(|all| all.len() == 3)
@@ -272,6 +291,35 @@ fn a_line_that_drops_to_a_fifth_and_comes_back() {
     assert_eq!(number(&report, "/gaps"), 0.0);
     assert!((4.0..=6.0).contains(&number(&report, "/rendition_changes")), "{report}");
 
+    let (sound, picture) = is_one_stream(&home, &bytes);
+    assert!(sound > 500 && picture > 300, "{sound} and {picture}");
+    over_http(&home, &line, &edge);
+}
+
+/// Who has everything from an edge goes down as well, and loses nothing.
+fn over_http(home: &Folder, line: &Line, edge: &Caudal) {
+    line.carries(GOOD);
+    let viewer = Viewer::start(home, line, edge.told("link"), &["--no-p2p"]);
+    viewer.until("playing", PATIENCE, |stats| number(stats, "/parts") >= 5.0);
+    let tape = Tape::start(viewer.addr, &format!("{}/live.mp4", viewer.prefix));
+    // What a newcomer is behind says nothing of its line.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(number(&viewer.stats(), "/rendition"), 0.0, "a line that suffices: the best");
+    line.carries(BAD);
+    let down = viewer.until("down", BEHIND, |stats| number(stats, "/rendition") == 2.0);
+    let parts = number(&viewer.stats(), "/parts");
+    viewer.until("playing on", BEHIND, |stats| number(stats, "/parts") >= parts + 3.0);
+    let (bytes, _) = tape.end();
+    let (report, status) = viewer.caudal.end();
+    println!("over HTTP: down after {down:?}");
+    assert!(status.success() && report["ok"] == true, "{report}");
+    assert_eq!((number(&report, "/gaps"), number(&report, "/rendition_changes")), (0.0, 1.0), "{report}");
+    assert_eq!(report["useful_bytes"], report["useful_bytes_from_edge"], "{report}");
+    is_one_stream(home, &bytes);
+}
+
+/// No gap in sound, none in the picture, and a decoder takes it; gives how many packets there are of each.
+fn is_one_stream(home: &Folder, bytes: &[u8]) -> (usize, usize) {
     let tape = home.join("tape.mp4");
     std::fs::write(&tape, bytes).expect("a file");
     let sound = packets(&tape, "a");
@@ -285,7 +333,27 @@ fn a_line_that_drops_to_a_fifth_and_comes_back() {
         // A frame where the files begin again is shown a little longer.
         assert!(step > 0.0 && step < 0.120, "a picture of {step} s at {} s", pair[0]);
     }
-    assert!(sound.len() > 500 && picture.len() > 300, "{} and {}", sound.len(), picture.len());
     let mut decode = Command::new("ffmpeg");
-    run_clean(decode.args(["-v", "error", "-i"]).arg(&tape).args(["-f", "null", "-"]));
+    // What is decoded in an instant, since another rendition's segment was entered in its middle, is not shown.
+    run_clean(decode.args(["-v", "error", "-i"]).arg(&tape).args(["-fps_mode", "vfr", "-f", "null", "-"]));
+    (sound.len(), picture.len())
+}
+
+/// Pictures between key frames: what is chosen by hand is entered in the middle of such a segment.
+const KEY_EVERY: u32 = 50;
+
+#[test]
+fn the_pages_menu_changes_the_picture_in_mid_stream() {
+    let home = Folder::new();
+    let files = encode_all(&home, &[("640x360", 800), ("480x270", 500), ("320x180", 250)], KEY_EVERY);
+    let tracker = tracker(&home);
+    let source = publish(&home, &tracker, &files, &[]);
+    let viewer = Caudal::start(&home, &["watch", &link(&source), "--rendition", "360p"]);
+    viewer.wait_until("told of all renditions", PATIENCE, |stats| {
+        stats["renditions"].as_array().is_some_and(|all| all.len() == 3)
+    });
+    browse(&home, "renditions", &["--page", viewer.told("page")], Duration::from_secs(120));
+    let (report, status) = viewer.end();
+    assert!(status.success() && report["ok"] == true && number(&report, "/gaps") == 0.0, "{report}");
+    assert!(number(&report, "/rendition_changes") >= 2.0 && report["rendition_wanted"] == "auto", "{report}");
 }

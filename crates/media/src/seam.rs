@@ -52,11 +52,6 @@ impl Seam {
         self.end_us
     }
 
-    /// Whether a segment that begins at `start_us` can be entered where everything given ends.
-    pub fn is_at(&self, start_us: i64) -> bool {
-        self.end_us.is_none_or(|end| (start_us - end).abs() <= ON_POINT_US)
-    }
-
     /// When a part begins whose segment's init data is `init`, µs.
     pub fn start_us(part: &Part, init: &[InitTrack]) -> Option<i64> {
         let start = fragment_start_us(&part.media, init).ok().flatten()?;

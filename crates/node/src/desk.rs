@@ -139,8 +139,8 @@ impl Desk {
                     break;
                 }
             }
-            let quality = view.as_ref().and_then(|view| view.quality);
-            *self.audience.lock().unwrap_or_else(PoisonError::into_inner) = quality;
+            let quality = view.as_ref().and_then(|view| view.quality.clone());
+            self.audience.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&quality);
             let mut history = self.lock();
             if history.len() == HISTORY_MAX {
                 history.pop_front();
@@ -148,8 +148,8 @@ impl Desk {
             history.push_back(Point {
                 at_ms: unix_ms(),
                 viewers: view.map(|view| view.viewers),
-                offload: quality.and_then(|quality| quality.offload_ratio),
-                continuity: quality.and_then(|quality| quality.continuity),
+                offload: quality.as_ref().and_then(|quality| quality.offload_ratio),
+                continuity: quality.as_ref().and_then(|quality| quality.continuity),
                 upload_bps: self.shared.gauge().rate_out_bps,
             });
         }

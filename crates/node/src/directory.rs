@@ -153,7 +153,7 @@ impl Directory {
             "descriptor": view.signed,
             "since_unix_ms": view.since_unix_ms,
             "viewers": most.map(|view| view.viewers),
-            "quality": most.and_then(|view| view.quality),
+            "quality": most.and_then(|view| view.quality.as_ref()),
             "link": link,
         }))
     }

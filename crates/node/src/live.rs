@@ -33,6 +33,7 @@ struct Window {
     bytes: usize,
     duration_us: u64,
     retention_us: u64,
+    bytes_max: usize,
     newest: Option<Newest>,
     ended: bool,
 }
@@ -66,7 +67,12 @@ pub enum Read {
 impl Live {
     /// An empty window that keeps `retention` of media.
     pub fn new(retention: Duration) -> Arc<Self> {
-        let playlist = Playlist::new(PlaylistConfig { retention, ..PlaylistConfig::default() });
+        Self::within(retention, BYTES_MAX)
+    }
+
+    /// One that keeps no more than `bytes_max`, whatever the retention.
+    pub fn within(retention: Duration, bytes_max: usize) -> Arc<Self> {
+        let playlist = Playlist::new(PlaylistConfig { retention, bytes_max, ..PlaylistConfig::default() });
         Arc::new(Self {
             window: Mutex::new(Window {
                 playlist,
@@ -75,6 +81,7 @@ impl Live {
                 bytes: 0,
                 duration_us: 0,
                 retention_us: retention.as_micros() as u64,
+                bytes_max,
                 newest: None,
                 ended: false,
             }),
@@ -103,7 +110,7 @@ impl Live {
         window.duration_us += u64::from(part.duration_us);
         window.parts.push_back(Arc::new(part));
         while window.parts.len() > PARTS_MAX
-            || window.bytes > BYTES_MAX
+            || window.bytes > window.bytes_max
             || window.duration_us > window.retention_us.max(1)
         {
             let Some(old) = window.parts.pop_front() else { break };

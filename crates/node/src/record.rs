@@ -204,7 +204,7 @@ impl Sink {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::time::Duration;
 
     use caudal_media::part::Part;
@@ -219,7 +219,7 @@ mod tests {
     }
 
     /// The test card's first.
-    fn part() -> Part {
+    pub(crate) fn part() -> Part {
         let mut card =
             TestCard::new(TestCardConfig { width: 640, height: 360, ..TestCardConfig::default() }).unwrap();
         let mut segmenter = Segmenter::new(SegmenterConfig::default());

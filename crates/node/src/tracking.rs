@@ -24,6 +24,8 @@ const PEERS_WANTED: u32 = 20;
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 /// A source renews its live note at the tracker this often.
 const NOTE_PERIOD: Duration = Duration::from_secs(4);
+/// Who came over from another swarm of the channel reports so soon: the tracker may have forgotten what it said there.
+const SOON: Duration = Duration::from_secs(5);
 /// Asking for peers more often than this tells nothing new.
 const FIND_PERIOD: Duration = Duration::from_millis(900);
 /// A channel that was taken down is asked about again after this long.
@@ -57,7 +59,12 @@ pub enum News {
     /// Who carries the channel, as its descriptor says.
     Delivery(Delivery),
     /// The renditions that the channel's descriptor names.
-    Renditions(Vec<Rendition>),
+    Renditions {
+        /// When the descriptor that names them was issued: an older one says nothing new.
+        issued_unix_ms: u64,
+        /// Those.
+        offered: Vec<Rendition>,
+    },
 }
 
 /// What a source shows to be one.
@@ -86,6 +93,8 @@ pub struct TrackingConfig {
     pub addresses: Vec<SocketAddr>,
     /// Upload to offer, bit/s.
     pub upload_bps: Option<u64>,
+    /// It is in another swarm of the channel, and may leave that for this one.
+    pub comes_over: bool,
     /// Set on a source.
     pub source: Option<SourceSide>,
 }
@@ -226,7 +235,8 @@ impl Task {
             events = self.client.channel_events(&self.swarm.channel).await.ok();
         }
         let interval = if self.config.source.is_some() { interval.min(NOTE_PERIOD) } else { interval };
-        let mut report_at = Instant::now() + interval;
+        let first = if std::mem::take(&mut self.config.comes_over) { interval.min(SOON) } else { interval };
+        let mut report_at = Instant::now() + first;
         let mut descriptor = self.config.source.as_ref().and_then(|source| source.descriptor.clone());
         let mut find_after = Instant::now();
         loop {
@@ -299,7 +309,8 @@ impl Task {
                 }
                 if let Some(descriptor) = view.descriptor {
                     self.tell(News::Delivery(descriptor.delivery)).await;
-                    self.tell(News::Renditions(descriptor.renditions)).await;
+                    let issued_unix_ms = descriptor.issued_unix_ms;
+                    self.tell(News::Renditions { issued_unix_ms, offered: descriptor.renditions }).await;
                     if !descriptor.edges.is_empty() {
                         self.tell(News::Edges(descriptor.edges)).await;
                     }

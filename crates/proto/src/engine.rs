@@ -11,8 +11,9 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::chunk::{Chunk, Flags};
-use crate::id::{PeerId, SwarmId};
-use crate::io::{ChunkOutcome, CloseCode, Connected, Event, Input, Output, Transmit};
+use crate::hybrid::urgent::{Urgent, part_len_max};
+use crate::id::{ChannelId, PeerId, SwarmId};
+use crate::io::{ChunkOutcome, CloseCode, Connected, Event, FetchedPart, Input, Output, Transmit};
 use crate::peer_map::PeerMap;
 use crate::swarm::{Swarm, SwarmOutput, SwarmStats, UplinkView};
 use crate::time::Timestamp;
@@ -131,6 +132,8 @@ pub struct Engine {
     uplink: Uplink,
     /// Swarms left last, and when: what others still send there comes to whoever joins again.
     left: VecDeque<(SwarmId, Timestamp)>,
+    /// What each channel may fetch from edges, whichever of its renditions plays; also while none is joined.
+    urgent: VecDeque<(ChannelId, Urgent)>,
     /// Handles go round: one that comes back soon would be taken for what it stood for before.
     next_handle: u8,
     sweep_at: Timestamp,
@@ -149,6 +152,7 @@ impl Engine {
             connections: PeerMap::default(),
             uplink: Uplink::new(config.upload_limit_bps),
             left: VecDeque::new(),
+            urgent: VecDeque::new(),
             next_handle: 0,
             sweep_at: Timestamp::ZERO,
             stalls_at: Timestamp::ZERO,
@@ -249,9 +253,9 @@ impl Engine {
             Input::Playout(id, playout) => self.with(&id, |swarm| swarm.set_playout(now, playout)),
             Input::Upload(id, so) => self.with(&id, |swarm| swarm.set_upload(now, so)),
             Input::ServedAlone(id, so) => self.with(&id, |swarm| swarm.set_served_alone(now, so)),
-            Input::Edge(id, share) => self.with(&id, |swarm| swarm.set_edge(now, share)),
+            Input::Edge(channel, share) => self.set_edge(now, channel, share),
             Input::Trace(id, tracing) => self.with(&id, |swarm| swarm.set_tracing(now, tracing)),
-            Input::Fetched(id, part) => self.with(&id, |swarm| swarm.fetched(now, part)),
+            Input::Fetched(id, part) => self.fetched(now, &id, part),
             Input::Connected(connected) => self.connected(now, connected),
             Input::DialFailed(peer) => {
                 self.swarms_mut().for_each(|swarm| swarm.dial_failed(now, peer));
@@ -282,6 +286,38 @@ impl Engine {
         }
     }
 
+    /// The channel's swarms may have holes filled from an edge, with one account for all of them.
+    fn set_edge(&mut self, now: Timestamp, channel: ChannelId, share_percent: u32) {
+        let of_channel = self.swarms.iter_mut().filter(|member| member.id.channel == channel);
+        let mut rate_bps = 0;
+        for member in of_channel {
+            member.swarm.set_edge(share_percent > 0);
+            rate_bps = member.swarm.rate_bps().max(rate_bps);
+        }
+        if self.urgent(&channel).is_none() {
+            if self.urgent.len() == SWARMS_MAX {
+                self.urgent.pop_front();
+            }
+            self.urgent.push_back((channel, Urgent::default()));
+        }
+        if let Some(urgent) = self.urgent(&channel) {
+            urgent.set_share(now, share_percent, rate_bps);
+        }
+    }
+
+    fn urgent(&mut self, channel: &ChannelId) -> Option<&mut Urgent> {
+        self.urgent.iter_mut().find(|(of, _)| of == channel).map(|(_, urgent)| urgent)
+    }
+
+    fn fetched(&mut self, now: Timestamp, id: &SwarmId, fetched: FetchedPart) {
+        let is_nothing = fetched.chunks.is_empty();
+        let urgent = self.urgent(&id.channel);
+        // Also what came for a swarm that was left since is paid for.
+        if urgent.is_some_and(|urgent| urgent.done(now, fetched.part, fetched.bytes, is_nothing)) {
+            self.with(id, |swarm| swarm.fetched(now, fetched));
+        }
+    }
+
     fn place(&self, id: &SwarmId) -> Option<usize> {
         self.swarms.iter().position(|member| member.id == *id)
     }
@@ -298,10 +334,15 @@ impl Engine {
         self.next_handle = (handle + 1) % SWARMS_MAX as u8;
         let mut swarm = Box::new(Swarm::new(now, config, self.config.local, handle, self.rng.u64(..)));
         swarm.set_unix_offset(self.unix_offset_us);
+        swarm.set_edge(self.urgent(&id.channel).is_some_and(|urgent| urgent.is_on()));
         if let Some((_, left_at)) = self.left.iter().rev().find(|(left, _)| *left == id) {
             swarm.was_left(*left_at);
         }
         self.swarms.push(Member { id, handle, swarm });
+        // Who left one rendition for another has nothing to give in the first: what is still to be sent there would only delay this one.
+        for (peer, token) in self.uplink.under_way_outside(|id| self.swarms.iter().any(|m| m.id == *id)) {
+            self.transmit(Transmit::Reset { peer, token });
+        }
     }
 
     fn connected(&mut self, now: Timestamp, connected: Connected) {
@@ -513,6 +554,16 @@ impl Engine {
                     }
                     for token in self.uplink.under_way(&id, &peer) {
                         self.transmit(Transmit::Reset { peer, token });
+                    }
+                }
+                SwarmOutput::Urgent(hole) => {
+                    let rate_bps = swarm.rate_bps();
+                    let urgent = self.urgent(&id.channel);
+                    if urgent
+                        .is_some_and(|urgent| urgent.admits(now, rate_bps, hole.part, hole.due, hole.since))
+                    {
+                        let fetch = Event::FetchPart(id, hole.part, part_len_max(rate_bps));
+                        self.out.push_back(Output::Event(fetch));
                     }
                 }
                 SwarmOutput::Event(event) => self.out.push_back(Output::Event(event)),

@@ -44,9 +44,9 @@ pub enum Input {
     PublishNote(LiveNote),
     /// What the player holds.
     Playout(SwarmId, Playout),
-    /// An edge is known from which holes may be filled, with at most this share of the stream's rate, percent; 0: none is. See
-    /// [`Event::FetchPart`].
-    Edge(SwarmId, u32),
+    /// An edge is known from which holes in any rendition of the channel may be filled, with at most this share of the stream's rate
+    /// for all of them, percent; 0: none is. See [`Event::FetchPart`].
+    Edge(ChannelId, u32),
     /// The channel's source feeds everybody itself: a viewer meets no other, and leaves those that it has met; false: as usual.
     ServedAlone(SwarmId, bool),
     /// Whether this viewer sends to others from now on: a line may become one that is paid by the byte.

@@ -38,6 +38,7 @@ struct World {
     now: Timestamp,
     channel: ChannelId,
     key: SecretKey,
+    certificate: Certificate,
     signer: Signer,
     parts: BTreeMap<u64, Vec<VerifiedChunk>>,
     /// What is on its way, to whom.
@@ -81,6 +82,7 @@ impl World {
             channel,
             signer: Signer::new(key.clone(), channel, EPOCH, RenditionId(0), 5300),
             key,
+            certificate,
             parts: BTreeMap::new(),
             wire: Vec::new(),
             lost: Box::new(lost),
@@ -97,29 +99,45 @@ impl World {
                 Role::Viewer
             };
             world.input(place, Input::UnixTime(UNIX_START_US));
-            world.input(
-                place,
-                Input::Open(Box::new(SwarmConfig {
-                    channel,
-                    rendition: RenditionId(0),
-                    role,
-                    upload: true,
-                    retention: Duration::from_secs(60),
-                    lan: true,
-                    policy: Policy::default(),
-                    verifier: Box::new(Ed25519Verifier),
-                    records: Box::new(Ed25519Records(peer_key(place))),
-                    network_map: None,
-                })),
-            );
+            world.open(place, role);
         }
         world.run(MS(3000));
-        world.input(VIEWER, Input::Broadcast(channel.into(), certificate, None));
-        world.input(VIEWER, Input::Edge(channel.into(), share_percent));
+        world.input(VIEWER, Input::Edge(channel, share_percent));
+        world.meet();
+        world
+    }
+
+    fn open(&mut self, place: usize, role: Role) {
+        let config = SwarmConfig {
+            channel: self.channel,
+            rendition: RenditionId(0),
+            role,
+            upload: true,
+            retention: Duration::from_secs(60),
+            lan: true,
+            policy: Policy::default(),
+            verifier: Box::new(Ed25519Verifier),
+            records: Box::new(Ed25519Records(peer_key(place))),
+            network_map: None,
+        };
+        self.input(place, Input::Open(Box::new(config)));
+    }
+
+    /// The viewer is told of the broadcast and of its source.
+    fn meet(&mut self) {
+        self.input(VIEWER, Input::Broadcast(self.channel.into(), self.certificate, None));
         let addrs = vec![([127, 0, 0, 1], 4433).into()];
         let candidate = Candidate { peer: id(SOURCE), addrs, source: true, cost: 0 };
-        world.input(VIEWER, Input::Candidates(channel.into(), vec![candidate]));
-        world
+        self.input(VIEWER, Input::Candidates(self.channel.into(), vec![candidate]));
+    }
+
+    /// The viewer leaves the swarm and joins again, as one does that goes from rendition to rendition.
+    fn rejoin(&mut self) {
+        self.input(VIEWER, Input::Leave(self.channel.into()));
+        self.joined = None;
+        self.held.clear();
+        self.open(VIEWER, Role::Viewer);
+        self.meet();
     }
 
     fn input(&mut self, place: usize, input: Input) {
@@ -290,6 +308,20 @@ fn a_swarm_that_fails_gets_its_share_from_the_edge_and_no_more() {
 }
 
 #[test]
+fn who_goes_from_swarm_to_swarm_of_a_channel_has_no_more_of_the_edge() {
+    let mut world = World::new(10, |part| part > 40 && part % 2 == 1);
+    let mut from_edge = 0;
+    for _ in 0..4 {
+        world.run(Duration::from_secs(10));
+        from_edge += world.stats().useful_bytes_from_edge;
+        world.rejoin();
+    }
+    let whole = 125_000 * 40;
+    assert!(from_edge <= whole / 10 + 125_000, "the account is the channel's: {from_edge}");
+    assert!(from_edge > whole / 20, "and goes on for whoever joins: {from_edge}");
+}
+
+#[test]
 fn who_is_cut_off_plays_on_from_an_edge_that_may_give_all() {
     let mut world = World::new(100, |_| false);
     world.run(Duration::from_secs(9));
@@ -314,7 +346,7 @@ fn who_is_cut_off_plays_on_from_an_edge_that_may_give_all() {
 fn what_nobody_asked_for_or_did_not_come_changes_nothing() {
     let mut world = World::new(10, |_| false);
     world.run(Duration::from_secs(5));
-    let part = PartId { epoch: EPOCH, part: 3 };
+    let part = PartId { rendition: RenditionId(0), epoch: EPOCH, part: 3 };
     let fetched = FetchedPart { part, chunks: world.parts[&3].clone(), bytes: 25_000 };
     let before = world.stats();
     world.input(VIEWER, Input::Fetched(world.channel.into(), fetched));

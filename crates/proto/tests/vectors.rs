@@ -74,7 +74,7 @@ fn chunk_vectors_hold() {
     let key = certificate().broadcast;
     assert!(VerifiedChunk::new(read, &channel.channel(), &key, &mut Ed25519Verifier).is_ok());
     // Over HTTP it is a part of its own.
-    let id = PartId { epoch: 1_800_000_000_000, part: 0 };
+    let id = PartId { rendition: RenditionId(0), epoch: 1_800_000_000_000, part: 0 };
     let part = read_part(&documented("signed-chunk").into(), id, &certificate(), &mut Ed25519Verifier);
     assert_eq!((part.error, &part.chunks[..]), (None, &[chunk.clone()][..]));
     let head = ChunkHead { handle: 4, requested: true, lag_ms: 90 };

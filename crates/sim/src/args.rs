@@ -32,7 +32,11 @@ pub struct SimArgs {
     /// The stream's rate (3M, 800k).
     #[arg(long, default_value = "3M", value_parser = parse_rate, value_name = "RATE")]
     pub rate: u64,
-    /// Largest payload of a chunk, bytes; 16384 at 3M and above, less below.
+    /// Rates of the channel's renditions, the best first (3M,1.2M,400k): viewers play what their lines sustain. All multiples of
+    /// the rate are of the best one's, but the source's uplink, which is of all together.
+    #[arg(long, value_name = "RATES", value_delimiter = ',', value_parser = parse_rate, conflicts_with = "rate")]
+    pub renditions: Vec<u64>,
+    /// Largest payload of a chunk (of the best rendition), bytes; 16384 at 3M and above, less below.
     #[arg(long, value_name = "BYTES")]
     pub chunk: Option<usize>,
     /// Substreams.
@@ -47,7 +51,7 @@ pub struct SimArgs {
     /// Size of a part with a key frame, in mean parts.
     #[arg(long, default_value_t = 2.0, value_name = "N")]
     pub key_size: f64,
-    /// The population: residential, fibre, mobile, or a file.
+    /// The population: residential, fibre, mobile, mixed (narrow lines among them), or a file.
     #[arg(long, default_value = "residential", value_name = "NAME|FILE.toml")]
     pub profile: String,
     /// Providers: how many (each smaller than the one before), or a file with an `[[isp]]` for each; a profile may have its own.
@@ -105,7 +109,8 @@ pub struct SimArgs {
     #[arg(long, value_name = "KIND=SHARE")]
     pub attack: Vec<String>,
     /// 'leave 30% at 20s', 'join 900 at 20s over 10s', 'invite 9 at 20s over 10s' (each knows one viewer), 'partition 30% at 20s
-    /// for 5s', 'outage source at 20s for 5s', 'outage tracker at 20s for 10s', 'slow 10% at 20s for 10s'.
+    /// for 5s', 'outage source at 20s for 5s', 'outage tracker at 20s for 10s', 'slow 10% at 20s for 10s', 'line 30% 1M at 20s'
+    /// (down and up), 'line 30% back at 40s'.
     #[arg(long, value_name = "EVENT")]
     pub event: Vec<String>,
     /// A constant of the delivery policy: switch_hold=1500 (durations in ms).
@@ -133,14 +138,7 @@ fn parse_duration(text: &str) -> Result<Duration, &'static str> {
 }
 
 fn parse_rate(text: &str) -> Result<u64, &'static str> {
-    let wrong = "a rate such as 3M or 800k is expected";
-    let (digits, unit) = match text.as_bytes().last() {
-        Some(b'M') => (&text[..text.len() - 1], 1e6),
-        Some(b'k') => (&text[..text.len() - 1], 1e3),
-        _ => (text, 1.0),
-    };
-    let number: f64 = digits.parse().map_err(|_| wrong)?;
-    if (0.0..1e10).contains(&number) { Ok((number * unit) as u64) } else { Err(wrong) }
+    event::rate(text).ok_or("a rate such as 3M or 800k is expected")
 }
 
 fn range(what: &str) -> SimError {
@@ -161,8 +159,12 @@ impl SimArgs {
         config.duration = self.duration;
         config.warmup = self.warmup;
         config.ramp = self.ramp.unwrap_or(self.warmup / 2);
-        config.rate_bps = self.rate;
-        config.chunk_payload_bytes = self.chunk.unwrap_or(SimConfig::usual_chunk(self.rate));
+        config.set_renditions(if self.renditions.is_empty() {
+            vec![self.rate]
+        } else {
+            self.renditions.clone()
+        });
+        config.chunk_payload_bytes = self.chunk.unwrap_or(config.chunk_payload_bytes);
         config.substreams = self.substreams;
         config.part = self.part;
         config.key_interval = self.key;

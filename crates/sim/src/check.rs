@@ -1,11 +1,11 @@
 //! What must hold at every moment of every run. A failed check ends nothing: the report names it, and how to replay it.
 
 use bytes::Bytes;
-use caudal_proto::id::PeerId;
+use caudal_proto::id::{PeerId, RenditionId};
 
 use crate::config::Delivery;
 use crate::event::What;
-use crate::world::{Happening, World};
+use crate::world::{Happening, Published, World};
 
 /// Most failures that are kept in words.
 const FAILURES_MAX: usize = 20;
@@ -20,7 +20,7 @@ const DEPARTED_MAX: usize = 32;
 /// A swarm holds no more chunks than these many seconds of the stream.
 const HELD_SECONDS_MAX: u64 = 70;
 /// The checks' names, in the order of the report.
-pub(crate) const NAMES: [&str; 7] = [
+pub(crate) const NAMES: [&str; 9] = [
     "nothing unverified is delivered",
     "nothing unverified is relayed",
     "tables stay within their limits",
@@ -28,6 +28,8 @@ pub(crate) const NAMES: [&str; 7] = [
     "chunks are conserved",
     "honest peers keep the peace",
     "everything arrives once the network heals",
+    "no chunk comes in another rendition",
+    "no part is missing where renditions change",
 ];
 
 /// Failures by check.
@@ -72,6 +74,15 @@ impl World {
         }
     }
 
+    pub(crate) fn fail_rendition(&mut self, index: usize, of: RenditionId, came_in: RenditionId) {
+        self.fail(7, index, &format!("was given a chunk of rendition {} in {}", of.0, came_in.0));
+    }
+
+    /// `to` is entered with a part that begins after what was given.
+    pub(crate) fn fail_hole(&mut self, index: usize, to: RenditionId, us: i64) {
+        self.fail(8, index, &format!("lacks {} ms before rendition {}", us / 1000, to.0));
+    }
+
     /// An honest peer relays exactly what was signed.
     pub(crate) fn check_relay(&mut self, index: usize, body: &Bytes) {
         if self.nodes[index].is_honest() && self.broadcast.find(body).is_none() {
@@ -112,32 +123,36 @@ impl World {
 
     /// Looks at every table.
     pub(crate) fn look(&mut self) {
-        let channel = self.channel();
         let policy = &self.config.policy;
-        let copies = match self.config.delivery {
-            Delivery::ServerOnly => u64::MAX,
-            Delivery::SwarmOnly | Delivery::Hybrid => self.config.source_copies as u64,
+        let source_bps = self.config.source_bps();
+        let source_max = |rate_bps: u64| match self.config.delivery {
+            Delivery::ServerOnly => policy.source_neighbours(u64::MAX),
+            Delivery::SwarmOnly | Delivery::Hybrid => policy.source_neighbours(source_bps / rate_bps),
         };
-        let (viewer_max, source_max) = (policy.neighbours_max, policy.source_neighbours(copies));
-        let chunks = self.config.rate_bps * HELD_SECONDS_MAX / 8 / self.config.chunk_payload_bytes as u64;
-        // Key frames' parts are cut into more, smaller chunks.
-        let held_max = chunks * 3 / 2 + 64;
+        let viewer_max = policy.neighbours_max;
+        let held_max = |place: usize| {
+            let chunks = self.broadcast.lanes[place].rate_bps * HELD_SECONDS_MAX
+                / 8
+                / self.config.chunk_payload_of(place) as u64;
+            // Key frames' parts are cut into more, smaller chunks.
+            chunks * 3 / 2 + 64
+        };
+        let limits = |place: usize| (held_max(place), source_max(self.broadcast.lanes[place].rate_bps));
+        let limits: Vec<(u64, usize)> = (0..self.broadcast.lanes.len()).map(limits).collect();
         for index in 0..self.nodes.len() {
-            let node = &self.nodes[index];
-            let Some(stats) = node.engine.as_ref().and_then(|engine| engine.stats(&channel.into())) else {
-                continue;
-            };
-            let neighbours = stats.neighbours.len();
-            let is_honest = node.is_honest();
-            if is_honest && index != self.source {
-                self.checks.neighbours_most = self.checks.neighbours_most.max(neighbours);
-            }
-            self.checks.held_most = self.checks.held_most.max(stats.held);
-            if neighbours > if index == self.source { source_max } else { viewer_max } {
-                self.fail(2, index, &format!("has {neighbours} neighbours"));
-            }
-            if stats.held > held_max {
-                self.fail(2, index, &format!("holds {} chunks", stats.held));
+            for (place, (held_max, source_max)) in limits.iter().enumerate() {
+                let Some(stats) = self.stats_of(index, RenditionId(place as u8)) else { continue };
+                let neighbours = stats.neighbours.len();
+                if self.nodes[index].is_honest() && index != self.source {
+                    self.checks.neighbours_most = self.checks.neighbours_most.max(neighbours);
+                }
+                self.checks.held_most = self.checks.held_most.max(stats.held);
+                if neighbours > if index == self.source { *source_max } else { viewer_max } {
+                    self.fail(2, index, &format!("has {neighbours} neighbours"));
+                }
+                if stats.held > *held_max {
+                    self.fail(2, index, &format!("holds {} chunks", stats.held));
+                }
             }
         }
     }
@@ -182,7 +197,8 @@ impl World {
                 if !was_there || !node.is_honest() {
                     continue;
                 }
-                let owed = self.broadcast.published.iter().enumerate().filter(|(_, p)| of_that_time(p.at));
+                let is_owed = |(_, p): &(usize, &Published)| of_that_time(p.at) && node.is_due(p);
+                let owed = self.broadcast.published.iter().enumerate().filter(is_owed);
                 let (mut count, mut missing) = (0, 0);
                 for (serial, _) in owed {
                     count += 1;

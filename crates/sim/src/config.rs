@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use caudal_proto::chunk::CHUNK_PAYLOAD_MAX;
+use caudal_proto::qos::rendition::RENDITIONS_MAX;
 use caudal_proto::swarm::policy::Policy;
 
 use crate::attack::Attack;
@@ -16,6 +17,9 @@ use crate::world::Second;
 
 /// Most viewers of a run.
 pub const PEERS_MAX: usize = 200_000;
+
+/// What waits for a narrow line waits there for so long, and otherwise at its sender, µs.
+const LINE_QUEUE_US: u64 = 150_000;
 
 /// How long viewers stay.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -75,8 +79,10 @@ pub struct SimConfig {
     pub warmup: Duration,
     /// … in whose beginning they come, evenly spread.
     pub ramp: Duration,
-    /// Of the stream, bit/s.
+    /// Of the stream, bit/s; of the best rendition, where there are several.
     pub rate_bps: u64,
+    /// Rates of the channel's renditions, the best first; empty: there is one, of `rate_bps`. See [`Self::set_renditions`].
+    pub renditions: Vec<u64>,
     /// Largest payload of a chunk, bytes.
     pub chunk_payload_bytes: usize,
     /// K.
@@ -139,6 +145,7 @@ impl SimConfig {
             warmup: Duration::from_secs(30),
             ramp: Duration::from_secs(15),
             rate_bps,
+            renditions: Vec::new(),
             chunk_payload_bytes: Self::usual_chunk(rate_bps),
             substreams: 8,
             part: Duration::from_millis(200),
@@ -177,9 +184,33 @@ impl SimConfig {
         self.transport.chunk_wire_permille as f64 / 1000.0
     }
 
-    /// The source's line, IP bit/s.
+    /// The source's line, IP bit/s: it carries so many copies of all renditions.
     pub fn source_bps(&self) -> u64 {
-        (self.source_copies * self.rate_bps as f64) as u64
+        (self.source_copies * self.rates().iter().sum::<u64>() as f64) as u64
+    }
+
+    /// The channel has renditions of these rates, the best first; viewers choose. Lines are narrow then: what waits for one waits
+    /// at its sender.
+    pub fn set_renditions(&mut self, rates_bps: Vec<u64>) {
+        self.rate_bps = rates_bps.first().copied().unwrap_or(self.rate_bps);
+        self.chunk_payload_bytes = Self::usual_chunk(self.rate_bps);
+        if rates_bps.len() > 1 {
+            self.transport.line_queue_us = LINE_QUEUE_US;
+            self.renditions = rates_bps;
+        }
+    }
+
+    /// Rates of what the channel has, the best first.
+    pub fn rates(&self) -> Vec<u64> {
+        if self.renditions.is_empty() { vec![self.rate_bps] } else { self.renditions.clone() }
+    }
+
+    /// Largest payload of a chunk of the rendition in this place.
+    pub(crate) fn chunk_payload_of(&self, place: usize) -> usize {
+        match self.renditions.get(place) {
+            Some(rate_bps) if place > 0 => Self::usual_chunk(*rate_bps),
+            _ => self.chunk_payload_bytes,
+        }
     }
 
     /// Refuses what cannot be run.
@@ -190,6 +221,13 @@ impl SimConfig {
         let range = |ok: bool, what: &str| if ok { Ok(()) } else { Err(SimError::Range(what.to_owned())) };
         range((1..=PEERS_MAX).contains(&self.peers), "1 to 200000 peers are expected")?;
         range((50_000..=100_000_000).contains(&self.rate_bps), "a rate from 50k to 100M is expected")?;
+        let rates = &self.renditions;
+        range(rates.len() <= RENDITIONS_MAX, "1 to 8 renditions are expected")?;
+        let descend = rates.iter().all(|rate| *rate >= 50_000) && rates.is_sorted_by(|a, b| a > b);
+        range(descend, "renditions: rates from 50k on are expected, the best first, each once")?;
+        let first = rates.first().is_none_or(|rate| *rate == self.rate_bps);
+        range(first, "the first rendition's rate is the stream's")?;
+        range(rates.is_empty() || !self.part.is_zero(), "renditions need parts: --part 200ms")?;
         range(self.duration >= Duration::from_secs(1), "a duration of at least 1s is expected")?;
         range(self.duration + self.warmup <= Duration::from_secs(7200), "two hours at most are simulated")?;
         range(self.ramp <= self.warmup, "viewers come during the warm-up: --ramp is at most --warmup")?;

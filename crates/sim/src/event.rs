@@ -1,9 +1,13 @@
 //! What happens during a run: `leave 30% at 20s`, `join 900 at 20s over 10s`, `invite 9 at 20s over 10s`,
-//! `partition 30% at 20s for 5s`, `outage source at 20s for 5s`, `outage tracker at 20s for 10s`, `slow 10% at 20s for 10s`.
+//! `partition 30% at 20s for 5s`, `outage source at 20s for 5s`, `outage tracker at 20s for 10s`, `slow 10% at 20s for 10s`,
+//! `line 30% 1M at 20s`, `line 30% back at 40s`.
 
 use std::time::Duration;
 
 use crate::error::SimError;
+
+/// What a line may be set to, bit/s.
+const LINE_BPS: std::ops::RangeInclusive<u64> = 50_000..=10_000_000_000;
 
 /// Something that happens at a time, counted from the start of measuring.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +37,10 @@ pub enum What {
     TrackerOutage(Duration),
     /// This share's lines carry a fifth for this long.
     Slow(f64, Duration),
+    /// This share's lines carry so many bit/s down, and no more than that up, from now on.
+    Line(f64, u64),
+    /// Lines of this share of all, of those that were changed, the first ones first, are as they were.
+    LineBack(f64),
 }
 
 impl std::str::FromStr for Scheduled {
@@ -41,6 +49,17 @@ impl std::str::FromStr for Scheduled {
     fn from_str(text: &str) -> Result<Self, SimError> {
         let wrong = |what| SimError::Event(text.to_owned(), what);
         let words: Vec<&str> = text.split_whitespace().collect();
+        if let ["line", share, carries, "at", at] = words[..] {
+            let at = duration(at).ok_or_else(|| wrong("a time such as 20s is expected after 'at'"))?;
+            let share = percent(share).ok_or_else(|| wrong("a share such as 30% is expected"))?;
+            let line = rate(carries).filter(|bps| LINE_BPS.contains(bps));
+            let what = match (carries, line) {
+                ("back", _) => What::LineBack(share),
+                (_, Some(bps)) => What::Line(share, bps),
+                _ => return Err(wrong("'back', or a line from 50k to 10000M is expected")),
+            };
+            return Ok(Self { at, what, text: text.to_owned() });
+        }
         let (&[verb, what, "at", at], rest) = words.split_at(words.len().min(4)) else {
             return Err(wrong("expected WHAT AMOUNT at TIME, such as 'leave 30% at 20s'"));
         };
@@ -66,7 +85,7 @@ impl std::str::FromStr for Scheduled {
             ("slow", _) => What::Slow(share()?, span("for")?),
             _ => {
                 return Err(wrong(
-                    "expected leave, join, invite, partition, outage source, outage tracker or slow",
+                    "expected leave, join, invite, partition, outage source, outage tracker, slow or line (line 30% 1M at 20s)",
                 ));
             }
         };
@@ -81,6 +100,17 @@ pub(crate) fn percent(text: &str) -> Option<f64> {
         None => text.parse().ok()?,
     };
     (0.0..=1.0).contains(&share).then_some(share)
+}
+
+/// `3M`, `800k`, `1200000`.
+pub(crate) fn rate(text: &str) -> Option<u64> {
+    let (digits, unit) = match text.as_bytes().last() {
+        Some(b'M') => (&text[..text.len() - 1], 1e6),
+        Some(b'k') => (&text[..text.len() - 1], 1e3),
+        _ => (text, 1.0),
+    };
+    let number: f64 = digits.parse().ok()?;
+    (0.0..1e10).contains(&number).then_some((number * unit) as u64)
 }
 
 /// `200ms`, `20s`, `10m`.
@@ -110,6 +140,9 @@ mod tests {
         assert_eq!(read("invite 9 at 0s over 5s"), Ok((0, What::Invite(9, five))));
         assert_eq!(read("partition 0.5 at 0s for 5s"), Ok((0, What::Partition(0.5, five))));
         assert_eq!(read("outage source at 3s for 5s"), Ok((3, What::SourceOutage(five))));
+        assert_eq!(read("line 30% 1.2M at 20s"), Ok((20, What::Line(0.3, 1_200_000))));
+        assert_eq!(read("line 30% back at 40s"), Ok((40, What::LineBack(0.3))));
+        assert!(read("line 30% 1k at 40s").is_err() && read("line 30% 1M at 40s for 3s").is_err());
         for bad in ["", "leave", "leave 30% at", "leave 130% at 3s", "leave 3% at 3", "join x at 3s over 3s"]
         {
             assert!(read(bad).is_err_and(|error| error.to_string().contains(bad)), "{bad}");

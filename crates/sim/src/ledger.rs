@@ -1,5 +1,8 @@
 //! What the world counted; every count only grows, and a report takes the difference of two ledgers.
 
+use caudal_proto::id::RenditionId;
+use caudal_proto::qos::rendition::RENDITIONS_MAX;
+
 /// Counts over all peers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ledger {
@@ -17,6 +20,8 @@ pub(crate) struct Ledger {
     pub(crate) useful_chunks: u64,
     pub(crate) useful_bytes: u64,
     pub(crate) useful_bytes_from_source: u64,
+    /// The same for each rendition: all, and from the source.
+    pub(crate) useful_of: [(u64, u64); RENDITIONS_MAX],
     pub(crate) duplicates: u64,
     pub(crate) duplicate_bytes: u64,
     pub(crate) pulled: u64,
@@ -57,11 +62,14 @@ impl Ledger {
         self.handshake_bytes += bytes;
     }
 
-    pub(crate) fn useful(&mut self, bytes: u64, is_from_source: bool) {
+    pub(crate) fn useful(&mut self, rendition: RenditionId, bytes: u64, is_from_source: bool) {
+        let from_source = if is_from_source { bytes } else { 0 };
         self.useful_chunks += 1;
         self.useful_bytes += bytes;
-        if is_from_source {
-            self.useful_bytes_from_source += bytes;
+        self.useful_bytes_from_source += from_source;
+        if let Some((all, source)) = self.useful_of.get_mut(usize::from(rendition.0)) {
+            *all += bytes;
+            *source += from_source;
         }
     }
 

@@ -18,6 +18,7 @@ pub mod args;
 pub mod attack;
 mod check;
 pub mod config;
+mod diary;
 pub mod error;
 pub mod event;
 pub mod isp;

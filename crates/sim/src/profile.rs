@@ -33,6 +33,9 @@ pub struct Class {
     pub share: f64,
     /// Multiple of the stream rate, before scaling to the asked mean; IP bytes.
     pub upload: f64,
+    /// Multiple of the stream rate; the network's, unless given.
+    #[serde(default)]
+    pub download: Option<f64>,
 }
 
 /// What lies between peers.
@@ -73,7 +76,7 @@ pub struct Place {
 }
 
 impl Profile {
-    /// `residential`, `fibre`, `mobile`, or a file that ends in `.toml`.
+    /// `residential`, `fibre`, `mobile`, `mixed`, or a file that ends in `.toml`.
     ///
     /// # Errors
     /// [`SimError::Profile`] when there is no such profile or it makes no sense.
@@ -82,10 +85,11 @@ impl Profile {
             "residential" => include_str!("../profiles/residential.toml").to_owned(),
             "fibre" => include_str!("../profiles/fibre.toml").to_owned(),
             "mobile" => include_str!("../profiles/mobile.toml").to_owned(),
+            "mixed" => include_str!("../profiles/mixed.toml").to_owned(),
             file if file.ends_with(".toml") => std::fs::read_to_string(file)
                 .map_err(|error| SimError::Profile(name.to_owned(), error.to_string()))?,
             _ => {
-                let expected = "residential, fibre, mobile or a file that ends in .toml is expected";
+                let expected = "residential, fibre, mobile, mixed or a file that ends in .toml is expected";
                 return Err(SimError::Profile(name.to_owned(), expected.to_owned()));
             }
         };
@@ -116,6 +120,10 @@ impl Profile {
         {
             return Err("a share is from 0 to 1, an upload is not negative");
         }
+        let mut downloads = self.class.iter().filter_map(|class| class.download);
+        if !downloads.all(|download| (0.05..=1e6).contains(&download)) {
+            return Err("a class's download is at least 0.05");
+        }
         if !network.one_way_ms.iter().flatten().all(|ms| (0.05..=10_000.0).contains(ms)) {
             return Err("delays are from 0.05 to 10000 ms");
         }
@@ -135,6 +143,14 @@ impl Profile {
         let own: f64 = self.class.iter().map(|class| class.share * class.upload).sum();
         let scale = mean.map_or(1.0, |mean| if own > 0.0 { mean / own } else { 0.0 });
         self.class.iter().map(|class| (class.upload * scale * rate_bps as f64) as u64).collect()
+    }
+
+    /// The line down of a class, IP bit/s.
+    pub fn download_bps(&self, class: usize, rate_bps: u64) -> u64 {
+        match self.class.get(class).and_then(|class| class.download) {
+            Some(download) => (download * rate_bps as f64) as u64,
+            None => ((self.network.download * rate_bps as f64) as u64).max(rate_bps),
+        }
     }
 
     /// A population of `peers` with each class's share as exactly as it goes, in random order.
@@ -197,7 +213,7 @@ mod tests {
 
     #[test]
     fn the_mean_is_the_one_asked_for() {
-        for name in ["residential", "fibre", "mobile"] {
+        for name in ["residential", "fibre", "mobile", "mixed"] {
             let profile = Profile::load(name).expect("in the repository");
             let uploads = profile.uploads_bps(3_000_000, Some(1.25));
             let places = profile.draw(1000, &uploads, &mut fastrand::Rng::with_seed(1));

@@ -120,10 +120,15 @@ impl Setting<'_> {
     /// uplinks together cannot.
     pub fn offload_ceiling(&self, wire: f64) -> f64 {
         let all: u64 = self.places.iter().map(|place| place.upload_bps).sum();
-        let (n, rate) = (self.places.len().max(1) as f64, self.rate_bps as f64);
-        let server = rate.max(n * rate - all as f64 / wire);
-        (1.0 - server / (n * rate)).max(0.0)
+        offload_ceiling(self.places.len() as f64, all as f64, self.rate_bps as f64, wire)
     }
+}
+
+/// The same for `n` viewers whose uplinks are `all_bps` together.
+pub(crate) fn offload_ceiling(n: f64, all_bps: f64, rate_bps: f64, wire: f64) -> f64 {
+    let n = n.max(1.0);
+    let server = rate_bps.max(n * rate_bps - all_bps / wire);
+    (1.0 - server / (n * rate_bps)).max(0.0)
 }
 
 #[cfg(test)]

@@ -37,6 +37,9 @@ pub struct TransportModel {
     pub host_us: u64,
     /// Share of the line's queue that a control frame waits for, percent: hosts and home routers queue fairly.
     pub control_wait_percent: u64,
+    /// Most chunks that wait before a line, up or down, as time; the rest waits at its senders and can be taken back there.
+    /// Delay-based congestion control sees to that. `u64::MAX`: all waits before the line.
+    pub line_queue_us: u64,
     /// Line of those who do not upload, for control and acknowledgements, bit/s.
     pub return_line_bps: u64,
 }
@@ -58,6 +61,7 @@ impl Default for TransportModel {
             probe_extra_us: 25_000,
             host_us: 0,
             control_wait_percent: 10,
+            line_queue_us: u64::MAX,
             return_line_bps: 256_000,
         }
     }

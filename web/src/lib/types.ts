@@ -94,11 +94,12 @@ export interface NodeGauge {
   wanted_most_ms?: number | null;
 }
 
-/** One rendition of a channel, as its descriptor says. */
+/** One rendition of a channel, as its descriptor says; in a source's report with what arrives of it instead. */
 export interface Rendition {
   id: number;
   height?: number;
   bandwidth_bps: number;
+  input?: InputReport;
 }
 
 /** A viewer's or a source's report: the members that are shown. The rest is passed on as it came. */
@@ -179,6 +180,8 @@ export interface AudienceFigures {
   delay_p95_ms?: number;
   buffer_ms?: number;
   stalls?: number;
+  /** By rendition; absent while fewer than two viewers say which one plays. */
+  renditions?: { id: number; viewers: number }[];
 }
 
 /** A traced chunk's tree, from the root downwards; times in ms. */

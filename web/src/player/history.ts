@@ -1,26 +1,32 @@
-// Finds what the node still keeps from before this page began to watch: the segments of the HLS playlist that stand on the same
-// timeline as the stream. Never fetches more than was asked for.
+// Finds what the node still keeps from before this page began to watch: the segments of the HLS playlist, each with the init data
+// that it goes with. Never fetches anything; whether they stand on the stream's timeline, their own times tell.
 
-/** A segment in the playlist: where it is, and how long it is, s. */
+/** A segment in the playlist: where it is, how long it is, s, and where its init data is. */
 export interface Segment {
   uri: string;
   seconds: number;
+  map: string | null;
 }
 
 /** Longest playlist that is read, characters. */
 const PLAYLIST_LEN_MAX = 1 << 20;
 
-/** The segments after the last break in the timeline: what came before has other times or another init segment. */
+/** Only names beside the playlist: nothing leads to another host or folder. */
+const isName = (text: string) => /^[A-Za-z0-9_.-]+$/.test(text);
+
+/** All segments, in order. */
 export function segments(playlist: string): Segment[] {
-  let found: Segment[] = [];
+  const found: Segment[] = [];
   let seconds: number | null = null;
+  let map: string | null = null;
   for (const text of playlist.slice(0, PLAYLIST_LEN_MAX).split('\n')) {
     const line = text.trim();
-    if (line === '#EXT-X-DISCONTINUITY' || line.startsWith('#EXT-X-MAP:')) found = [];
-    else if (line.startsWith('#EXTINF:')) seconds = Number.parseFloat(line.slice(8));
+    if (line.startsWith('#EXT-X-MAP:')) {
+      const name = /URI="([^"]*)"/.exec(line)?.[1] ?? '';
+      map = isName(name) ? name : null;
+    } else if (line.startsWith('#EXTINF:')) seconds = Number.parseFloat(line.slice(8));
     else if (line && !line.startsWith('#') && seconds !== null) {
-      // Only names beside the playlist: nothing leads to another host or folder.
-      if (/^[A-Za-z0-9_.-]+$/.test(line) && Number.isFinite(seconds)) found.push({ uri: line, seconds });
+      if (isName(line) && Number.isFinite(seconds)) found.push({ uri: line, seconds, map });
       seconds = null;
     }
   }
@@ -32,5 +38,5 @@ export function mediaPlaylist(multivariant: string): string | null {
   const lines = multivariant.slice(0, PLAYLIST_LEN_MAX).split('\n').map((line) => line.trim());
   const at = lines.findIndex((line) => line.startsWith('#EXT-X-STREAM-INF:'));
   const name = at < 0 ? undefined : lines[at + 1];
-  return name && /^[A-Za-z0-9_.-]+$/.test(name) ? name : null;
+  return name && isName(name) ? name : null;
 }

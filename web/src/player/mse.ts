@@ -10,6 +10,8 @@ const KEEP_LEAST = 5;
 const TRIM_SLACK = 5;
 /** Segments of the past that are fetched at a time. */
 const EARLIER_MAX = 60;
+/** What ends so far from where the next begins stands on another timeline, s. */
+const BREAK = 1;
 
 /** Why the stream cannot be played this way. */
 export class Unsupported extends Error {}
@@ -38,8 +40,8 @@ export class MseStream {
   #init: Init | null = null;
   #stop = new AbortController();
   #url = '';
-  /** History waits here until the next key frame: appended in between, it would cost the rest of a group of pictures. */
-  #earlier: Fragment[] = [];
+  /** History, with its init data, waits here until the next key frame: appended in between, it would cost the rest of a group of pictures. */
+  #earlier: (Init | Fragment)[] = [];
 
   /**
    * `keep`: seconds kept behind the newest fragment. `onData` is called after each fragment that has become playable.
@@ -134,21 +136,60 @@ export class MseStream {
     if (!media) return;
     const list = segments(await text(media)).slice(-EARLIER_MAX);
     const offset = this.timeline.offset;
-    const found: Fragment[] = [];
-    for (const segment of list.reverse()) {
-      const answer = await fetch(base + segment.uri, { signal });
-      if (!answer.ok) break;
-      const pieces = new Splitter(this.#init.tracks).push(new Uint8Array(await answer.arrayBuffer()));
-      const fragments = pieces.filter((piece): piece is Fragment => piece.type === 'fragment');
+    const found: (Init | Fragment)[] = [];
+    const inits = new Map<string, Init>();
+    const pieces = async (name: string, init?: Init) => {
+      const answer = await fetch(base + name, { signal });
+      return answer.ok ? new Splitter(init?.tracks).push(new Uint8Array(await answer.arrayBuffer())) : [];
+    };
+    /** Where what was found begins, and the init data that it goes with. */
+    let reaches = begins - offset;
+    let later: Init | null = null;
+    for (const { uri, map } of list.reverse()) {
+      // Other renditions have other init data.
+      if (map && !inits.has(map)) for (const piece of await pieces(map)) if (piece.type === 'init') inits.set(map, piece);
+      const init = map ? inits.get(map) : this.#init;
+      if (!init) break;
+      const fragments = (await pieces(uri, init)).filter((piece): piece is Fragment => piece.type === 'fragment');
+      const at = fragments[0]?.start;
+      // Gone, or of a broadcast before this one.
+      if (at == null || at + offset > (this.timeline.end ?? at + offset) + BREAK) break;
       const usable = fragments.filter((f) => f.end !== null && f.end + offset <= begins + 0.05);
+      const [first, last] = [usable[0]?.start, usable.at(-1)?.end];
+      // What is there already.
+      if (first == null || last == null) continue;
+      if (Math.abs(last - reaches) > BREAK) break;
+      if (later && later !== init) found.unshift(later);
       found.unshift(...usable);
-      const first = usable[0]?.start;
-      if (first != null && first + offset <= target) break;
+      [reaches, later] = [first, init];
+      if (reaches + offset <= target) break;
     }
-    const reaches = found[0]?.start;
-    if (reaches == null) return;
+    if (!later) return;
+    found.unshift(later);
     this.keep = Math.max(this.keep, (this.timeline.end ?? 0) - reaches - offset + TRIM_SLACK);
     this.#earlier = found;
+  }
+
+  /** Appends what was; the stream's own init data holds again afterwards. */
+  async #appendPast(): Promise<void> {
+    const past = this.#earlier;
+    const own = this.#init;
+    this.#earlier = [];
+    for (const piece of past) {
+      if (piece.type === 'init') await this.#tell(piece);
+      else await this.#append(piece.bytes);
+    }
+    if (own) await this.#tell(own);
+  }
+
+  /** Init data for what is appended next. */
+  async #tell(init: Init): Promise<void> {
+    if (init.mime !== this.mime) {
+      await this.#idle();
+      this.#buffer?.changeType(init.mime);
+      this.mime = init.mime;
+    }
+    await this.#append(init.bytes);
   }
 
   async #appendInit(init: Init): Promise<void> {
@@ -158,23 +199,16 @@ export class MseStream {
       if (this.#source?.readyState !== 'open') throw new Broken('the player was closed');
       this.#buffer = this.#source.addSourceBuffer(init.mime);
       this.#buffer.mode = 'segments';
-    } else if (init.mime !== this.mime) {
-      await this.#idle();
-      this.#buffer.changeType(init.mime);
+      this.mime = init.mime;
     }
-    this.mime = init.mime;
     this.#init = init;
-    await this.#append(init.bytes);
+    await this.#tell(init);
   }
 
   async #appendFragment(fragment: Fragment): Promise<void> {
     const buffer = this.#buffer;
     if (!buffer) return; // A fragment before its init segment says nothing to anybody.
-    if (fragment.key && this.#earlier.length > 0) {
-      const past = this.#earlier;
-      this.#earlier = [];
-      for (const piece of past) await this.#append(piece.bytes);
-    }
+    if (fragment.key && this.#earlier.length > 0) await this.#appendPast();
     if (fragment.start !== null && fragment.end !== null) {
       const offset = this.timeline.place(fragment.start, fragment.end);
       if (buffer.timestampOffset !== offset) {

@@ -47,7 +47,7 @@ export const en = {
   },
   player: {
     label: 'Player', play: 'Play', pause: 'Pause', mute: 'Mute', unmute: 'Sound on', volume: 'Volume', fullscreen: 'Full screen',
-    quality: 'Quality', auto: 'Auto', autoNow: (name: string) => `Auto (${name})`, soundOnly: 'Sound only',
+    quality: 'Quality', auto: 'Auto', autoNow: (name: string) => `Auto · ${name}`, soundOnly: 'Sound only', playsNow: 'now', autoHint: 'as your line allows', changing: (name: string) => `Changing to ${name}…`,
     exitFullscreen: 'Leave full screen', pip: 'Picture in picture', back: (s: string) => `Back ${s}`,
     live: 'Live', toLive: 'Back to live', behind: (s: string) => `${s} behind`, paused: 'Paused', seek: 'Place in the last minutes', soundOn: 'Sound on', playHere: 'Press to play',
     buffer: 'Buffer', bufferOf: (have: string, want: string, percent: string) => `${have} of ${want} (${percent})`,
@@ -115,7 +115,7 @@ export const en = {
     },
     picture: 'Picture', codecs: 'Codecs', keyframes: 'Key frames every', bitrate: 'Bit rate', jitter: 'Unevenness', fps: (n: string) => `${n} fps`,
     audience: 'Audience', viewers: 'Viewers', offload: 'Carried by viewers', continuity: 'In time, as viewers report', upload: 'Upload in use',
-    reported: (text: string) => `As ${text} viewers report, on the whole`, startup: 'Start', delay: 'Behind this computer', delayMost: 'The slowest twentieth', buffer: 'Buffer', stalls: 'Standstills in all', edge: 'From a server, over HTTP',
+    reported: (text: string) => `As ${text} viewers report, on the whole`, startup: 'Start', delay: 'Behind this computer', delayMost: 'The slowest twentieth', buffer: 'Buffer', stalls: 'Standstills in all', byRendition: 'Viewers by rendition', edge: 'From a server, over HTTP',
     ofLimit: (limit: string) => `of ${limit}`, lastTen: 'Last ten minutes',
     month: (amount: string) => `A month like this: ${amount} from here`, monthCost: (amount: string, cost: string) => `A month like this: ${amount} from here, ${cost} at your price`,
     delivery: { 'swarm-only': 'Viewers carry the stream; this computer sends two copies.', 'server-only': 'This computer feeds every viewer; viewers are not told of each other.' }, noData: 'No figures yet.',

@@ -49,7 +49,7 @@ export const es: Strings = {
   },
   player: {
     label: 'Reproductor', play: 'Reproducir', pause: 'Pausa', mute: 'Silenciar', unmute: 'Activar el sonido', volume: 'Volumen', fullscreen: 'Pantalla completa',
-    quality: 'Calidad', auto: 'Automática', autoNow: (name) => `Automática (${name})`, soundOnly: 'Solo sonido',
+    quality: 'Calidad', auto: 'Automática', autoNow: (name) => `Auto · ${name}`, soundOnly: 'Solo sonido', playsNow: 'ahora', autoHint: 'según tu línea', changing: (name) => `Cambiando a ${name}…`,
     exitFullscreen: 'Salir de pantalla completa', pip: 'Imagen flotante', back: (s) => `Atrás ${s}`,
     live: 'En directo', toLive: 'Volver al directo', behind: (s) => `${s} de retraso`, paused: 'En pausa', seek: 'Posición en los últimos minutos', soundOn: 'Activar el sonido', playHere: 'Pulsa para ver',
     buffer: 'Reserva', bufferOf: (have, want, percent) => `${have} de ${want} (${percent})`,
@@ -117,7 +117,7 @@ export const es: Strings = {
     },
     picture: 'Imagen', codecs: 'Códecs', keyframes: 'Fotogramas clave cada', bitrate: 'Tasa de bits', jitter: 'Irregularidad', fps: (n) => `${n} fps`,
     audience: 'Audiencia', viewers: 'Espectadores', offload: 'Llevado por espectadores', continuity: 'A tiempo, según los espectadores', upload: 'Subida en uso',
-    reported: (text) => `Según ${text} espectadores, en conjunto`, startup: 'Arranque', delay: 'Detrás de este equipo', delayMost: 'La vigésima parte más lenta', buffer: 'Búfer', stalls: 'Paradas en total', edge: 'De un servidor, por HTTP',
+    reported: (text) => `Según ${text} espectadores, en conjunto`, startup: 'Arranque', delay: 'Detrás de este equipo', delayMost: 'La vigésima parte más lenta', buffer: 'Búfer', stalls: 'Paradas en total', byRendition: 'Espectadores por calidad', edge: 'De un servidor, por HTTP',
     ofLimit: (limit) => `de ${limit}`, lastTen: 'Últimos diez minutos',
     month: (amount) => `Un mes así: ${amount} desde aquí`, monthCost: (amount, cost) => `Un mes así: ${amount} desde aquí, ${cost} a tu precio`,
     delivery: { 'swarm-only': 'Los espectadores llevan la emisión; este ordenador envía dos copias.', 'server-only': 'Este ordenador alimenta a todos; los espectadores no saben unos de otros.' }, noData: 'Todavía no hay cifras.',

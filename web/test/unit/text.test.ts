@@ -93,9 +93,10 @@ describe('links', () => {
 });
 
 describe('history', () => {
-  it('takes the segments after the last break, and only names beside the playlist', () => {
+  it('takes segments with their init data, and only names beside the playlist', () => {
     const playlist = '#EXTM3U\n#EXT-X-MAP:URI="i0.mp4"\n#EXTINF:1,\na.m4s\n#EXT-X-DISCONTINUITY\n#EXT-X-MAP:URI="i1.mp4"\n#EXTINF:2.5,\nb.m4s\n#EXT-X-PART:DURATION=0.2,URI="p.m4s"\n#EXTINF:1,\nhttps://evil.example/c.m4s\n#EXTINF:1,\nd.m4s\n';
-    expect(segments(playlist)).toEqual([{ uri: 'b.m4s', seconds: 2.5 }, { uri: 'd.m4s', seconds: 1 }]);
+    expect(segments(playlist)).toEqual([{ uri: 'a.m4s', seconds: 1, map: 'i0.mp4' }, { uri: 'b.m4s', seconds: 2.5, map: 'i1.mp4' }, { uri: 'd.m4s', seconds: 1, map: 'i1.mp4' }]);
+    expect(segments('#EXT-X-MAP:URI="//evil.example/i.mp4"\n#EXTINF:1,\na.m4s\n')).toEqual([{ uri: 'a.m4s', seconds: 1, map: null }]);
     expect(mediaPlaylist('#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nmedia.m3u8\n')).toBe('media.m3u8');
     expect(mediaPlaylist('#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n//evil.example/m.m3u8\n')).toBeNull();
   });

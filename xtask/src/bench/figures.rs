@@ -226,9 +226,12 @@ impl Window<'_> {
             let signed =
                 grown((&self.before.source, &self.after.source), "chunks_signed").unwrap_or_default();
             // Who hears nothing does not know what is due; otherwise the two differ by what is under way.
-            let all =
-                due.iter().map(|due| if *due < signed * DUE_LEAST { signed } else { *due }).sum::<f64>();
+            let expected: Vec<f64> =
+                due.iter().map(|due| if *due < signed * DUE_LEAST { signed } else { *due }).collect();
+            let all = expected.iter().sum::<f64>();
             run.set("on_time_ratio", Some(on_time.iter().sum::<f64>() / all));
+            let ratios = on_time.iter().zip(&expected).map(|(on_time, expected)| on_time / expected);
+            run.set("on_time_ratio/min", ratios.min_by(f64::total_cmp));
             let came = due.iter().sum::<f64>() - missing.iter().sum::<f64>();
             run.set("received_ratio", Some(came / all));
         }

@@ -519,8 +519,9 @@ async fn status(shared: Arc<Shared>) {
         let (percent, delay) = ((look.offload_ratio * 100.0).round(), look.delay_ms);
         let inside = look.received_inside.map(|share| format!("  {:.0} % from your network", share * 100.0));
         let inside = inside.unwrap_or_default();
+        let playing = look.playing.map(|playing| format!("  {playing}")).unwrap_or_default();
         eprint!(
-            "\r\x1b[K{gauge}  {words}  you ← {from}  you → {to}  {percent} % from viewers{inside}  {delay:.0} ms"
+            "\r\x1b[K{gauge}  {words}{playing}  you ← {from}  you → {to}  {percent} % from viewers{inside}  {delay:.0} ms"
         );
         let _ = std::io::stderr().flush();
     }

@@ -187,6 +187,7 @@ impl App {
             silent: glance.silent,
             age: self.config.started.elapsed(),
             gauge,
+            playing: glance.playing,
             chunk_delay_ms: glance.delay_ms,
             offload_ratio: report.offload_ratio,
             network: report.network.pid.clone(),

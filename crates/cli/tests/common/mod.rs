@@ -301,6 +301,29 @@ pub fn run_clean(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
+/// Ends a helper with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs `web/test/NAME.mjs`, which looks at the page in a real Chromium: it must be content.
+pub fn browse(home: &Folder, name: &str, args: &[&str], within: Duration) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../web/test/{name}.mjs"));
+    let mut command = Command::new("node");
+    command.arg(script).args(args).env("HOME", home.path()).stdin(Stdio::null());
+    if let Ok(folder) = std::env::var("CAUDAL_PAGE_SHOTS") {
+        command.args(["--shots", &folder]);
+    }
+    let mut run = Ended(command.spawn().expect("Node.js is needed: `cargo xtask test` installs it"));
+    let status = wait_for(&mut run.0, within);
+    assert!(status.success(), "the page broke a promise: the lines that begin with FAIL say which");
+}
+
 /// Waits for a process of the test's own.
 pub fn wait_for(child: &mut Child, within: Duration) -> ExitStatus {
     wait(child, within)

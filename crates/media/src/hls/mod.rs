@@ -93,6 +93,28 @@ pub enum ResourceAnswer {
     NotFound,
 }
 
+/// A rendition, as a multivariant playlist names it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variant {
+    /// Its media playlist, relative to the multivariant one.
+    pub uri: String,
+    /// Codecs as in RFC 6381, without quotes.
+    pub codecs: String,
+    /// The most that a segment takes, bit/s.
+    pub peak_bps: u64,
+    /// What it takes on the whole, bit/s.
+    pub average_bps: Option<u64>,
+    /// Width and height, pixels.
+    pub resolution: Option<(u32, u32)>,
+    /// Pictures a second.
+    pub frames_per_second: Option<f64>,
+}
+
+/// The multivariant playlist of several renditions; what stands first is what players begin with.
+pub fn multivariant_playlist(variants: &[Variant]) -> String {
+    render::variants(variants)
+}
+
 /// A live window of parts and its playlists. Parts are pushed as they come; everything else reads.
 #[derive(Debug)]
 pub struct Playlist {

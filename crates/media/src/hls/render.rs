@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{MEDIA_URI, Playlist, Resource, window::Segment};
+use super::{MEDIA_URI, Playlist, Resource, Variant, window::Segment};
 use crate::sample::TrackKind;
 
 /// The delta update and part listing rules count in target durations (§4.4.3.8, §6.2.2).
@@ -101,13 +101,39 @@ pub(super) fn multivariant(playlist: &Playlist) -> Option<String> {
     let picture = init.tracks.iter().find(|track| track.kind == TrackKind::Video);
     let resolution = picture
         .filter(|track| track.config.width > 0 && track.config.height > 0)
-        .map(|track| format!(",RESOLUTION={}x{}", track.config.width, track.config.height))
-        .unwrap_or_default();
-    Some(format!(
-        "#EXTM3U\n#EXT-X-VERSION:{VERSION}\n#EXT-X-INDEPENDENT-SEGMENTS\n\
-         #EXT-X-STREAM-INF:BANDWIDTH={peak},AVERAGE-BANDWIDTH={average},CODECS=\"{}\"{resolution}\n{MEDIA_URI}\n",
-        codecs.join(",")
-    ))
+        .map(|track| (track.config.width, track.config.height));
+    Some(variants(&[Variant {
+        uri: MEDIA_URI.to_owned(),
+        codecs: codecs.join(","),
+        peak_bps: peak,
+        average_bps: Some(average),
+        resolution,
+        frames_per_second: None,
+    }]))
+}
+
+pub(super) fn variants(variants: &[Variant]) -> String {
+    let mut out = format!("#EXTM3U\n#EXT-X-VERSION:{VERSION}\n#EXT-X-INDEPENDENT-SEGMENTS\n");
+    for variant in variants {
+        // Writing to a String cannot fail.
+        let _ = write_variant(&mut out, variant);
+    }
+    out
+}
+
+fn write_variant(out: &mut String, variant: &Variant) -> fmt::Result {
+    write!(out, "#EXT-X-STREAM-INF:BANDWIDTH={}", variant.peak_bps)?;
+    if let Some(average) = variant.average_bps {
+        write!(out, ",AVERAGE-BANDWIDTH={average}")?;
+    }
+    write!(out, ",CODECS=\"{}\"", variant.codecs)?;
+    if let Some((width, height)) = variant.resolution {
+        write!(out, ",RESOLUTION={width}x{height}")?;
+    }
+    if let Some(frames) = variant.frames_per_second {
+        write!(out, ",FRAME-RATE={frames:.3}")?;
+    }
+    writeln!(out, "\n{}", variant.uri)
 }
 
 /// Microseconds as decimal seconds, exact.

@@ -10,7 +10,7 @@ use caudal_media::part::PART_LEN_MAX;
 use caudal_proto::broadcast::{Certificate, LiveNote};
 use caudal_proto::chunk::{CHUNK_LEN_MAX, CHUNK_PAYLOAD_MAX, CHUNKS_PER_PART_MAX};
 use caudal_proto::hybrid::part::PartId;
-use caudal_proto::id::ChannelId;
+use caudal_proto::id::{ChannelId, RenditionId};
 use caudal_tracker::client::{ClientError, http_client};
 use caudal_tracker::url::{AllowedUrl, EdgeUrl};
 use reqwest::{Client, Response, StatusCode};
@@ -112,28 +112,30 @@ impl EdgeClient {
         &self.url
     }
 
-    /// Where the live edge is.
+    /// Where a rendition's live edge is.
     ///
     /// # Errors
     /// [`EdgeError`].
-    pub async fn edge(&self) -> Result<Edge, EdgeError> {
-        let body = self.get("edge", false, TIMEOUT, VIEW_LEN_MAX).await?;
+    pub async fn edge(&self, rendition: RenditionId) -> Result<Edge, EdgeError> {
+        let uncounted = AtomicU64::new(0);
+        let body = self.read(&address(rendition, "edge"), false, TIMEOUT, VIEW_LEN_MAX, &uncounted).await?;
         let bad = |why: &dyn std::fmt::Display| self.bad_answer(why);
         let view: EdgeView = serde_json::from_slice(&body).map_err(|error| bad(&error))?;
         let (certificate, note) = view.broadcast.open(&self.channel).map_err(|error| bad(&error))?;
         Ok(Edge { certificate, note, view })
     }
 
-    /// A part as it came, not verified. `afresh`: caches on the way are to ask the edge itself.
+    /// A part as it came, not verified. `afresh`: caches on the way are to ask the edge itself. `read` counts bytes as they come, also
+    /// where it fails.
     ///
     /// # Errors
     /// [`EdgeError`].
-    pub async fn part(&self, id: PartId, afresh: bool) -> Result<Bytes, EdgeError> {
-        let path = format!("parts/{}-{}", id.epoch, id.part);
-        self.get(&path, afresh, WAIT_MAX + TIMEOUT, PART_LEN_ON_WIRE_MAX).await
+    pub async fn part(&self, id: PartId, afresh: bool, read: &AtomicU64) -> Result<Bytes, EdgeError> {
+        let path = address(id.rendition, &format!("parts/{}-{}", id.epoch, id.part));
+        self.read(&path, afresh, WAIT_MAX + TIMEOUT, PART_LEN_ON_WIRE_MAX, read).await
     }
 
-    /// The same, of `len_max` bytes at most; also where it fails, `read` is told how much was read.
+    /// The same, of `len_max` bytes at most.
     ///
     /// # Errors
     /// [`EdgeError`].
@@ -143,18 +145,8 @@ impl EdgeClient {
         len_max: usize,
         read: &AtomicU64,
     ) -> Result<Bytes, EdgeError> {
-        let path = format!("parts/{}-{}", id.epoch, id.part);
+        let path = address(id.rendition, &format!("parts/{}-{}", id.epoch, id.part));
         self.read(&path, false, WAIT_MAX + TIMEOUT, len_max.min(PART_LEN_ON_WIRE_MAX), read).await
-    }
-
-    async fn get(
-        &self,
-        path: &str,
-        afresh: bool,
-        within: Duration,
-        len_max: usize,
-    ) -> Result<Bytes, EdgeError> {
-        self.read(path, afresh, within, len_max, &AtomicU64::new(0)).await
     }
 
     async fn read(
@@ -220,6 +212,14 @@ impl EdgeClient {
             source = cause.source();
         }
         EdgeError::Unreachable { url: self.url.clone(), why: plain(&why) }
+    }
+}
+
+/// Below the channel's address; the first rendition's names none.
+fn address(rendition: RenditionId, what: &str) -> String {
+    match rendition {
+        RenditionId(0) => what.to_owned(),
+        RenditionId(other) => format!("renditions/{other}/{what}"),
     }
 }
 

@@ -18,6 +18,7 @@ use axum::routing::get;
 use bytes::Bytes;
 use caudal_media::hls::MULTIVARIANT_URI;
 use caudal_proto::hybrid::part::PartId;
+use caudal_proto::id::{RENDITION_ID_END, RenditionId};
 use caudal_tracker::page::protect;
 use futures_util::FutureExt as _;
 use futures_util::stream;
@@ -88,10 +89,13 @@ impl EdgeServer {
 fn router(shown: Shown) -> Router {
     Router::new()
         .route("/", get(front))
-        .route("/v1/channels/{id}/edge", get(edge))
-        .route("/v1/channels/{id}/parts/{name}", get(part))
+        .route("/v1/channels/{id}/edge", get(first_edge))
+        .route("/v1/channels/{id}/parts/{name}", get(first_part))
+        .route("/v1/channels/{id}/renditions/{rendition}/edge", get(edge))
+        .route("/v1/channels/{id}/renditions/{rendition}/parts/{name}", get(part))
         .route("/v1/channels/{id}/hls/{name}", get(hls_front))
-        .route("/v1/channels/{id}/hls/{run}/{name}", get(hls))
+        .route("/v1/channels/{id}/hls/{run}/{name}", get(first_hls))
+        .route("/v1/channels/{id}/hls/{run}/{rendition}/{name}", get(hls))
         .fallback(nothing)
         .method_not_allowed_fallback(other_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&shown.shelf), public))
@@ -171,22 +175,38 @@ impl Shown {
         let why = || format!("this edge has another channel: {channel}");
         (id != channel).then(|| words(StatusCode::NOT_FOUND, SHORT, &why()))
     }
+
+    fn refusal_of_run(&self, id: &str, run: &str) -> Option<Response> {
+        let why = "this edge was restarted: open the playlist anew";
+        let other_run = || (*run != *self.run).then(|| words(StatusCode::NOT_FOUND, SHORT, why));
+        self.refusal(id).or_else(other_run)
+    }
 }
 
 async fn front(State(shown): State<Shown>) -> Response {
     let channel = shown.shelf.channel();
     let text = format!(
         "An edge of a Caudal channel.\n\nPlay it:\n  /v1/channels/{channel}/hls/{MULTIVARIANT_URI}   (LL-HLS: any player)\n\nFor programs:\n  \
-         /v1/channels/{channel}/edge\n  /v1/channels/{channel}/parts/EPOCH-N"
+         /v1/channels/{channel}/edge\n  /v1/channels/{channel}/parts/EPOCH-N\n\nEach rendition beside the first:\n  \
+         /v1/channels/{channel}/renditions/R/edge\n  /v1/channels/{channel}/renditions/R/parts/EPOCH-N"
     );
     words(StatusCode::OK, SHORT, &text)
 }
 
-async fn edge(State(shown): State<Shown>, Path(id): Path<String>) -> Response {
-    if let Some(refusal) = shown.refusal(&id) {
+async fn first_edge(State(shown): State<Shown>, Path(id): Path<String>) -> Response {
+    edge_of(&shown, &id, Some(RenditionId(0)))
+}
+
+async fn edge(State(shown): State<Shown>, Path((id, rendition)): Path<(String, String)>) -> Response {
+    edge_of(&shown, &id, read_rendition(&rendition))
+}
+
+fn edge_of(shown: &Shown, id: &str, rendition: Option<RenditionId>) -> Response {
+    if let Some(refusal) = shown.refusal(id) {
         return refusal;
     }
-    let Some(json) = shown.shelf.view().and_then(|view| serde_json::to_string(&view).ok()) else {
+    let Some(rendition) = rendition else { return no_rendition() };
+    let Some(json) = shown.shelf.view(rendition).and_then(|view| serde_json::to_string(&view).ok()) else {
         return words(
             StatusCode::NOT_FOUND,
             SHORT,
@@ -197,17 +217,37 @@ async fn edge(State(shown): State<Shown>, Path(id): Path<String>) -> Response {
     (headers, json).into_response()
 }
 
-async fn part(
+async fn first_part(
     State(shown): State<Shown>,
     Path((id, name)): Path<(String, String)>,
     method: Method,
     asked: HeaderMap,
 ) -> Response {
-    if let Some(refusal) = shown.refusal(&id) {
+    part_of(&shown, &id, Some(RenditionId(0)), &name, (method, asked)).await
+}
+
+async fn part(
+    State(shown): State<Shown>,
+    Path((id, rendition, name)): Path<(String, String, String)>,
+    method: Method,
+    asked: HeaderMap,
+) -> Response {
+    part_of(&shown, &id, read_rendition(&rendition), &name, (method, asked)).await
+}
+
+async fn part_of(
+    shown: &Shown,
+    id: &str,
+    rendition: Option<RenditionId>,
+    name: &str,
+    (method, asked): (Method, HeaderMap),
+) -> Response {
+    if let Some(refusal) = shown.refusal(id) {
         return refusal;
     }
-    let wanted = match read_name(&name) {
-        Some((Some(epoch), part)) => PartId { epoch, part },
+    let Some(rendition) = rendition else { return no_rendition() };
+    let wanted = match read_name(name) {
+        Some((Some(epoch), part)) => PartId { rendition, epoch, part },
         Some((None, part)) => {
             // A number alone means another part in the next broadcast: it leads to the name that means one for ever.
             return match shown.shelf.epoch() {
@@ -225,7 +265,11 @@ async fn part(
         Err(Lack::Gone) => return words(StatusCode::NOT_FOUND, SHORT, "that part is not here"),
         Err(Lack::Busy) => return busy(),
     };
-    let object = Object { pieces, tag: format!("{}-{}", wanted.epoch, wanted.part), content_type: PART_TYPE };
+    let tag = match rendition.0 {
+        0 => format!("{}-{}", wanted.epoch, wanted.part),
+        other => format!("r{other}-{}-{}", wanted.epoch, wanted.part),
+    };
+    let object = Object { pieces, tag, content_type: PART_TYPE };
     let response = object::answer(&object, &method, &asked);
     if method == Method::GET && response.status().is_success() {
         Served::add(&shown.shelf.served.parts, 1);
@@ -235,11 +279,25 @@ async fn part(
 
 /// `EPOCH-N`, or `N` alone. One way to write each number: a CDN keeps what has two names twice.
 fn read_name(name: &str) -> Option<(Option<u64>, u64)> {
-    let number = |text: &str| text.parse::<u64>().ok().filter(|number| number.to_string() == text);
     match name.split_once('-') {
         Some((epoch, part)) => Some((Some(number(epoch)?), number(part)?)),
         None => Some((None, number(name)?)),
     }
+}
+
+fn number(text: &str) -> Option<u64> {
+    text.parse::<u64>().ok().filter(|number| number.to_string() == text)
+}
+
+/// A rendition beside the first, whose addresses name none.
+fn read_rendition(text: &str) -> Option<RenditionId> {
+    let id = number(text).and_then(|id| u8::try_from(id).ok())?;
+    (1..RENDITION_ID_END).contains(&id).then_some(RenditionId(id))
+}
+
+fn no_rendition() -> Response {
+    let why = "a rendition is called by its number, 1 to 63; the first one's addresses name none";
+    words(StatusCode::NOT_FOUND, SHORT, why)
 }
 
 async fn hls_front(State(shown): State<Shown>, Path((id, name)): Path<(String, String)>) -> Response {
@@ -252,20 +310,66 @@ async fn hls_front(State(shown): State<Shown>, Path((id, name)): Path<(String, S
     elsewhere(&format!("{}/{MULTIVARIANT_URI}", shown.run))
 }
 
-async fn hls(
+async fn first_hls(
     State(shown): State<Shown>,
     Path((id, run, name)): Path<(String, String, String)>,
     RawQuery(query): RawQuery,
     method: Method,
     asked: HeaderMap,
 ) -> Response {
-    if let Some(refusal) = shown.refusal(&id) {
+    if let Some(refusal) = shown.refusal_of_run(&id, &run) {
         return refusal;
     }
-    if *run != *shown.run {
-        return words(StatusCode::NOT_FOUND, SHORT, "this edge was restarted: open the playlist anew");
+    let answer = hls_of(&shown, &shown.live, &name, query.as_deref(), (method, asked), &run).await;
+    // What is waited for is the first rendition; with several, all that are there are named.
+    let several =
+        Some(&shown.shelf.variants).filter(|_| name == MULTIVARIANT_URI && answer.status().is_success());
+    match several.and_then(|variants| variants.playlist(&shown.live)) {
+        Some(text) => playlist(text),
+        None => answer,
     }
-    let mut found = pin!(hls_found(&shown.live, &name, query.as_deref()));
+}
+
+async fn hls(
+    State(shown): State<Shown>,
+    Path((id, run, rendition, name)): Path<(String, String, String, String)>,
+    RawQuery(query): RawQuery,
+    method: Method,
+    asked: HeaderMap,
+) -> Response {
+    if let Some(refusal) = shown.refusal_of_run(&id, &run) {
+        return refusal;
+    }
+    let Some(live) = read_rendition(&rendition).and_then(|rendition| shown.shelf.variants.live(rendition))
+    else {
+        return words(
+            StatusCode::NOT_FOUND,
+            SHORT,
+            "the channel has no such rendition, or it has not come yet",
+        );
+    };
+    // All are named in one place.
+    if name == MULTIVARIANT_URI {
+        return nothing().await;
+    }
+    hls_of(&shown, &live, &name, query.as_deref(), (method, asked), &format!("{run}-r{rendition}")).await
+}
+
+fn playlist(text: String) -> Response {
+    let kind = "application/vnd.apple.mpegurl";
+    ([(header::CACHE_CONTROL, SHORT), (header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// `within` is what a name means something in.
+async fn hls_of(
+    shown: &Shown,
+    live: &Live,
+    name: &str,
+    query: Option<&str>,
+    (method, asked): (Method, HeaderMap),
+    within: &str,
+) -> Response {
+    let mut found = pin!(hls_found(live, name, query));
     // What is there takes no place among those that wait.
     let found = match found.as_mut().now_or_never() {
         Some(found) => found,
@@ -275,12 +379,9 @@ async fn hls(
         }
     };
     match found {
-        Found::Playlist(text) => {
-            let kind = "application/vnd.apple.mpegurl";
-            ([(header::CACHE_CONTROL, SHORT), (header::CONTENT_TYPE, kind)], text).into_response()
-        }
+        Found::Playlist(text) => playlist(text),
         Found::Media { pieces, is_final } => {
-            let object = Object { pieces, tag: format!("{run}-{name}"), content_type: "video/mp4" };
+            let object = Object { pieces, tag: format!("{within}-{name}"), content_type: "video/mp4" };
             if is_final {
                 return object::answer(&object, &method, &asked);
             }
@@ -315,7 +416,7 @@ mod tests {
 
     use axum::body::to_bytes;
 
-    use super::super::shelf::tests::filled;
+    use super::super::shelf::tests::{filled, filled_with};
     use super::*;
 
     fn shown() -> (Router, String) {
@@ -366,6 +467,53 @@ mod tests {
         assert_eq!((named.status().as_u16(), says(&named, header::LOCATION)), (307, "7-3"));
         let other = ask(&router, Method::GET, &format!("/v1/channels/{}/parts/7-3", "a".repeat(52))).await;
         assert_eq!(other.status(), StatusCode::NOT_FOUND);
+    }
+
+    #[tokio::test]
+    async fn each_rendition_has_addresses_of_its_own_and_the_first_one_one_only() {
+        let (shelf, _) = filled(7, 12);
+        let parts = filled_with(&shelf, 7, RenditionId(2), 7);
+        let base = format!("/v1/channels/{}", shelf.channel());
+        let live = Live::new(Duration::from_secs(60));
+        let other = Live::new(Duration::from_secs(60));
+        other.push(crate::record::tests::part());
+        shelf.variants.add(RenditionId(2), other);
+        let router = router(Shown { shelf, live, run: "0badcafe".into() });
+        let there = ask(&router, Method::GET, &format!("{base}/renditions/2/parts/7-3")).await;
+        assert_eq!(there.status(), StatusCode::OK);
+        assert_eq!(says(&there, header::CACHE_CONTROL), "public, max-age=31536000, immutable");
+        assert_eq!(says(&there, header::ETAG), "\"r2-7-3\"");
+        let signed: Vec<u8> = parts[3].iter().flat_map(|chunk| chunk.encoded().to_vec()).collect();
+        assert_eq!(to_bytes(there.into_body(), 10_000).await.unwrap(), signed);
+        let named = ask(&router, Method::GET, &format!("{base}/renditions/2/parts/3")).await;
+        assert_eq!((named.status().as_u16(), says(&named, header::LOCATION)), (307, "7-3"));
+        let edge = ask(&router, Method::GET, &format!("{base}/renditions/2/edge")).await;
+        assert_eq!((edge.status(), says(&edge, header::CACHE_CONTROL)), (StatusCode::OK, SHORT));
+        let view: serde_json::Value =
+            serde_json::from_slice(&to_bytes(edge.into_body(), 10_000).await.unwrap()).unwrap();
+        assert_eq!((&view["newest"], &view["starts"][1]["part"]), (&5.into(), &5.into()), "{view}");
+        let init = ask(&router, Method::GET, &format!("{base}/hls/0badcafe/2/init-0.mp4")).await;
+        assert_eq!(
+            (init.status(), says(&init, header::ETAG)),
+            (StatusCode::OK, "\"0badcafe-r2-init-0.mp4\"")
+        );
+        for gone in [
+            "renditions/0/parts/7-3",
+            "renditions/02/parts/7-3",
+            "renditions/64/parts/7-3",
+            "renditions/x/edge",
+            "renditions/0/edge",
+            "renditions/1/edge",
+            "renditions/1/parts/7-3",
+            "hls/0badcafe/0/live.m3u8",
+            "hls/0badcafe/1/live.m3u8",
+            "hls/0badcafe/02/init-0.mp4",
+            "hls/0badcafe/2/index.m3u8",
+            "hls/deadbeef/2/live.m3u8",
+        ] {
+            let gone = ask(&router, Method::GET, &format!("{base}/{gone}")).await;
+            assert_eq!((gone.status(), says(&gone, header::CACHE_CONTROL)), (StatusCode::NOT_FOUND, SHORT));
+        }
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
-//! The window of signed parts that an edge keeps: chunks as they were signed, by broadcast and part.
+//! The window of signed parts that an edge keeps: chunks as they were signed, by rendition, broadcast and part.
 //!
-//! Holds what its viewer verified, shares its buffers, and has limits of its own. Knows nothing of HTTP.
+//! Holds what its viewer verified, shares its buffers, and has limits of its own, which are for all renditions together. Knows
+//! nothing of HTTP.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,15 +12,16 @@ use bytes::Bytes;
 use caudal_proto::broadcast::{Certificate, LiveNote};
 use caudal_proto::chunk::{Flags, VerifiedChunk};
 use caudal_proto::hybrid::part::PartId;
-use caudal_proto::id::ChannelId;
+use caudal_proto::id::{ChannelId, RenditionId};
 use caudal_tracker::message::LiveBroadcast;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
+use super::variants::Variants;
 use crate::viewer::RETENTION;
 
 /// Most parts kept, whole or not, whatever the retention.
-pub const PARTS_MAX: usize = 2048;
+pub const PARTS_MAX: usize = 4096;
 /// Most bytes kept, whatever the retention. They are the swarm's own buffers.
 pub const BYTES_MAX: usize = 256 << 20;
 /// What a chunk's place takes, bytes.
@@ -45,6 +47,8 @@ pub struct Shelf {
     waiting: Semaphore,
     /// What was served.
     pub served: Served,
+    /// What players may choose from.
+    pub variants: Variants,
 }
 
 /// What an edge served, since it began.
@@ -82,9 +86,17 @@ pub struct EdgeReport {
 #[derive(Debug, Default)]
 struct Inner {
     certificate: Option<Certificate>,
+    racks: BTreeMap<RenditionId, Rack>,
+    /// Of all racks.
+    parts: usize,
+    bytes: usize,
+}
+
+/// One rendition's parts.
+#[derive(Debug, Default)]
+struct Rack {
     note: Option<LiveNote>,
     parts: BTreeMap<PartId, Kept>,
-    bytes: usize,
     /// The newest whole part of the certificate's broadcast.
     newest: Option<u64>,
 }
@@ -96,6 +108,7 @@ struct Kept {
     bytes: usize,
     /// Its first chunk's number.
     number: u64,
+    captured_unix_us: u64,
     segment_start: bool,
     since: Instant,
 }
@@ -145,6 +158,9 @@ pub struct Start {
     pub part: u64,
     /// Its first chunk.
     pub number: u64,
+    /// When it was captured, µs since the Unix epoch; 0: not said.
+    #[serde(default)]
+    pub captured_unix_us: u64,
 }
 
 impl Shelf {
@@ -156,6 +172,7 @@ impl Shelf {
             changed: watch::Sender::new(0),
             waiting: Semaphore::new(WAITING_MAX),
             served: Served::default(),
+            variants: Variants::default(),
         })
     }
 
@@ -175,24 +192,35 @@ impl Shelf {
     /// Another broadcast began. The parts of the one before stay until they are old: somebody may be fetching them.
     pub fn certificate(&self, certificate: Certificate) {
         let mut inner = self.lock();
+        // Each rendition's swarm hears of it by itself.
+        if inner.certificate.is_some_and(|known| known.epoch >= certificate.epoch) {
+            return;
+        }
         inner.certificate = Some(certificate);
-        inner.note = None;
-        inner.newest = None;
+        for rack in inner.racks.values_mut() {
+            (rack.note, rack.newest) = (None, None);
+        }
         drop(inner);
         self.tell();
     }
 
     /// A newer note.
     pub fn note(&self, note: LiveNote) {
-        self.lock().note = Some(note);
+        let mut inner = self.lock();
+        if inner.certificate.is_none_or(|certificate| certificate.epoch != note.epoch) {
+            return;
+        }
+        inner.racks.entry(note.rendition).or_default().note = Some(note);
+        drop(inner);
         self.tell();
     }
 
     /// A genuine chunk came.
     pub fn chunk(&self, chunk: &VerifiedChunk) {
         let header = *chunk.header();
-        let id = PartId { epoch: header.epoch, part: header.part };
-        let mut inner = self.lock();
+        let id = PartId { rendition: header.rendition, epoch: header.epoch, part: header.part };
+        let mut guard = self.lock();
+        let inner = &mut *guard;
         if inner.certificate.is_none_or(|certificate| certificate.epoch != header.epoch) {
             return;
         }
@@ -200,13 +228,18 @@ impl Shelf {
         let mut len = encoded.len();
         // Places that nothing may ever come for cost something, too.
         let places = usize::from(header.count) * PLACE_LEN;
-        let kept = inner.parts.entry(id).or_insert_with(|| Kept {
-            chunks: vec![None; usize::from(header.count)],
-            missing: usize::from(header.count),
-            bytes: 0,
-            number: header.part_start(),
-            segment_start: header.flags.has(Flags::SEGMENT_START),
-            since: Instant::now(),
+        let rack = inner.racks.entry(header.rendition).or_default();
+        let kept = rack.parts.entry(id).or_insert_with(|| {
+            inner.parts += 1;
+            Kept {
+                chunks: vec![None; usize::from(header.count)],
+                missing: usize::from(header.count),
+                bytes: 0,
+                number: header.part_start(),
+                captured_unix_us: header.capture_unix_us,
+                segment_start: header.flags.has(Flags::SEGMENT_START),
+                since: Instant::now(),
+            }
         });
         let Some(place) = kept.chunks.get_mut(usize::from(header.index)).filter(|place| place.is_none())
         else {
@@ -220,11 +253,11 @@ impl Shelf {
         kept.bytes += len;
         let is_whole = kept.missing == 0;
         inner.bytes += len;
-        if is_whole && inner.newest.is_none_or(|newest| newest < header.part) {
-            inner.newest = Some(header.part);
+        if is_whole && rack.newest.is_none_or(|newest| newest < header.part) {
+            rack.newest = Some(header.part);
         }
         inner.evict();
-        drop(inner);
+        drop(guard);
         if is_whole {
             self.tell();
         }
@@ -233,12 +266,13 @@ impl Shelf {
     /// How a part stands now.
     pub fn look(&self, id: PartId) -> Look {
         let inner = self.lock();
-        if let Some(kept) = inner.parts.get(&id).filter(|kept| kept.missing == 0) {
+        let Some(rack) = inner.racks.get(&id.rendition) else { return Look::Gone };
+        if let Some(kept) = rack.parts.get(&id).filter(|kept| kept.missing == 0) {
             return Look::Whole(kept.chunks.iter().flatten().cloned().collect());
         }
         let is_current = inner.certificate.is_some_and(|certificate| certificate.epoch == id.epoch);
-        let Some(newest) = inner.newest.filter(|_| is_current) else { return Look::Gone };
-        let is_over = inner.note.is_some_and(|note| note.ended) && id.part > newest;
+        let Some(newest) = rack.newest.filter(|_| is_current) else { return Look::Gone };
+        let is_over = rack.note.is_some_and(|note| note.ended) && id.part > newest;
         if is_over || id.part > newest + AHEAD_MAX || id.part + LATE_MAX < newest {
             return Look::Gone;
         }
@@ -278,15 +312,21 @@ impl Shelf {
         self.waiting.try_acquire().ok()
     }
 
-    /// Where the live edge is; none before there is a part.
-    pub fn view(&self) -> Option<EdgeView> {
+    /// Where a rendition's live edge is; none before there is a part.
+    pub fn view(&self, rendition: RenditionId) -> Option<EdgeView> {
         let inner = self.lock();
-        let (certificate, note, newest) = (inner.certificate?, inner.note?, inner.newest?);
+        let rack = inner.racks.get(&rendition)?;
+        let (certificate, note, newest) = (inner.certificate?, rack.note?, rack.newest?);
         let epoch = certificate.epoch;
-        let of_broadcast = || inner.parts.range(PartId { epoch, part: 0 }..=PartId { epoch, part: u64::MAX });
+        let id = |part| PartId { rendition, epoch, part };
+        let of_broadcast = || rack.parts.range(id(0)..=id(u64::MAX));
         let starts = of_broadcast().rev().filter(|(_, kept)| kept.segment_start && kept.missing == 0);
-        let mut starts: Vec<Start> =
-            starts.map(|(id, kept)| Start { part: id.part, number: kept.number }).take(STARTS_MAX).collect();
+        let start = |(id, kept): (&PartId, &Kept)| Start {
+            part: id.part,
+            number: kept.number,
+            captured_unix_us: kept.captured_unix_us,
+        };
+        let mut starts: Vec<Start> = starts.map(start).take(STARTS_MAX).collect();
         starts.reverse();
         Some(EdgeView {
             channel: self.channel.to_string(),
@@ -306,9 +346,11 @@ impl Shelf {
     /// For the report.
     pub fn report(&self) -> EdgeReport {
         let inner = self.lock();
+        let whole =
+            inner.racks.values().flat_map(|rack| rack.parts.values()).filter(|kept| kept.missing == 0);
         let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         EdgeReport {
-            parts_held: inner.parts.values().filter(|kept| kept.missing == 0).count() as u64,
+            parts_held: whole.count() as u64,
             bytes_held: inner.bytes as u64,
             requests: counted(&self.served.requests),
             parts_sent: counted(&self.served.parts),
@@ -318,15 +360,22 @@ impl Shelf {
 }
 
 impl Inner {
-    /// The oldest go: those beyond the retention, and beyond the limits.
+    /// The oldest go, of whatever rendition: those beyond the retention, and beyond the limits.
     fn evict(&mut self) {
-        while let Some(oldest) = self.parts.first_entry() {
-            let is_old = oldest.get().since.elapsed() > RETENTION;
-            if !is_old && self.bytes <= BYTES_MAX && self.parts.len() <= PARTS_MAX {
+        loop {
+            let since = |rack: &Rack| rack.parts.first_key_value().map(|(_, kept)| kept.since);
+            let oldest = self.racks.values_mut().filter_map(|rack| Some((since(rack)?, rack)));
+            let Some((since, rack)) = oldest.min_by_key(|(since, _)| *since) else { return };
+            if since.elapsed() <= RETENTION && self.bytes <= BYTES_MAX && self.parts <= PARTS_MAX {
                 return;
             }
-            let Some((_, gone)) = self.parts.pop_first() else { return };
+            let Some((_, gone)) = rack.parts.pop_first() else { return };
             self.bytes -= gone.bytes;
+            self.parts -= 1;
+            if rack.parts.is_empty() {
+                // Nothing comes of it any more: nobody is to wait.
+                rack.newest = None;
+            }
         }
     }
 }
@@ -335,16 +384,26 @@ impl Inner {
 pub(super) mod tests {
     use caudal_proto::broadcast::CertificateTerms;
     use caudal_proto::chunk::{PartIn, Signer};
-    use caudal_proto::id::{BroadcastId, RenditionId, SecretKey};
+    use caudal_proto::id::{BroadcastId, SecretKey, SwarmId};
 
     use super::*;
 
     /// A shelf with `parts` parts of broadcast `epoch`, the last one lacking its last chunk.
     pub(in crate::edge) fn filled(epoch: u64, parts: u64) -> (Arc<Shelf>, Vec<Vec<VerifiedChunk>>) {
-        let (channel, key) = (SecretKey::from_bytes(&[1; 32]), SecretKey::from_bytes(&[2; 32]));
-        let shelf = Shelf::new(channel.channel());
-        let signed = fill(&shelf, &channel, &key, epoch, parts);
+        let shelf = Shelf::new(SecretKey::from_bytes(&[1; 32]).channel());
+        let signed = filled_with(&shelf, epoch, RenditionId(0), parts);
         (shelf, signed)
+    }
+
+    /// And the same of another rendition.
+    pub(in crate::edge) fn filled_with(
+        shelf: &Shelf,
+        epoch: u64,
+        rendition: RenditionId,
+        parts: u64,
+    ) -> Vec<Vec<VerifiedChunk>> {
+        let (channel, key) = (SecretKey::from_bytes(&[1; 32]), SecretKey::from_bytes(&[2; 32]));
+        fill(shelf, &channel, &key, epoch, rendition, parts)
     }
 
     fn fill(
@@ -352,6 +411,7 @@ pub(super) mod tests {
         channel: &SecretKey,
         key: &SecretKey,
         epoch: u64,
+        rendition: RenditionId,
         parts: u64,
     ) -> Vec<Vec<VerifiedChunk>> {
         let terms = CertificateTerms {
@@ -362,8 +422,9 @@ pub(super) mod tests {
             rate_bps: 1_000_000,
         };
         shelf.certificate(Certificate::sign(channel, BroadcastId(key.public()), terms));
-        shelf.note(LiveNote::sign(key, channel.channel(), epoch, parts * 3, 1, false));
-        let mut signer = Signer::new(key.clone(), channel.channel(), epoch, RenditionId(0), 1024);
+        let swarm = SwarmId { channel: channel.channel(), rendition };
+        shelf.note(LiveNote::sign(key, swarm, epoch, parts * 3, 1, false));
+        let mut signer = Signer::new(key.clone(), channel.channel(), epoch, rendition, 1024);
         let parts: Vec<_> = (0..parts)
             .map(|part| {
                 let flags = Flags::default().with(Flags::SEGMENT_START, part % 5 == 0);
@@ -376,10 +437,35 @@ pub(super) mod tests {
         parts
     }
 
+    fn id(epoch: u64, part: u64) -> PartId {
+        PartId { rendition: RenditionId(0), epoch, part }
+    }
+
+    #[test]
+    fn each_rendition_has_its_parts_and_the_oldest_of_all_go_first() {
+        let (first, second) = (RenditionId(0), RenditionId(5));
+        let (shelf, ones) = filled(7, 3);
+        let others = filled_with(&shelf, 7, second, 6);
+        let encoded = |chunks: &[VerifiedChunk]| chunks.iter().map(|c| c.encoded().clone()).collect();
+        let of_second = |part| PartId { rendition: second, ..id(7, part) };
+        assert_eq!(shelf.look(id(7, 1)), Look::Whole(encoded(&ones[1])));
+        assert_eq!(shelf.look(of_second(1)), Look::Whole(encoded(&others[1])));
+        assert_eq!(shelf.look(PartId { rendition: RenditionId(1), ..id(7, 1) }), Look::Gone);
+        assert_eq!(shelf.view(first).map(|view| view.newest), Some(1), "the certificate came twice");
+        let view = shelf.view(second).unwrap();
+        assert_eq!((view.newest, view.starts.len()), (4, 1));
+        assert_eq!(view.broadcast.open(&shelf.channel()).unwrap().1.rendition, second);
+        assert_eq!(shelf.report().parts_held, 2 + 5);
+        shelf.lock().bytes += BYTES_MAX;
+        shelf.chunk(ones[2].last().unwrap());
+        assert_eq!(shelf.report().parts_held, 0, "one limit for all");
+        assert_eq!(shelf.look(of_second(7)), Look::Gone, "nobody waits where nothing comes");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_part_that_is_being_made_is_waited_for_and_one_that_never_comes_is_not_for_ever() {
         let (shelf, parts) = filled(7, 12);
-        let id = |part| PartId { epoch: 7, part };
+        let id = |part| PartId { rendition: RenditionId(0), epoch: 7, part };
         let joined = |chunks: Vec<Bytes>| chunks.concat();
         let signed: Vec<u8> = parts[3].iter().flat_map(|chunk| chunk.encoded().to_vec()).collect();
         assert_eq!(joined(shelf.part(id(3)).await.unwrap()), signed);
@@ -396,13 +482,13 @@ pub(super) mod tests {
         assert_eq!(begun.elapsed(), WAIT_MAX);
         assert_eq!(shelf.part(id(12 + AHEAD_MAX)).await, Err(Lack::Gone));
         assert_eq!(begun.elapsed(), WAIT_MAX, "nobody waits for what is far ahead");
-        assert_eq!(shelf.part(PartId { epoch: 8, part: 3 }).await, Err(Lack::Gone));
+        assert_eq!(shelf.part(PartId { epoch: 8, ..id(3) }).await, Err(Lack::Gone));
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_is_counted() {
         let (shelf, _) = filled(7, 12);
-        let id = PartId { epoch: 7, part: 12 };
+        let id = id(7, 12);
         let waits: Vec<_> = (0..WAITING_MAX)
             .map(|_| {
                 let shelf = Arc::clone(&shelf);
@@ -418,7 +504,7 @@ pub(super) mod tests {
     #[test]
     fn the_view_names_whole_segment_starts_and_its_signatures_hold() {
         let (shelf, _) = filled(7, 12);
-        let view = shelf.view().unwrap();
+        let view = shelf.view(RenditionId(0)).unwrap();
         assert_eq!((view.epoch, view.first, view.newest), (7, 0, 10));
         let starts: Vec<_> = view.starts.iter().map(|start| (start.part, start.number)).collect();
         assert_eq!(starts, [(0, 0), (5, 15), (10, 30)]);
@@ -432,15 +518,16 @@ pub(super) mod tests {
     fn a_restarted_source_has_part_numbers_of_its_own_and_the_old_ones_stay_what_they_are() {
         let (channel, key) = (SecretKey::from_bytes(&[1; 32]), SecretKey::from_bytes(&[2; 32]));
         let shelf = Shelf::new(channel.channel());
-        let old = fill(&shelf, &channel, &key, 7, 6);
-        let new = fill(&shelf, &channel, &key, 8, 2);
+        let first = RenditionId(0);
+        let old = fill(&shelf, &channel, &key, 7, first, 6);
+        let new = fill(&shelf, &channel, &key, 8, first, 2);
         let encoded = |chunks: &[VerifiedChunk]| chunks.iter().map(|c| c.encoded().clone()).collect();
-        assert_eq!(shelf.look(PartId { epoch: 7, part: 0 }), Look::Whole(encoded(&old[0])));
-        assert_eq!(shelf.look(PartId { epoch: 8, part: 0 }), Look::Whole(encoded(&new[0])));
-        assert_eq!(shelf.look(PartId { epoch: 7, part: 6 }), Look::Gone, "nothing follows the old broadcast");
-        assert_eq!(shelf.view().map(|view| (view.epoch, view.newest)), Some((8, 0)));
+        assert_eq!(shelf.look(id(7, 0)), Look::Whole(encoded(&old[0])));
+        assert_eq!(shelf.look(id(8, 0)), Look::Whole(encoded(&new[0])));
+        assert_eq!(shelf.look(id(7, 6)), Look::Gone, "nothing follows the old broadcast");
+        assert_eq!(shelf.view(first).map(|view| (view.epoch, view.newest)), Some((8, 0)));
         shelf.chunk(old[5].last().unwrap());
-        assert_eq!(shelf.look(PartId { epoch: 7, part: 5 }), Look::Gone, "nor is it filled up");
+        assert_eq!(shelf.look(id(7, 5)), Look::Gone, "nor is it filled up");
     }
 
     #[test]
@@ -448,7 +535,7 @@ pub(super) mod tests {
         let (shelf, _) = filled(7, PARTS_MAX as u64 + 10);
         let report = shelf.report();
         assert!(report.parts_held < PARTS_MAX as u64 && report.bytes_held < BYTES_MAX as u64);
-        assert_eq!(shelf.look(PartId { epoch: 7, part: 3 }), Look::Gone);
-        assert_eq!(shelf.view().unwrap().first, 10);
+        assert_eq!(shelf.look(id(7, 3)), Look::Gone);
+        assert_eq!(shelf.view(RenditionId(0)).unwrap().first, 10);
     }
 }

@@ -288,6 +288,7 @@ impl Source {
                 ports: network.ports().await,
                 addresses,
                 upload_bps,
+                comes_over: false,
                 source: Some(SourceSide {
                     certificate,
                     broadcast_key,
@@ -554,8 +555,11 @@ impl Source {
                 self.shared.lock().announced = true;
                 tracing::info!("a tracker answers");
             }
-            News::Broadcast(_) | News::Edges(_) | News::Edge(_) | News::Delivery(_) | News::Renditions(_) => {
-            }
+            News::Broadcast(_)
+            | News::Edges(_)
+            | News::Edge(_)
+            | News::Delivery(_)
+            | News::Renditions { .. } => {}
         }
         None
     }

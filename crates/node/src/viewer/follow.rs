@@ -1,4 +1,5 @@
-//! Swarms of a channel's renditions: joined, left, and gone over to, as [`Renditions`](super::rendition::Renditions) says.
+//! Swarms of a channel's renditions, or what comes of each over HTTP: joined, left, and gone over to, as
+//! [`Renditions`](super::rendition::Renditions) says. An edge is in all of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,21 +21,15 @@ use super::playout::Playout;
 use super::rendition::{Next, Tried};
 use super::{RETENTION, Side, Viewer};
 use crate::clock::unix_us;
+use crate::edge::feed::Entry;
+use crate::edge::variants::Variants;
 use crate::maps::Vantage;
 use crate::network::is_lan;
 use crate::source::lane::sum;
 use crate::tracking::{News, Tracking, TrackingConfig};
 
-/// A player is taken to keep at least so much ahead …
-const KEPT_MIN: Duration = Duration::from_millis(1500);
-/// … and no more: who looks closer moves sooner.
-const KEPT_MAX: Duration = Duration::from_millis(2000);
-/// What is entered in the middle begins so much before the point reached, and as much again as the way there takes, up to the
-/// latter: a part is told of when it is whole, and ages are not exact.
-const BEFORE_POINT: Duration = Duration::from_millis(300);
-const WAY_MAX: Duration = Duration::from_millis(150);
-/// How much further back a segment may have begun.
-const SEGMENT_MAX: Duration = Duration::from_secs(10);
+/// Over HTTP it is told when segments were captured: one that was so little later begins at the point reached.
+const ON_POINT_US: u64 = 20_000;
 
 /// What a further swarm of the channel is joined with.
 #[derive(Debug)]
@@ -62,8 +57,8 @@ impl Joining {
         }
     }
 
-    pub(super) fn track(&self, swarm: SwarmId) -> Result<Tracking, ClientError> {
-        Tracking::start(&self.trackers, &TrackingConfig { swarm, ..self.tracking.clone() })
+    pub(super) fn track(&self, swarm: SwarmId, comes_over: bool) -> Result<Tracking, ClientError> {
+        Tracking::start(&self.trackers, &TrackingConfig { swarm, comes_over, ..self.tracking.clone() })
     }
 }
 
@@ -73,27 +68,71 @@ impl Viewer {
         SwarmId { channel: self.shared.channel, rendition: self.renditions.playing() }
     }
 
-    /// The same, and the one that is tried beside it.
+    /// The same, the one that is tried beside it, and on an edge all others.
     pub(super) fn swarms(&self) -> Vec<SwarmId> {
         let tried = self.renditions.tried.as_ref().map(|tried| tried.rendition);
-        let tried = tried.map(|rendition| SwarmId { channel: self.shared.channel, rendition });
-        [self.swarm()].into_iter().chain(tried).collect()
+        let beside = tried.into_iter().chain(self.lanes.renditions());
+        let beside = beside.map(|rendition| SwarmId { channel: self.shared.channel, rendition });
+        [self.swarm()].into_iter().chain(beside).collect()
     }
 
-    /// The rendition that is tried, if it is this swarm's.
-    pub(super) fn tried(&mut self, swarm: SwarmId) -> Option<&mut Tried> {
-        self.renditions.tried.as_mut().filter(|tried| tried.rendition == swarm.rendition)
+    /// What puts this swarm's parts together, if it is that of what is tried, or one more of an edge's.
+    pub(super) fn beside(&mut self, swarm: SwarmId) -> Option<&mut Playout> {
+        let tried = self.renditions.tried.as_mut().filter(|tried| tried.rendition == swarm.rendition);
+        let lane = self.lanes.get(swarm.rendition).map(|lane| &mut lane.playout);
+        tried.map(|tried| &mut tried.playout).or(lane)
+    }
+
+    /// Who tells of that swarm.
+    pub(super) fn tracking_beside(&mut self, swarm: SwarmId) -> Option<&Tracking> {
+        let tried = self.renditions.tried.as_ref().filter(|tried| tried.rendition == swarm.rendition);
+        let lane = self.lanes.get(swarm.rendition).map(|lane| &lane.tracking);
+        tried.and_then(|tried| tried.tracking.as_ref()).or(lane)
     }
 
     /// The channel's descriptor names these renditions.
     pub(super) fn offered(&mut self, offered: Vec<Rendition>) {
         self.shared.lock().shown.offered.clone_from(&offered);
+        if let Some(shelf) = &self.shared.shelf {
+            shelf.variants.offer(offered.clone());
+            self.lanes.offer(&offered);
+        }
         self.renditions.offer(offered, self.shared.preference());
+    }
+
+    /// An edge has all renditions that there are.
+    async fn look_at_lanes(&mut self, variants: &Variants) {
+        for (rendition, news) in self.lanes.news() {
+            self.hear_of(rendition, news).await;
+        }
+        let (gone, new) = self.lanes.changes();
+        if gone.is_empty() && new.is_empty() {
+            return;
+        }
+        for rendition in gone {
+            tracing::info!("rendition {} is no longer there", rendition.0);
+            self.leave(SwarmId { channel: self.shared.channel, rendition }).await;
+            if let Some(tracking) = self.lanes.remove(rendition, variants) {
+                tokio::spawn(tracking.leave());
+            }
+        }
+        for rendition in new {
+            match self.join(rendition, Policy::default(), Entry::Newest).await {
+                Ok(Some(tracking)) => self.lanes.add(rendition, tracking, variants),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!("rendition {}: {error}", rendition.0);
+                    self.lanes.give_up(rendition);
+                }
+            }
+        }
+        self.shared.lock().shown.beside = self.lanes.renditions().collect();
     }
 
     /// Looks at how it goes, and makes the move that this asks for.
     pub(super) async fn look(&mut self) {
-        if self.joining.is_none() || self.shared.shelf.is_some() {
+        if let Some(shelf) = self.shared.shelf.clone() {
+            self.look_at_lanes(&shelf.variants).await;
             return;
         }
         self.hear_of_tried().await;
@@ -101,7 +140,9 @@ impl Viewer {
             tried.playout.tick();
         }
         self.play().await;
+        self.renditions.forgive();
         if self.renditions.is_lost() {
+            self.renditions.lose();
             self.switch(RenditionId(0), Reason::Gone).await;
             return;
         }
@@ -111,8 +152,11 @@ impl Viewer {
         };
         let look = Look {
             behind: self.renditions.behind(),
-            kept: kept.clamp(KEPT_MIN, KEPT_MAX),
-            received_bytes: self.renditions.received_bytes,
+            kept,
+            received_bytes: match &self.side {
+                Side::Swarm(..) => self.renditions.received_bytes,
+                Side::Edges(feed) => feed.read_bytes(),
+            },
             upload_bps,
             upload_capacity_bps,
         };
@@ -131,16 +175,26 @@ impl Viewer {
     /// What trackers say of the tried rendition's swarm; of the channel the other side hears.
     async fn hear_of_tried(&mut self) {
         let mut heard = Vec::new();
-        if let Some(tried) = &mut self.renditions.tried {
-            while let Ok(news) = tried.tracking.news.try_recv() {
+        if let Some(tried) = &mut self.renditions.tried
+            && let Some(tracking) = &mut tried.tracking
+        {
+            while let Ok(news) = tracking.news.try_recv() {
                 heard.push((tried.rendition, news));
             }
         }
         for (rendition, news) in heard {
-            if let News::Peers(peers) = news {
-                let swarm = SwarmId { channel: self.shared.channel, rendition };
-                self.input(Input::Candidates(swarm, peers)).await;
+            self.hear_of(rendition, news).await;
+        }
+    }
+
+    async fn hear_of(&self, rendition: RenditionId, news: News) {
+        let swarm = SwarmId { channel: self.shared.channel, rendition };
+        match news {
+            News::Peers(peers) => self.input(Input::Candidates(swarm, peers)).await,
+            News::Broadcast(broadcast) => {
+                self.input(Input::Broadcast(swarm, broadcast.0, Some(broadcast.1))).await;
             }
+            _ => {}
         }
     }
 
@@ -164,15 +218,15 @@ impl Viewer {
                 Next::GoOver(parts) => self.go_over(parts).await,
             }
         }
+        self.lanes.play();
     }
 
     /// The tried rendition plays from here on, with these parts first.
     async fn go_over(&mut self, parts: Vec<caudal_media::part::Part>) {
         let Some(tried) = self.renditions.tried.take() else { return };
-        let Tried { rendition, playout, mut tracking, .. } = tried;
+        let Tried { rendition, playout, tracking, .. } = tried;
         self.leave(self.swarm()).await;
-        let news = std::mem::replace(&mut tracking.news, mpsc::channel(1).1);
-        self.follow(rendition, playout, tracking, news);
+        self.follow(rendition, playout, tracking);
         self.shared.lock().meter.changed(self.playout.newest_number() + 1, unix_us());
         self.renditions.seam.enter();
         for part in parts {
@@ -185,23 +239,19 @@ impl Viewer {
     /// Leaves what plays and enters `to` where players have come to.
     async fn switch(&mut self, to: RenditionId, reason: Reason) {
         self.leave_tried().await;
-        let back = self.renditions.behind() + BEFORE_POINT + self.way().min(WAY_MAX);
-        let policy = Policy {
-            join_back: back,
-            join_back_max: back + SEGMENT_MAX,
-            join_leaps: false,
-            ..Policy::default()
+        let policy = Policy::default().at_place(self.renditions.behind(), self.way());
+        let entry = match self.renditions.reached_unix_us() {
+            0 => Entry::Newest,
+            reached => Entry::Before(reached.saturating_add(ON_POINT_US)),
         };
         self.leave(self.swarm()).await;
-        match self.join(to, policy).await {
-            Ok(Some(mut tracking)) => {
-                let news = std::mem::replace(&mut tracking.news, mpsc::channel(1).1);
-                self.follow(to, Playout::new(), tracking, news);
+        match self.join(to, policy, entry).await {
+            Ok(tracking) => {
+                self.follow(to, Playout::new(), tracking);
                 self.shared.lock().shown.reason = Some(reason);
                 self.has_changed = true;
                 self.renditions.seam.enter();
             }
-            Ok(None) => {}
             Err(error) => tracing::warn!("rendition {}: {error}", to.0),
         }
     }
@@ -214,17 +264,13 @@ impl Viewer {
     }
 
     /// `rendition` is followed from now on.
-    fn follow(
-        &mut self,
-        rendition: RenditionId,
-        playout: Playout,
-        tracking: Tracking,
-        news: mpsc::Receiver<News>,
-    ) {
+    fn follow(&mut self, rendition: RenditionId, playout: Playout, tracking: Option<Tracking>) {
         tracing::info!("rendition {} from here on", rendition.0);
         self.playout = playout;
-        self.news = news;
-        if let Side::Swarm(_, side) = &mut self.side {
+        if let Side::Swarm(_, side) = &mut self.side
+            && let Some(mut tracking) = tracking
+        {
+            self.news = std::mem::replace(&mut tracking.news, mpsc::channel(1).1);
             let old = std::mem::replace(side, tracking);
             tokio::spawn(old.leave());
         }
@@ -236,15 +282,13 @@ impl Viewer {
     }
 
     async fn try_beside(&mut self, to: RenditionId, reason: Reason) {
-        let policy = Policy { join_next: true, ..Policy::default() };
-        match self.join(to, policy).await {
-            Ok(Some(tracking)) => {
+        match self.join(to, Policy::default().beside(), Entry::Next).await {
+            Ok(tracking) => {
                 self.renditions.tried = Some(Tried::new(to, tracking));
                 let mut inner = self.shared.lock();
                 inner.shown.tried = Some(to);
                 inner.shown.reason = Some(reason);
             }
-            Ok(None) => {}
             Err(error) => tracing::warn!("rendition {}: {error}", to.0),
         }
     }
@@ -266,19 +310,25 @@ impl Viewer {
         let Some(tried) = self.renditions.tried.take() else { return };
         self.shared.lock().shown.tried = None;
         self.leave(SwarmId { channel: self.shared.channel, rendition: tried.rendition }).await;
-        tokio::spawn(tried.tracking.leave());
+        if let Some(tracking) = tried.tracking {
+            tokio::spawn(tracking.leave());
+        }
     }
 
     /// Joins a swarm of the channel beside those that there are. Whoever publishes the channel is in all of them: it is asked
-    /// before trackers have answered.
+    /// before trackers have answered. Over HTTP there is nobody to meet, and nobody who tells of them.
     async fn join(
         &mut self,
         rendition: RenditionId,
         policy: Policy,
+        entry: Entry,
     ) -> Result<Option<Tracking>, ClientError> {
         let swarm = SwarmId { channel: self.shared.channel, rendition };
+        if let Side::Edges(feed) = &mut self.side {
+            feed.join(rendition, entry);
+        }
         let Some(joining) = &self.joining else { return Ok(None) };
-        let tracking = joining.track(swarm)?;
+        let tracking = joining.track(swarm, true)?;
         let config = joining.swarm(swarm, &self.shared.vantage, policy);
         let hops = joining.hops;
         self.input(Input::Open(Box::new(config))).await;
@@ -295,16 +345,16 @@ impl Viewer {
             sources.map(|n| Candidate { peer: n.peer, addrs: Vec::new(), source: true, cost: 0 }).collect()
         };
         self.input(Input::Candidates(swarm, sources)).await;
-        if rendition == RenditionId(0) && self.fetches.has_edges() {
-            self.input(Input::Edge(swarm, self.edge_share)).await;
-        }
         Ok(Some(tracking))
     }
 
     /// Leaves a swarm; what was counted there stays.
     async fn leave(&mut self, swarm: SwarmId) {
-        let Side::Swarm(handle, _) = &self.side else { return };
-        if let Some(stats) = handle.stats(swarm).await {
+        let stats = match &mut self.side {
+            Side::Swarm(handle, _) => handle.stats(swarm).await,
+            Side::Edges(feed) => feed.leave(swarm.rendition),
+        };
+        if let Some(stats) = stats {
             let mut inner = self.shared.lock();
             let stats = SwarmStats { neighbours: Vec::new(), children: 0, ..stats };
             inner.shown.left = sum([&inner.shown.left, &stats]);

@@ -1,7 +1,7 @@
 //! Watching a channel: join, put parts together, feed the live window, say how it goes.
 
 mod follow;
-mod playout;
+pub(crate) mod playout;
 mod rendition;
 mod shared;
 mod urgent;
@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 use crate::NodeError;
 use crate::clock::unix_us;
 use crate::edge::feed::{Counters, Feed, FeedConfig, Told, told_edges};
+use crate::edge::lanes::Lanes;
 use crate::edge::shelf::Shelf;
 use crate::live::Live;
 use crate::maps::{Maps, Vantage};
@@ -37,7 +38,7 @@ use crate::tracking::{News, Tracking, TrackingConfig};
 use follow::Joining;
 use playout::Playout;
 use rendition::{LOOK_PERIOD, Renditions};
-pub use rendition::{Preference, PreferenceError};
+pub use rendition::{Playing, Preference, PreferenceError};
 pub use shared::Glance;
 pub(crate) use shared::{check, gauge, peers};
 use urgent::Fetches;
@@ -176,6 +177,8 @@ struct Inner {
 struct Shown {
     rendition: RenditionId,
     tried: Option<RenditionId>,
+    /// What an edge has beside the first.
+    beside: Vec<RenditionId>,
     changes: u32,
     reason: Option<Reason>,
     offered: Vec<Rendition>,
@@ -192,6 +195,8 @@ pub struct Viewer {
     news: mpsc::Receiver<News>,
     playout: Playout,
     renditions: Renditions,
+    /// The renditions beside the first, on an edge.
+    lanes: Lanes,
     /// What further swarms of the channel are joined with; none where everything comes from edges.
     joining: Option<Joining>,
     certificate: Option<Certificate>,
@@ -265,13 +270,14 @@ impl Viewer {
             let key = random_key()?;
             let feed = FeedConfig {
                 channel: config.channel,
+                rendition: Renditions::new(config.rendition).playing(),
                 trackers: config.trackers.clone(),
                 edges: config.edges.clone(),
                 lan,
             };
             let (feed, told) = Feed::start(&feed, &key)?;
             let vantage = Vantage::new(Arc::clone(&config.maps), Vec::new());
-            let origin = Origin::Edges(Arc::clone(&feed.counters));
+            let origin = Origin::Edges(feed.counters());
             let has_none = config.edges.is_empty();
             let mut viewer =
                 Self::new(config, PeerId(key.public()), origin, vantage, Side::Edges(feed), told);
@@ -295,6 +301,7 @@ impl Viewer {
                 ports: network.ports().await,
                 addresses,
                 upload_bps: if config.upload { upload_bps } else { Some(0) },
+                comes_over: false,
                 source: None,
             },
         };
@@ -302,7 +309,7 @@ impl Viewer {
         if let Err(error) = network.handle.input(Input::Open(Box::new(opened))).await {
             return Err(network.give_up(error).await);
         }
-        let mut tracking = match joining.track(swarm) {
+        let mut tracking = match joining.track(swarm, false) {
             Ok(tracking) => tracking,
             Err(error) => return Err(network.give_up(error).await),
         };
@@ -329,12 +336,9 @@ impl Viewer {
         let lan = config.lan;
         let (channel, edge_share, metered) =
             (config.channel, config.edge_share, config.network.metered.clone());
-        // Edges have the first rendition, and no other.
-        let preference = if config.shelf.is_some() || !config.p2p {
-            Preference::Id(RenditionId(0))
-        } else {
-            config.rendition
-        };
+        // An edge has all of them, and nobody looks at what it follows.
+        let preference =
+            if config.shelf.is_some() { Preference::Id(RenditionId(0)) } else { config.rendition };
         let renditions = Renditions::new(preference);
         let shared = Arc::new(Shared {
             channel: config.channel,
@@ -371,6 +375,7 @@ impl Viewer {
             news,
             playout: Playout::new(),
             renditions,
+            lanes: Lanes::default(),
             joining: None,
             certificate: None,
             has_changed: false,
@@ -416,7 +421,9 @@ impl Viewer {
                     if let Some(why) = why {
                         self.complain_of_edge(&why);
                     }
-                    self.input(Input::Fetched(self.swarm(), fetched)).await;
+                    let rendition = fetched.part.rendition;
+                    let swarm = SwarmId { channel: self.shared.channel, rendition };
+                    self.input(Input::Fetched(swarm, fetched)).await;
                 }
                 _ = looks.tick() => self.look().await,
                 () = metered.changed() => self.meter_changed(metered.now()).await,
@@ -435,9 +442,10 @@ impl Viewer {
         };
         self.shared.refresh().await;
         self.shared.live.end();
-        if let Some(tried) = self.renditions.tried.take() {
-            tried.tracking.leave().await;
+        if let Some(tracking) = self.renditions.tried.take().and_then(|tried| tried.tracking) {
+            tracking.leave().await;
         }
+        self.lanes.leave().await;
         match self.side {
             Side::Swarm(handle, tracking) => {
                 tracking.leave().await;
@@ -454,23 +462,23 @@ impl Viewer {
                 let header = chunk.header();
                 let len = u64::from(header.len);
                 self.renditions.received_bytes += len;
+                if let Some(shelf) = &self.shared.shelf {
+                    shelf.chunk(&chunk);
+                }
                 if swarm != self.swarm() {
-                    if let Some(tried) = self.tried(swarm) {
-                        tried.playout.chunk(chunk);
+                    if let Some(playout) = self.beside(swarm) {
+                        playout.chunk(chunk);
                         self.play().await;
                     }
                     return;
                 }
                 self.shared.lock().meter.chunk(header.number, header.signed_unix_us(), len, unix_us());
-                if let Some(shelf) = &self.shared.shelf {
-                    shelf.chunk(&chunk);
-                }
                 self.playout.chunk(chunk);
                 self.play().await;
             }
             Event::Joined { swarm, epoch, number } if swarm != self.swarm() => {
-                if let Some(tried) = self.tried(swarm) {
-                    tried.playout.begin(epoch, number);
+                if let Some(playout) = self.beside(swarm) {
+                    playout.begin(epoch, number);
                 }
             }
             Event::Joined { epoch, number, .. } => {
@@ -505,8 +513,8 @@ impl Viewer {
                 }
             }
             Event::NeedPeers(swarm) if swarm != self.swarm() => {
-                if let Some(tried) = self.tried(swarm) {
-                    tried.tracking.need_peers();
+                if let Some(tracking) = self.tracking_beside(swarm) {
+                    tracking.need_peers();
                 }
             }
             Event::NeedPeers(_) => {
@@ -571,7 +579,13 @@ impl Viewer {
                     self.input(Input::ServedAlone(swarm, self.served_alone)).await;
                 }
             }
-            News::Renditions(offered) => self.offered(offered),
+            News::Renditions { issued_unix_ms, offered } => {
+                // Trackers may not have the same descriptor.
+                if issued_unix_ms >= self.renditions.issued_unix_ms {
+                    self.renditions.issued_unix_ms = issued_unix_ms;
+                    self.offered(offered);
+                }
+            }
             News::Viewers(_) => {}
         }
         None
@@ -588,8 +602,7 @@ impl Viewer {
     /// The swarm may have its holes filled from these. An edge has the channel from the swarm alone: it does not ask itself.
     async fn learn_edges(&mut self, edges: impl Iterator<Item = AllowedUrl>) {
         if self.shared.shelf.is_none() && self.edge_share > 0 && self.fetches.add(edges) {
-            // Edges have the first rendition alone.
-            self.input(Input::Edge(self.shared.channel.into(), self.edge_share)).await;
+            self.input(Input::Edge(self.shared.channel, self.edge_share)).await;
         }
     }
 
@@ -603,6 +616,7 @@ impl Viewer {
     /// True when the broadcast is over.
     async fn tick(&mut self, turn: u32) -> bool {
         self.playout.tick();
+        self.lanes.tick();
         self.play().await;
         if self.ended_at.is_some_and(|at| at.elapsed() > END_PATIENCE) {
             self.shared.lock().state = State::Ended;

@@ -12,28 +12,23 @@ use caudal_media::fmp4::{InitTrack, read_init};
 use caudal_media::part::Part;
 use caudal_media::seam::Seam;
 use caudal_proto::id::{RENDITION_ID_END, RenditionId};
+use caudal_proto::qos::behind::Behind;
+use caudal_proto::qos::crossing::{Crossing, Waiting};
 use caudal_proto::qos::rendition::{Offered, RenditionChoice, Wanted};
 use caudal_proto::time::Timestamp;
 use caudal_tracker::descriptor::Rendition;
 
+use super::Shown;
 use super::playout::{Played, Playout};
 use crate::clock::unix_us;
 use crate::tracking::Tracking;
 
 /// What plays is looked at this often.
 pub(super) const LOOK_PERIOD: Duration = Duration::from_millis(100);
-/// What is tried must have brought parts for so long before it is gone over to …
-const PROVEN_AFTER: Duration = Duration::from_millis(500);
-/// … and is entered within a segment when none of its segments has begun where what plays had come to after so long.
-const SEAM_PATIENCE: Duration = Duration::from_millis(700);
-/// What plays waits so long at a seam for the other's part.
-const GATE_MAX: Duration = Duration::from_millis(400);
 /// Most parts of the tried rendition that wait.
 const WAITING_MAX: usize = 256;
-/// How late the soonest parts come is the least of one to two of these.
-const BASE_PERIOD: Duration = Duration::from_secs(30);
-/// A rendition that nothing has come of for so long, and that the channel may not have any more, is left for the first one.
-const SILENT_MAX: Duration = Duration::from_secs(6);
+/// What nothing came of is not gone over to again for so long: an edge may not have it, whatever the channel says.
+const LOST_FOR: Duration = Duration::from_secs(120);
 
 /// What somebody wants to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -92,44 +87,42 @@ impl Preference {
     }
 }
 
-/// How late parts are beyond what is usual.
-#[derive(Debug)]
-struct Lateness {
-    /// The least of this and of the last period, µs, and since when this one lasts.
-    base: (i64, i64),
-    since: Instant,
-    /// When the media of the newest part ended, by the source's clock, and how long the part is.
-    end_unix_us: u64,
-    part_us: i64,
+/// Which of a channel's several renditions plays, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Playing {
+    /// It is chosen by what the line sustains.
+    pub is_auto: bool,
+    /// What plays: `720p`, or `rendition 1` where that would not tell it from the others.
+    pub name: String,
+    /// What is tried beside it.
+    pub tried: Option<String>,
+    /// How many there are.
+    pub count: usize,
 }
 
-impl Lateness {
-    fn new() -> Self {
-        Self { base: (i64::MAX, i64::MAX), since: Instant::now(), end_unix_us: 0, part_us: 0 }
+impl Playing {
+    pub(super) fn of(shown: &Shown, preference: Preference) -> Option<Self> {
+        let offered = &shown.offered;
+        let name = |id: RenditionId| {
+            let height = offered.iter().find(|one| one.rendition() == id).and_then(|one| one.height);
+            let is_clear =
+                |height: &u32| offered.iter().filter(|one| one.height == Some(*height)).count() == 1;
+            let height = height.filter(is_clear);
+            height.map_or_else(|| format!("rendition {}", id.0), |height| format!("{height}p"))
+        };
+        (offered.len() > 1).then(|| Self {
+            is_auto: preference.among(offered) == Wanted::Auto,
+            name: name(shown.rendition),
+            tried: shown.tried.map(name),
+            count: offered.len(),
+        })
     }
+}
 
-    fn arrived(&mut self, now_unix_us: u64, part: &Part) {
-        self.part_us = i64::from(part.duration_us);
-        self.end_unix_us = part.capture_unix_us.saturating_add(u64::from(part.duration_us));
-        if self.since.elapsed() > BASE_PERIOD {
-            (self.base, self.since) = ((i64::MAX, self.base.0), Instant::now());
-        }
-        self.base.0 = self.base.0.min(self.late_us(now_unix_us));
-    }
-
-    fn late_us(&self, now_unix_us: u64) -> i64 {
-        now_unix_us.cast_signed().saturating_sub_unsigned(self.end_unix_us)
-    }
-
-    /// How far what plays has fallen behind; nothing before the first part.
-    fn behind(&self, now_unix_us: u64) -> Duration {
-        if self.end_unix_us == 0 {
-            return Duration::ZERO;
-        }
-        let base = self.base.0.min(self.base.1);
-        // The next part is due one part's length after the last.
-        let above = self.late_us(now_unix_us).saturating_sub(base).saturating_sub(self.part_us);
-        Duration::from_micros(u64::try_from(above).unwrap_or(0))
+impl std::fmt::Display for Playing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)?;
+        self.tried.as_ref().map_or(Ok(()), |tried| write!(f, " → {tried}"))
     }
 }
 
@@ -138,32 +131,33 @@ impl Lateness {
 pub(super) struct Tried {
     pub(super) rendition: RenditionId,
     pub(super) playout: Playout,
-    pub(super) tracking: Tracking,
+    /// Who tells of its swarm; nobody where it comes over HTTP.
+    pub(super) tracking: Option<Tracking>,
     /// Its parts from a segment start on, each with when it begins on the channel's timeline.
     parts: VecDeque<(i64, Part)>,
     tracks: Vec<InitTrack>,
-    first_at: Option<Instant>,
+    crossing: Crossing,
 }
 
 impl Tried {
-    pub(super) fn new(rendition: RenditionId, tracking: Tracking) -> Self {
+    pub(super) fn new(rendition: RenditionId, tracking: Option<Tracking>) -> Self {
         Self {
             rendition,
             playout: Playout::new(),
             tracking,
             parts: VecDeque::new(),
             tracks: Vec::new(),
-            first_at: None,
+            crossing: Crossing::new(),
         }
     }
 
     /// Takes what has come whole.
-    pub(super) fn collect(&mut self) {
+    pub(super) fn collect(&mut self, now: Timestamp) {
         while let Some(played) = self.playout.poll() {
             let Played::Part(part) = played else {
                 // What follows a hole is a beginning.
                 self.parts.clear();
-                self.first_at = None;
+                self.crossing.broke();
                 continue;
             };
             if let Some(tracks) = part.init.as_ref().and_then(|init| read_init(init).ok()) {
@@ -173,33 +167,21 @@ impl Tried {
             if self.parts.len() >= WAITING_MAX {
                 self.parts.pop_front();
             }
-            self.first_at.get_or_insert_with(Instant::now);
+            self.crossing.came(now);
             self.parts.push_back((start_us, part));
         }
     }
 
-    fn is_proven(&self) -> bool {
-        self.first_at.is_some_and(|at| at.elapsed() >= PROVEN_AFTER)
-    }
-
-    fn end_us(&self) -> i64 {
-        self.parts.back().map_or(i64::MIN, |(start, part)| start + i64::from(part.duration_us))
-    }
-
     /// Its parts from where what plays has come to, if it can be gone over to now.
-    fn enter(&mut self, seam: &Seam) -> Option<VecDeque<(i64, Part)>> {
-        if !self.is_proven() {
-            return None;
-        }
-        let reached = seam.end_us()?;
-        let mut starts = self.parts.iter().enumerate().filter(|(_, (_, part))| part.segment_start);
-        let aligned = starts.clone().find(|(_, (start, _))| seam.is_at(*start)).map(|(at, _)| at);
-        let within = || {
-            let is_late = self.first_at.is_some_and(|at| at.elapsed() >= PROVEN_AFTER + SEAM_PATIENCE);
-            let at = starts.rfind(|(_, (start, _))| *start <= reached).map(|(at, _)| at);
-            at.filter(|_| is_late && self.end_us() > reached)
+    fn enter(&mut self, now: Timestamp, seam: &Seam) -> Option<VecDeque<(i64, Part)>> {
+        let reached_us = seam.end_us()?;
+        let waiting = |(start_us, part): &(i64, Part)| Waiting {
+            start_us: *start_us,
+            end_us: start_us + i64::from(part.duration_us),
+            starts_segment: part.segment_start,
         };
-        let at = aligned.or_else(within)?;
+        let waiting: Vec<Waiting> = self.parts.iter().map(waiting).collect();
+        let at = self.crossing.enter(now, reached_us, &waiting)?;
         Some(self.parts.split_off(at))
     }
 }
@@ -209,11 +191,15 @@ impl Tried {
 pub(super) struct Renditions {
     pub(super) choice: RenditionChoice,
     pub(super) offered: Vec<Rendition>,
+    /// When the descriptor that names them was issued.
+    pub(super) issued_unix_ms: u64,
     pub(super) tried: Option<Tried>,
     pub(super) seam: Seam,
-    lateness: Lateness,
+    behind: Behind,
     /// The next part of what plays, held back for the other's to begin with it.
-    gated: Option<(Part, Instant)>,
+    gated: Option<(Part, Timestamp)>,
+    /// Those that nothing came of, each once, and when that was found.
+    lost: Vec<(RenditionId, Instant)>,
     /// Useful bytes of all swarms.
     pub(super) received_bytes: u64,
     began: Instant,
@@ -240,10 +226,12 @@ impl Renditions {
         Self {
             choice: RenditionChoice::new(playing, preference.among(&[])),
             offered: Vec::new(),
+            issued_unix_ms: 0,
             tried: None,
             seam: Seam::new(),
-            lateness: Lateness::new(),
+            behind: Behind::new(Timestamp::ZERO),
             gated: None,
+            lost: Vec::new(),
             received_bytes: 0,
             began: Instant::now(),
             last_part: Instant::now(),
@@ -260,10 +248,16 @@ impl Renditions {
 
     /// The channel's descriptor names these.
     pub(super) fn offer(&mut self, offered: Vec<Rendition>, preference: Preference) {
-        self.choice
-            .offer(offered.iter().map(|one| Offered { id: one.rendition(), rate_bps: one.bandwidth_bps }));
         self.offered = offered;
+        self.offer_what_comes();
         self.prefer(preference);
+    }
+
+    /// There is a choice among those of which something comes.
+    fn offer_what_comes(&mut self) {
+        let is_lost = |one: &&Rendition| self.lost.iter().any(|(lost, _)| *lost == one.rendition());
+        let offered = self.offered.iter().filter(|one| !is_lost(one));
+        self.choice.offer(offered.map(|one| Offered { id: one.rendition(), rate_bps: one.bandwidth_bps }));
     }
 
     pub(super) fn prefer(&mut self, preference: Preference) {
@@ -274,19 +268,40 @@ impl Renditions {
     }
 
     pub(super) fn behind(&self) -> Duration {
-        self.lateness.behind(unix_us())
+        self.behind.at(unix_us())
+    }
+
+    /// Where what plays has come to, by the source's clock, µs since the Unix epoch; 0 before the first part.
+    pub(super) fn reached_unix_us(&self) -> u64 {
+        self.behind.reached_unix_us()
     }
 
     /// Nothing comes of what plays, and the channel may have it no longer.
     pub(super) fn is_lost(&self) -> bool {
-        let is_first = self.playing() == RenditionId(0);
-        !is_first && self.last_part.elapsed() > SILENT_MAX
+        self.choice.is_lost(self.last_part.elapsed())
+    }
+
+    /// What plays is left alone for a while.
+    pub(super) fn lose(&mut self) {
+        let playing = self.playing();
+        self.lost.retain(|(lost, _)| *lost != playing);
+        self.lost.push((playing, Instant::now()));
+        self.offer_what_comes();
+    }
+
+    /// Something may come again of those that were lost long ago.
+    pub(super) fn forgive(&mut self) {
+        let before = self.lost.len();
+        self.lost.retain(|(_, since)| since.elapsed() < LOST_FOR);
+        if self.lost.len() < before {
+            self.offer_what_comes();
+        }
     }
 
     /// Another broadcast begins on a timeline of its own.
     pub(super) fn begin_anew(&mut self) {
         self.seam = Seam::new();
-        self.lateness = Lateness::new();
+        self.behind = Behind::new(self.now());
         self.gated = None;
     }
 
@@ -300,16 +315,17 @@ impl Renditions {
 
     /// What players get next of what `playout` has; [`Next::GoOver`] comes once.
     pub(super) fn next(&mut self, playout: &mut Playout) -> Option<Next> {
+        let now = self.now();
         if let Some(tried) = &mut self.tried {
-            tried.collect();
-            if let Some(parts) = tried.enter(&self.seam) {
+            tried.collect(now);
+            if let Some(parts) = tried.enter(now, &self.seam) {
                 let parts: Vec<Part> = parts.into_iter().map(|(_, part)| part).collect();
-                parts.last().into_iter().for_each(|part| self.lateness.arrived(unix_us(), part));
+                parts.last().into_iter().for_each(|part| self.count(now, part));
                 return Some(Next::GoOver(parts));
             }
         }
         if let Some((part, since)) = self.gated.take() {
-            if self.tried.is_some() && since.elapsed() < GATE_MAX {
+            if self.tried.is_some() && Crossing::is_worth_waiting(now, since) {
                 self.gated = Some((part, since));
                 return None;
             }
@@ -318,9 +334,10 @@ impl Renditions {
         match playout.poll()? {
             Played::Gap(parts) => Some(Next::Gap(parts)),
             Played::Part(part) => {
-                self.arrived(&part);
-                if part.segment_start && self.tried.as_ref().is_some_and(Tried::is_proven) {
-                    self.gated = Some((part, Instant::now()));
+                self.arrived(now, &part);
+                let tried = self.tried.as_ref();
+                if part.segment_start && tried.is_some_and(|tried| tried.crossing.is_proven(now)) {
+                    self.gated = Some((part, now));
                     return None;
                 }
                 Some(Next::Part(part))
@@ -328,13 +345,18 @@ impl Renditions {
         }
     }
 
-    fn arrived(&mut self, part: &Part) {
-        if self.lateness.end_unix_us == 0 {
-            let now = self.now();
+    fn arrived(&mut self, now: Timestamp, part: &Part) {
+        if !self.behind.has_begun() {
             self.choice.began(now);
         }
-        self.lateness.arrived(unix_us(), part);
+        self.count(now, part);
         self.last_part = Instant::now();
+    }
+
+    fn count(&mut self, now: Timestamp, part: &Part) {
+        let part_us = u64::from(part.duration_us);
+        let end_unix_us = part.capture_unix_us.saturating_add(part_us);
+        self.behind.arrived(now, unix_us(), end_unix_us, Duration::from_micros(part_us));
     }
 
     /// A part on its way to players: what they get of it.
@@ -378,5 +400,26 @@ mod tests {
             assert_eq!(Preference::Height(most).among(&all), Wanted::Fixed(RenditionId(id)), "{most}p");
         }
         assert_eq!(Preference::Height(720).among(&[]), Wanted::Auto, "until it is known");
+    }
+
+    #[test]
+    fn what_plays_is_named_where_there_are_several() {
+        let mut shown = Shown { offered: vec![rendition(0, 1080, 5_000_000)], ..Shown::default() };
+        assert_eq!(Playing::of(&shown, Preference::Auto), None);
+        shown.offered.push(rendition(1, 720, 2_500_000));
+        let playing = |shown: &Shown, preference| Playing::of(shown, preference).expect("there are several");
+        let first = playing(&shown, Preference::Auto);
+        assert_eq!((first.to_string().as_str(), first.is_auto, first.count), ("1080p", true, 2));
+        (shown.rendition, shown.tried) = (RenditionId(1), Some(RenditionId(0)));
+        assert_eq!(playing(&shown, Preference::Height(1080)).to_string(), "720p → 1080p");
+        assert!(!playing(&shown, Preference::Height(1080)).is_auto);
+        shown.offered.push(rendition(2, 720, 1_500_000));
+        assert_eq!(
+            playing(&shown, Preference::Auto).to_string(),
+            "rendition 1 → 1080p",
+            "two are of that height"
+        );
+        shown.rendition = RenditionId(9);
+        assert_eq!(playing(&shown, Preference::Auto).name, "rendition 9", "the channel has it no longer");
     }
 }

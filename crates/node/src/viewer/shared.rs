@@ -4,13 +4,13 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use caudal_media::part::Part;
-use caudal_proto::id::SwarmId;
+use caudal_proto::id::{RenditionId, SwarmId};
 use caudal_proto::qos::rendition::Reason;
 use caudal_proto::swarm::SwarmStats;
 use caudal_proto::time::Timestamp;
 use caudal_tracker::message::Qos;
 
-use super::rendition::Preference;
+use super::rendition::{Playing, Preference};
 use super::{Inner, Origin, Shared, State};
 use crate::clock::unix_us;
 use crate::live::Live;
@@ -68,18 +68,16 @@ impl Shared {
     }
 
     pub(super) async fn refresh(&self) {
-        let (playing, tried) = {
+        let renditions: Vec<RenditionId> = {
             let shown = &self.lock().shown;
-            (shown.rendition, shown.tried)
+            [shown.rendition].into_iter().chain(shown.tried).chain(shown.beside.iter().copied()).collect()
         };
         let mut all = Vec::new();
-        match &self.origin {
-            Origin::Swarm(handle) => {
-                for rendition in [Some(playing), tried].into_iter().flatten() {
-                    all.extend(handle.stats(SwarmId { channel: self.channel, rendition }).await);
-                }
-            }
-            Origin::Edges(counters) => all.push(counters.stats()),
+        for rendition in renditions {
+            all.extend(match &self.origin {
+                Origin::Swarm(handle) => handle.stats(SwarmId { channel: self.channel, rendition }).await,
+                Origin::Edges(counters) => counters.stats(rendition),
+            });
         }
         let mut inner = self.lock();
         if !all.is_empty() {
@@ -112,6 +110,9 @@ impl Shared {
             delay_p95_ms: Some(delay.p95),
             buffer_ms: Some(inner.meter.buffer_ms().max(0) as f64),
             stalls: Some(inner.meter.stalls()),
+            // Of one alone there is nothing to say, and an edge has all of them.
+            rendition: (self.shelf.is_none() && inner.shown.offered.len() > 1)
+                .then_some(inner.shown.rendition.0),
         }
     }
 
@@ -128,6 +129,7 @@ impl Shared {
             offload_ratio: offload(&inner.stats),
             gaps: inner.gaps,
             received_inside: self.vantage.report(&inner.stats).received_inside,
+            playing: Playing::of(&inner.shown, self.preference()),
         }
     }
 
@@ -221,7 +223,7 @@ impl Shared {
 }
 
 /// What a status line shows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Glance {
     /// How it stands.
     pub state: State,
@@ -241,6 +243,8 @@ pub struct Glance {
     pub gaps: u64,
     /// Of the useful bytes, those from the own network, where a map says what that is.
     pub received_inside: Option<f64>,
+    /// Which rendition, where the channel has several.
+    pub playing: Option<Playing>,
 }
 
 pub(crate) fn check(name: &str, ok: bool, detail: String) -> Check {

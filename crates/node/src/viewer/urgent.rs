@@ -48,11 +48,6 @@ impl Fetches {
         }
     }
 
-    /// There are edges to ask.
-    pub(super) fn has_edges(&self) -> bool {
-        !self.clients.is_empty()
-    }
-
     /// There are more edges; true when these are the first.
     pub(super) fn add(&mut self, edges: impl Iterator<Item = AllowedUrl>) -> bool {
         let had_none = self.clients.is_empty();
@@ -102,16 +97,24 @@ impl Fetches {
                     Some(error) => (nothing, Some(format!("edge {url}: part {}: {error}", part.part))),
                 }
             }
-            // It left the edge's window, or has not come there.
-            (Ok(_), None) | (Err(EdgeError::Absent { .. }), _) => (nothing, None),
+            // It left the edge's window, or has not come there; or this edge has no such rendition, and another may.
+            (Ok(_), None) | (Err(EdgeError::Absent { .. }), _) => {
+                self.turn(at);
+                return (nothing, None);
+            }
             (Err(error), _) => (nothing, Some(error.to_string())),
         };
         let Some(why) = why else { return (fetched, None) };
-        if self.at == at {
-            self.at = (at + 1) % self.clients.len().max(1);
-        }
+        self.turn(at);
         let is_new = self.complained.as_ref() != Some(&why);
         self.complained = Some(why.clone());
         (fetched, is_new.then_some(why))
+    }
+
+    /// The next edge is asked from now on, unless that is so already.
+    fn turn(&mut self, from: usize) {
+        if self.at == from {
+            self.at = (from + 1) % self.clients.len().max(1);
+        }
     }
 }

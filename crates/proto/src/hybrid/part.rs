@@ -12,9 +12,11 @@ use crate::id::{RenditionId, SIGNATURE_LEN};
 /// Which part was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PartId {
+    /// The rendition.
+    pub rendition: RenditionId,
     /// The broadcast.
     pub epoch: u64,
-    /// Its number in that broadcast, from 0.
+    /// Its number in that broadcast and rendition, from 0.
     pub part: u64,
 }
 
@@ -66,7 +68,7 @@ pub fn read_part(
         let belongs = header.epoch == wanted.epoch
             && certificate.epoch == wanted.epoch
             && header.part == wanted.part
-            && header.rendition == RenditionId(0)
+            && header.rendition == wanted.rendition
             && header.index == index
             && *count.get_or_insert(header.count) == header.count;
         if !belongs {
@@ -132,7 +134,11 @@ mod tests {
     }
 
     fn read(body: Vec<u8>, part: u64) -> PartRead {
-        read_part(&body.into(), PartId { epoch: 5, part }, &signed().0, &mut Ed25519Verifier)
+        read_of(RenditionId(0), body, part)
+    }
+
+    fn read_of(rendition: RenditionId, body: Vec<u8>, part: u64) -> PartRead {
+        read_part(&body.into(), PartId { rendition, epoch: 5, part }, &signed().0, &mut Ed25519Verifier)
     }
 
     #[test]
@@ -173,6 +179,8 @@ mod tests {
             Some(PartBodyError::Foreign),
             "not from its beginning"
         );
+        let other = read_of(RenditionId(1), body(&parts[0]), 0);
+        assert_eq!(other.error, Some(PartBodyError::Foreign), "the same number in another rendition");
         let good = body(&parts[0]);
         for len in (0..good.len()).step_by(17) {
             assert!(read(good[..len].to_vec(), 0).error.is_some(), "{len} bytes");

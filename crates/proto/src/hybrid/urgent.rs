@@ -1,7 +1,8 @@
 //! When a hole is fetched over HTTP, and how much of that a channel may have: the server helps where the swarm is about to
 //! fail a player, and no further.
 //!
-//! Owns the account and what is under way. Where the holes are, and when they are due, is the swarm's knowledge.
+//! Owns the account and what is under way, one for all renditions of a channel. Where the holes are, and when they are due, is the
+//! swarm's knowledge.
 
 use alloc::collections::BTreeMap;
 use core::time::Duration;
@@ -141,6 +142,7 @@ fn most(share_percent: u32, rate_bps: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::RenditionId;
 
     const RATE_BPS: u64 = 1_000_000;
     const PART: u64 = 25_000;
@@ -150,7 +152,7 @@ mod tests {
     }
 
     fn id(part: u64) -> PartId {
-        PartId { epoch: 1, part }
+        PartId { rendition: RenditionId(0), epoch: 1, part }
     }
 
     fn with_share(percent: u32) -> Urgent {

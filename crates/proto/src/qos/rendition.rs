@@ -14,14 +14,25 @@ use crate::time::Timestamp;
 
 /// Most renditions that are looked at.
 pub const RENDITIONS_MAX: usize = 8;
-/// This share of what a player keeps ahead may be lost before a rate that does not suffice is believed, percent …
-const SLOW_BEHIND: u32 = 15;
+/// A player is taken to keep at least so much ahead …
+const KEPT_MIN: Duration = Duration::from_millis(1500);
+/// … and no more: who looks closer moves sooner.
+const KEPT_MAX: Duration = Duration::from_millis(2000);
+/// A rendition that nothing has come of for so long, and that the channel may not have any more, is left for the first one.
+const SILENT_MAX: Duration = Duration::from_secs(6);
+/// This share of what a player keeps ahead may be lost before a rate of little more than half is believed, percent: parts and key
+/// frames come in bursts, and a parent that is lost costs as much …
+const NARROW_BEHIND: u32 = 15;
+/// … this share before one that does not suffice is …
+const SLOW_BEHIND: u32 = 35;
 /// … and this share before no rate is asked for.
 const LOST_BEHIND: u32 = 60;
 /// Behind by no more than this share all is well.
 const WELL_BEHIND: u32 = 20;
 /// What comes suffices from this share of a rendition's rate on, percent.
 const RATE_SUFFICES: u64 = 85;
+/// What comes is little from this share down, percent.
+const RATE_NARROW: u64 = 60;
 /// Of what comes, what a rendition may take that is moved down to, percent.
 const RATE_TAKEN: u64 = 70;
 /// The rate is measured over this …
@@ -34,6 +45,8 @@ const SAMPLES_MAX: usize = 16;
 const SETTLING: Duration = Duration::from_millis(1500);
 /// A newcomer fetches what has passed beside what comes: what it is behind then says nothing of the line.
 const STARTING: Duration = Duration::from_secs(3);
+/// Who has seen nothing yet after this, while less comes than it takes, begins with less.
+const START_MAX: Duration = Duration::from_secs(2);
 /// What is tried may cost what plays this share, percent.
 const TRY_BEHIND: u32 = 40;
 /// Without trouble for so long, the next rendition is tried …
@@ -161,6 +174,9 @@ pub struct RenditionChoice {
     well_since: Option<Timestamp>,
     /// How long that must last.
     proof: Duration,
+    /// Since when nothing has played; `None` once something has.
+    waits_since: Option<Timestamp>,
+    has_begun: bool,
     /// No move down before.
     settled_at: Timestamp,
     /// The last ascent.
@@ -178,6 +194,8 @@ impl RenditionChoice {
             samples: Vec::new(),
             well_since: None,
             proof: PROOF,
+            waits_since: None,
+            has_begun: false,
             settled_at: Timestamp::ZERO,
             ascended_at: None,
         }
@@ -215,6 +233,7 @@ impl RenditionChoice {
     pub fn began(&mut self, now: Timestamp) {
         self.settled_at = now + STARTING;
         self.well_since = None;
+        (self.has_begun, self.waits_since) = (true, None);
     }
 
     /// The node went over to `to`.
@@ -228,10 +247,16 @@ impl RenditionChoice {
         self.well_since = None;
     }
 
+    /// Whether what plays, which nothing has come of for `silent`, is to be left for the first rendition, whatever there is.
+    pub fn is_lost(&self, silent: Duration) -> bool {
+        self.playing != RenditionId(0) && silent > SILENT_MAX
+    }
+
     /// What to do now.
     pub fn look(&mut self, now: Timestamp, look: &Look) -> Move {
         self.count(now, look.received_bytes);
-        let share = |percent: u32| look.kept * percent / 100;
+        let kept = look.kept.clamp(KEPT_MIN, KEPT_MAX);
+        let share = |percent: u32| kept * percent / 100;
         let is_well = look.behind <= share(WELL_BEHIND);
         self.well_since = if is_well { Some(self.well_since.unwrap_or(now)) } else { None };
         if self.offered.is_empty() {
@@ -248,7 +273,10 @@ impl RenditionChoice {
             self.proof = self.proof.min(PROOF);
         }
         let received = self.received_bps(now);
-        let is_slow = received.is_some_and(|bps| bps < self.offered[at].rate_bps * RATE_SUFFICES / 100);
+        let rate_bps = self.offered[at].rate_bps;
+        let comes_less = |percent: u64| received.is_some_and(|bps| bps < rate_bps * percent / 100);
+        let is_slow = look.behind > share(NARROW_BEHIND) && comes_less(RATE_NARROW)
+            || look.behind > share(SLOW_BEHIND) && comes_less(RATE_SUFFICES);
         if look.behind > share(TRY_BEHIND) && self.tried.is_some() {
             return self.give_up(now, Reason::Costs);
         }
@@ -258,14 +286,29 @@ impl RenditionChoice {
         let reason = if look.behind > share(LOST_BEHIND) {
             Some(Reason::Behind)
         } else {
-            (is_slow && look.behind > share(SLOW_BEHIND)).then_some(Reason::TooSlow)
+            is_slow.then_some(Reason::TooSlow)
         };
+        let reason =
+            reason.or_else(|| self.starts_slowly(now, comes_less(RATE_SUFFICES)).then_some(Reason::TooSlow));
         // Where nothing comes at all the source pauses, or the line is cut: neither is mended by less.
         let is_silent = self.bps_over(now, RATE_WINDOW_SHORT) == Some(0);
         if let Some(reason) = reason.filter(|_| !is_silent) {
             return self.down(now, at, received, reason);
         }
         self.up(now, at, look)
+    }
+
+    /// Whether a newcomer waits for its first part in vain.
+    fn starts_slowly(&mut self, now: Timestamp, comes_less: bool) -> bool {
+        if self.has_begun {
+            return false;
+        }
+        let since = *self.waits_since.get_or_insert(now);
+        let is_over = now.since(since) >= START_MAX && comes_less;
+        if is_over {
+            self.waits_since = None;
+        }
+        is_over
     }
 
     /// What was wanted by hand, while it is to be had; `None`: that is nothing, or it is up to this controller.

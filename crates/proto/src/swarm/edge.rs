@@ -1,16 +1,16 @@
 //! Holes that a player is about to meet, filled by parts that the node fetches over HTTP.
 //!
-//! Finds which part a hole is in and when it is due; whether it is fetched is [`hybrid`](crate::hybrid)'s decision.
+//! Finds which part a hole is in and when it is due; whether it is fetched is [`hybrid`](crate::hybrid)'s decision, by an account that
+//! all swarms of a channel share.
 
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::Swarm;
 use super::store::Held;
+use super::{Swarm, SwarmOutput};
 use crate::chunk::{Flags, VerifiedChunk};
 use crate::hybrid::part::PartId;
-use crate::hybrid::urgent::part_len_max;
-use crate::io::{Event, FetchedPart};
+use crate::io::FetchedPart;
 use crate::time::Timestamp;
 use crate::wire::{Message, RangeList};
 
@@ -21,32 +21,38 @@ const STALLED_FOR: Duration = Duration::from_millis(500);
 
 /// A part that lacks chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Hole {
-    part: PartId,
-    due: Timestamp,
-    since: Option<Timestamp>,
+pub(crate) struct Hole {
+    pub(crate) part: PartId,
+    pub(crate) due: Timestamp,
+    /// Since when it was known; none: it is not known to exist.
+    pub(crate) since: Option<Timestamp>,
 }
 
 impl Swarm {
-    /// There is an edge, for `share_percent` of the stream's rate.
-    pub(crate) fn set_edge(&mut self, now: Timestamp, share_percent: u32) {
-        self.urgent.set_share(now, share_percent, self.rate_bps);
+    /// Whether there is an edge.
+    pub(crate) fn set_edge(&mut self, has_edge: bool) {
+        self.has_edge = has_edge;
     }
 
-    /// Has parts fetched that a player would miss.
-    pub(super) fn fetch_urgent(&mut self, now: Timestamp) {
-        if !self.urgent.is_on() || self.is_source() || !self.phase.is_joined() {
+    /// The stream's rate, bit/s.
+    pub(crate) fn rate_bps(&self) -> u64 {
+        self.rate_bps
+    }
+
+    /// Says which parts a player would miss.
+    pub(super) fn tell_urgent(&mut self, now: Timestamp) {
+        if !self.has_edge || self.is_source() || !self.phase.is_joined() {
             return;
         }
         let mut holes = self.due_holes();
         if holes.is_empty() {
             holes.extend(self.next_part(now));
         }
-        for hole in holes {
-            if self.urgent.admits(now, self.rate_bps, hole.part, hole.due, hole.since) {
-                self.event(Event::FetchPart(self.config.swarm_id(), hole.part, part_len_max(self.rate_bps)));
-            }
-        }
+        self.out.extend(holes.into_iter().map(SwarmOutput::Urgent));
+    }
+
+    fn part_id(&self, part: u64) -> PartId {
+        PartId { rendition: self.config.rendition, epoch: self.epoch(), part }
     }
 
     /// When what follows a part captured at `captured_us` is due. Nothing is before anything plays, and of a player that still
@@ -67,7 +73,7 @@ impl Swarm {
         }
         let (_, newest) = self.store.range(0..self.store.edge()).next_back()?;
         let header = newest.chunk.header();
-        let part = PartId { epoch: self.epoch(), part: header.part.saturating_add(1) };
+        let part = self.part_id(header.part.saturating_add(1));
         Some(Hole { part, due: self.due_after(header.capture_unix_us)?, since: None })
     }
 
@@ -86,7 +92,7 @@ impl Swarm {
                 _ if number == end => header.part.saturating_add(1),
                 _ => continue,
             };
-            let part = PartId { epoch: self.epoch(), part };
+            let part = self.part_id(part);
             let Some(due) = self.due_after(header.capture_unix_us) else { return holes };
             if holes.iter().all(|hole| hole.part != part) {
                 holes.push(Hole { part, due, since: self.store.known_since(number) });
@@ -95,11 +101,8 @@ impl Swarm {
         holes
     }
 
-    /// What the node fetched, or that it could not.
+    /// What the node fetched.
     pub(crate) fn fetched(&mut self, now: Timestamp, fetched: FetchedPart) {
-        if !self.urgent.done(now, fetched.part, fetched.bytes, fetched.chunks.is_empty()) {
-            return;
-        }
         for chunk in fetched.chunks {
             if chunk.header().epoch == self.epoch() && chunk.header().rendition == self.config.rendition {
                 self.take_from_edge(now, chunk);

@@ -111,8 +111,12 @@ impl Swarm {
         // A claim beyond what the note and the rate make possible is not believed.
         let believable = note.next_number + self.plausible_ahead(now, &note);
         let Some((start, named_by)) = self.choose_start(now, certificate.epoch, believable) else { return };
-        let mut claims: Vec<u64> =
-            self.neighbours.values().filter(|n| n.epoch == certificate.epoch).map(|n| n.have.end()).collect();
+        // Where a player has come to, those who came with it and have nothing yet say nothing.
+        let may_be_new = self.config.policy.join_leaps;
+        let mut claims: Vec<u64> = (self.neighbours.values().filter(|n| n.epoch == certificate.epoch))
+            .map(|n| n.have.end())
+            .filter(|end| may_be_new || *end > start)
+            .collect();
         claims.sort_unstable();
         // Of two claims the smaller has two voices.
         let claimed =
@@ -189,7 +193,8 @@ impl Swarm {
         let neighbour = self
             .neighbours
             .get(&named_by)
-            .filter(|_| (policy.join_next || self.is_busy(policy.crowded_wait)) && !self.joining.waited)?;
+            .filter(|_| policy.join_next || policy.join_leaps && self.is_busy(policy.crowded_wait))
+            .filter(|_| !self.joining.waited)?;
         let at = neighbour.segment_starts.iter().position(|known| known.number == start)?;
         let newest = neighbour.segment_starts.get(at)?;
         let before = neighbour.segment_starts.get(at.checked_sub(1)?)?;

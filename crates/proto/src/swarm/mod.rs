@@ -46,7 +46,6 @@ use bytes::Bytes;
 
 use crate::broadcast::{Certificate, LiveNote};
 use crate::chunk::VerifiedChunk;
-use crate::hybrid::urgent::Urgent;
 use crate::id::PeerId;
 use crate::io::{CloseCode, Connected, Event, Playout};
 use crate::peer_map::PeerMap;
@@ -55,6 +54,7 @@ use crate::wire::{ChunkHead, Handshake, Message};
 
 use admission::Admission;
 pub use config::{NeighbourStats, Role, SwarmConfig, SwarmStats};
+pub(crate) use edge::Hole;
 use join::{Joining, Phase};
 pub use locality::{NetworkMap, PathCost};
 use neighbour::Neighbour;
@@ -93,6 +93,8 @@ pub(crate) enum SwarmOutput {
     WithdrawAll(PeerId),
     /// The peer has left this swarm, and may still be in another: nothing of this one is of use to it.
     Left(PeerId),
+    /// A player is about to miss a part: whether it is fetched is the channel's account's to say.
+    Urgent(Hole),
     Event(Event),
 }
 
@@ -182,7 +184,8 @@ pub(crate) struct Swarm {
     /// When the player said so.
     playout_at: Timestamp,
     /// What may be fetched over HTTP.
-    urgent: Urgent,
+    /// There is an edge to fetch parts from.
+    has_edge: bool,
     /// Nobody but an edge brings what is new.
     led_by_edge: bool,
     /// Measured stream rate, bit/s; the certificate's until there is enough.
@@ -279,7 +282,7 @@ impl Swarm {
             guess_after: BTreeMap::new(),
             playout: Playout::default(),
             playout_at: now,
-            urgent: Urgent::default(),
+            has_edge: false,
             led_by_edge: false,
             rate_bps: 1_000_000,
             uplink: UplinkView::default(),
@@ -371,7 +374,7 @@ impl Swarm {
         self.watch_neighbours(now);
         self.close_turned_away(now);
         self.tend(now);
-        self.fetch_urgent(now);
+        self.tell_urgent(now);
         self.gossip(now);
         self.report_hops(now);
         self.flush();

@@ -240,6 +240,27 @@ impl Default for Policy {
     }
 }
 
+/// What is entered where a player has come to begins so much before, and as much again as the way there takes, up to the latter:
+/// a part is told of when it is whole, and ages are not exact.
+const BEFORE_PLACE: Duration = Duration::from_millis(300);
+const WAY_MAX: Duration = Duration::from_millis(150);
+/// How much further back a segment may have begun.
+const SEGMENT_MAX: Duration = Duration::from_secs(10);
+
+impl Policy {
+    /// The same for a swarm that is entered where a player has come to, who has fallen `behind` and is `way` from its neighbours
+    /// and back.
+    pub fn at_place(self, behind: Duration, way: Duration) -> Self {
+        let join_back = behind + BEFORE_PLACE + way.min(WAY_MAX);
+        Self { join_back, join_back_max: join_back + SEGMENT_MAX, join_leaps: false, ..self }
+    }
+
+    /// The same for a swarm that is tried beside one that plays.
+    pub fn beside(self) -> Self {
+        Self { join_next: true, ..self }
+    }
+}
+
 /// What is known of a possible parent in one substream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ParentView {

@@ -56,8 +56,13 @@ impl Swarm {
         if !self.neighbours.values().any(|n| self.may_ask(now, n, joining)) {
             return;
         }
-        // What a newcomer shows first does not give way: it is a few chunks, and somebody waits for them.
-        let first_part = if joining { self.first_part() } else { 0..0 };
+        // What a newcomer shows first does not give way: it is a few chunks, and somebody waits for them. Nor does what a player has
+        // come to.
+        let first_part = match joining {
+            true if !self.config.policy.join_leaps => 0..burst_end,
+            true => self.first_part(),
+            false => 0..0,
+        };
         let mut requests: BTreeMap<(PeerId, bool), Vec<u64>> = BTreeMap::new();
         for number in self.holes(now, burst_end) {
             let gives_way = joining && !first_part.contains(&number);

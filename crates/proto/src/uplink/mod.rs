@@ -287,6 +287,14 @@ impl Uplink {
         flights.filter(|(_, flight)| flight.swarm == *swarm).map(|(token, _)| *token).collect()
     }
 
+    /// What was released in swarms that this node is not in, and is not acknowledged.
+    pub(crate) fn under_way_outside(&self, is_in: impl Fn(&SwarmId) -> bool) -> Vec<(PeerId, ChunkToken)> {
+        let flights = self.connections.iter().flat_map(|(peer, connection)| {
+            connection.flights.iter().map(move |(token, flight)| (*peer, *token, flight.swarm))
+        });
+        flights.filter(|(.., swarm)| !is_in(swarm)).map(|(peer, token, _)| (peer, token)).collect()
+    }
+
     /// The peer is no child any more: chunks that wait to be pushed to it and match go; requested ones stay.
     pub(crate) fn withdraw_pushes(&mut self, swarm: &SwarmId, peer: &PeerId, matches: impl Fn(u64) -> bool) {
         let range = (*swarm, *peer, 0)..=(*swarm, *peer, u64::MAX);

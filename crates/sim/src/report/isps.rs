@@ -101,14 +101,9 @@ impl IspsReport {
 /// For each provider: its customers' parents that are not, by substream.
 fn gateways(world: &World) -> Vec<f64> {
     let mut count = vec![0u32; world.config.profile.isp.len()];
-    let channel = world.channel();
     for index in world.viewers() {
-        let Some(stats) = world.nodes[index].engine.as_ref().and_then(|engine| engine.stats(&channel.into()))
-        else {
-            continue;
-        };
         let isp = world.nodes[index].place.isp;
-        for neighbour in &stats.neighbours {
+        for neighbour in world.all_stats(index).flat_map(|stats| stats.neighbours) {
             let is_elsewhere =
                 world.index(&neighbour.peer).is_some_and(|to| world.nodes[to].place.isp != isp);
             count[isp] += if is_elsewhere { neighbour.parent_in.count_ones() } else { 0 };

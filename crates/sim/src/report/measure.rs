@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use caudal_proto::qos::playout::Bounds;
+
 use super::{
     AttackReport, Chunks, ClassReport, EventReport, HopReport, ON_TIME, PLAYOUT_DELAYS_MS, Percentiles,
     Report, SCHEMA,
@@ -144,6 +146,9 @@ impl Measured {
             if published.at >= until {
                 break;
             }
+            if !node.is_due(published) {
+                continue;
+            }
             let delay = record.delay(serial).map(u64::from);
             let is_grown = published.at >= record.opened + GRACE_US;
             for (i, playout_ms) in PLAYOUT_DELAYS_MS.iter().enumerate() {
@@ -227,7 +232,8 @@ impl Measured {
                 .map(|(i, ms)| (*ms, self.on_time[i] as f64 / self.due[i].max(1) as f64))
                 .collect(),
             continuity_worst: self.worst,
-            playout: super::PlayoutReport::of(world),
+            playout: super::PlayoutReport::of(world, Bounds::USUAL),
+            playout_at_most_2s: super::PlayoutReport::of(world, Bounds::within(super::MAX_DELAY)),
             startup_ms,
             never_started,
             chunks: Chunks {
@@ -249,6 +255,7 @@ impl Measured {
             upload_use: upload_use(world, |_| true),
             neighbours,
             classes: self.classes(world, stream),
+            renditions: super::RenditionsReport::of(world),
             isps: super::IspsReport::of(
                 world,
                 &self.by_isp.iter().map(Histogram::percentiles).collect::<Vec<_>>(),
@@ -394,7 +401,7 @@ fn stayers(world: &World, at: u64, to: u64) -> (f64, f64) {
         }
         let (mut due_here, mut on_time_here) = (0u64, 0u64);
         for (serial, published) in world.broadcast.published.iter().enumerate() {
-            if (at..to).contains(&published.at) {
+            if (at..to).contains(&published.at) && node.is_due(published) {
                 due_here += 1;
                 on_time_here +=
                     u64::from(record.delay(serial).is_some_and(|delay| u64::from(delay) <= playout));

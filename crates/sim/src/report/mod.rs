@@ -3,9 +3,11 @@
 mod isps;
 mod measure;
 mod playout;
+mod renditions;
 mod text;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -18,12 +20,15 @@ pub(crate) use measure::BIN_US;
 use measure::Measured;
 pub(crate) use measure::{Bin, places};
 pub use playout::PlayoutReport;
+pub use renditions::{RenditionReport, RenditionsReport};
 pub use text::Summary;
 
 /// Version of the vocabulary.
 pub const SCHEMA: u32 = 1;
 /// Playout delays that continuity is reported for, ms.
 pub const PLAYOUT_DELAYS_MS: [u64; 5] = [750, 1000, 1500, 2000, 3000];
+/// What players are asked to stay within that do not simply keep what suits most.
+pub(crate) const MAX_DELAY: Duration = Duration::from_secs(2);
 /// The one that counts as on time where only one is named, and its place above.
 pub(crate) const ON_TIME: usize = 2;
 
@@ -166,6 +171,9 @@ pub struct Report {
     /// What players make of it; none where every chunk is a part of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub playout: Option<PlayoutReport>,
+    /// The same where they were asked to stay within [`MAX_DELAY`] of the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub playout_at_most_2s: Option<PlayoutReport>,
     /// From coming to the first decodable part.
     pub startup_ms: Percentiles,
     /// Of those who came while measured and never started.
@@ -196,6 +204,9 @@ pub struct Report {
     pub neighbours: f64,
     /// Viewers by class.
     pub classes: Vec<ClassReport>,
+    /// What viewers made of renditions, if there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renditions: Option<RenditionsReport>,
     /// What crossed between providers, if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isps: Option<IspsReport>,

@@ -37,12 +37,12 @@ struct Player {
 
 impl PlayoutReport {
     /// `None` where chunks are no parts of a stream.
-    pub(super) fn of(world: &World) -> Option<Self> {
+    pub(super) fn of(world: &World, bounds: Bounds) -> Option<Self> {
         if world.config.part.is_zero() {
             return None;
         }
         let viewers = world.nodes.iter().filter(|node| !node.is_source && node.is_honest());
-        let players: Vec<Player> = viewers.filter_map(|node| Player::of(world, node)).collect();
+        let players: Vec<Player> = viewers.filter_map(|node| Player::of(world, node, bounds)).collect();
         let due: u64 = players.iter().map(|player| player.due).sum();
         let on_time: u64 = players.iter().map(|player| player.on_time).sum();
         (due > 0).then(|| Self {
@@ -56,20 +56,25 @@ impl PlayoutReport {
 }
 
 impl Player {
-    fn of(world: &World, node: &Node) -> Option<Self> {
+    fn of(world: &World, node: &Node, bounds: Bounds) -> Option<Self> {
         let parts = lateness(world, node);
         if parts.len() < PARTS_MIN {
             return None;
         }
-        let mut delay = PlayoutDelay::new(Bounds::USUAL);
+        let mut delay = PlayoutDelay::new(bounds);
         let mut in_time = 0;
         let half = parts.len() / 2;
+        // What never came is nothing that could be waited for.
+        let mut arrivals: Vec<(u64, u64)> =
+            parts.iter().filter_map(|(at, late_us)| Some((at + (*late_us)?, *at))).collect();
+        arrivals.sort_unstable();
+        let mut arrivals = arrivals.into_iter().peekable();
         for (n, &(at, late_us)) in parts.iter().enumerate() {
-            // What never came is nothing that could be waited for.
-            let Some(late_us) = late_us else { continue };
-            in_time += u64::from(n >= half && late_us <= bridged_us(&delay));
-            let now = at + late_us;
-            delay.arrived(Timestamp::from_micros(now), now, at, world.config.part);
+            while let Some((now, at)) = arrivals.next_if(|(now, _)| *now <= at + bridged_us(&delay)) {
+                delay.arrived(Timestamp::from_micros(now), now, at, world.config.part);
+            }
+            let is_in_time = late_us.is_some_and(|late_us| late_us <= bridged_us(&delay));
+            in_time += u64::from(n >= half && is_in_time);
         }
         Some(Self {
             wanted_us: delay.wanted().as_micros() as u64,
@@ -94,7 +99,7 @@ fn lateness(world: &World, node: &Node) -> Vec<(u64, Option<u64>)> {
     let to = world.end().min(left).saturating_sub(world.config.patience.as_micros() as u64);
     let mut parts: Vec<(u64, u64, Option<u64>)> = Vec::new();
     for (serial, published) in world.broadcast.published.iter().enumerate().skip(start) {
-        if published.at < from.max(node.record.joined) || published.at >= to {
+        if published.at < from.max(node.record.joined) || published.at >= to || !node.is_due(published) {
             continue;
         }
         let part = published.chunk.header().part;

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Percentiles, Report};
+use super::{Percentiles, PlayoutReport, Report};
 
 impl fmt::Display for Percentiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,12 +41,10 @@ impl fmt::Display for Report {
         writeln!(f, "(worst viewer at 1500 ms {})", percent(self.continuity_worst))?;
         if let Some(playout) = &self.playout {
             writeln!(f, "players keep ahead     {}", playout.wanted_ms)?;
-            writeln!(
-                f,
-                "pictures are behind    {}, {} of parts in time",
-                playout.behind_ms,
-                percent(playout.on_time)
-            )?;
+            writeln!(f, "pictures are behind    {}, {}", playout.behind_ms, in_time(playout))?;
+        }
+        if let Some(playout) = &self.playout_at_most_2s {
+            writeln!(f, "asked for 2 s at most  {}, {}", playout.behind_ms, in_time(playout))?;
         }
         writeln!(f, "startup                {}, {} never started", self.startup_ms, self.never_started)?;
         let c = &self.chunks;
@@ -93,6 +91,9 @@ impl fmt::Display for Report {
                 percent(class.upload_use),
                 class.chunk_delay_ms
             )?;
+        }
+        if let Some(renditions) = &self.renditions {
+            write!(f, "{renditions}")?;
         }
         if let Some(isps) = &self.isps {
             write!(f, "{isps}")?;
@@ -183,4 +184,8 @@ impl fmt::Display for Summary<'_> {
         }
         Ok(())
     }
+}
+
+fn in_time(playout: &PlayoutReport) -> String {
+    format!("{} of parts in time", percent(playout.on_time))
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLock};
 use bytes::Bytes;
 use caudal_proto::broadcast::{Certificate, CertificateTerms, LiveNote};
 use caudal_proto::chunk::{Chunk, Ed25519Verifier, Flags, PartIn, Signer, VerifiedChunk, Verify};
-use caudal_proto::id::{BroadcastId, ChannelId, RenditionId, SecretKey};
+use caudal_proto::id::{BroadcastId, ChannelId, RenditionId, SecretKey, SwarmId};
 use caudal_proto::io::{Input, Playout};
 
 use super::{Happening, UNIX_START_US, World};
@@ -17,6 +17,9 @@ const NOTE_PERIOD_US: u64 = 3_000_000;
 /// Players are looked at this often, µs.
 const PLAY_PERIOD_US: u64 = 250_000;
 
+/// Where an encoded chunk names its rendition.
+const RENDITION_AT: usize = 28;
+
 /// A chunk that was published.
 #[derive(Debug)]
 pub(crate) struct Published {
@@ -26,11 +29,14 @@ pub(crate) struct Published {
 
 /// Remembers what the source signed, so that a thousand honest checks cost one comparison; all else is checked for real.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct MemoVerifier(Arc<RwLock<HashMap<(u64, u64), Bytes>>>);
+pub(crate) struct MemoVerifier(Arc<RwLock<HashMap<Named, Bytes>>>);
+
+/// What names a chunk: epoch, rendition, number.
+type Named = (u64, RenditionId, u64);
 
 impl MemoVerifier {
     fn remember(&self, chunk: &VerifiedChunk) {
-        let key = (chunk.header().epoch, chunk.header().number);
+        let key = (chunk.header().epoch, chunk.header().rendition, chunk.header().number);
         if let Ok(mut memo) = self.0.write() {
             memo.insert(key, chunk.encoded().clone());
         }
@@ -39,8 +45,8 @@ impl MemoVerifier {
 
 impl Verify for MemoVerifier {
     fn verify(&mut self, channel: &ChannelId, key: &BroadcastId, chunk: &Chunk) -> bool {
-        let number = (chunk.header().epoch, chunk.header().number);
-        let known = self.0.read().ok().and_then(|memo| memo.get(&number).cloned());
+        let named = (chunk.header().epoch, chunk.header().rendition, chunk.header().number);
+        let known = self.0.read().ok().and_then(|memo| memo.get(&named).cloned());
         known.is_some_and(|known| is_same(&known, chunk.encoded()))
             || Ed25519Verifier.verify(channel, key, chunk)
     }
@@ -51,33 +57,55 @@ pub(crate) fn is_same(a: &Bytes, b: &Bytes) -> bool {
     (a.as_ptr() == b.as_ptr() && a.len() == b.len()) || a == b
 }
 
+/// A rendition of the channel.
+pub(crate) struct Lane {
+    pub(crate) rate_bps: u64,
+    payload: usize,
+    signer: Option<Signer>,
+    pub(crate) note: Option<LiveNote>,
+    /// Each broadcast's epoch and the places of its chunks in `published`, by number.
+    epochs: Vec<(u64, Vec<u32>)>,
+}
+
+impl Lane {
+    fn serials(&self) -> &[u32] {
+        self.epochs.last().map_or(&[], |(_, serials)| serials)
+    }
+}
+
 /// What is on the air.
 pub(crate) struct Broadcast {
     pub(crate) channel_key: SecretKey,
     pub(super) key: SecretKey,
     pub(crate) certificate: Option<Certificate>,
-    pub(crate) note: Option<LiveNote>,
-    signer: Option<Signer>,
+    /// What the channel has, the best first; the rendition's number is its place.
+    pub(crate) lanes: Vec<Lane>,
     /// Counts broadcasts; what belongs to an older one is not done.
     turn: u32,
     parts: u64,
-    /// Each broadcast's epoch and the place of its first chunk in `published`.
-    epochs: Vec<(u64, usize)>,
-    /// Every chunk, in order.
+    /// Each broadcast's epoch, and when it began, µs.
+    epochs: Vec<(u64, u64)>,
+    /// Every chunk of every rendition, in order.
     pub(crate) published: Vec<Published>,
     pub(crate) verifier: MemoVerifier,
 }
 
 impl Broadcast {
     pub(super) fn new(config: &SimConfig) -> Self {
+        let lanes = config.rates().into_iter().enumerate().map(|(place, rate_bps)| Lane {
+            rate_bps,
+            payload: config.chunk_payload_of(place),
+            signer: None,
+            note: None,
+            epochs: Vec::new(),
+        });
         let mut rng = fastrand::Rng::with_seed(config.seed ^ 0xb0ad_ca57);
         let mut key = || SecretKey::from_bytes(&core::array::from_fn(|_| rng.u8(..)));
         Self {
             channel_key: key(),
             key: key(),
             certificate: None,
-            note: None,
-            signer: None,
+            lanes: lanes.collect(),
             turn: 0,
             parts: 0,
             epochs: Vec::new(),
@@ -86,22 +114,29 @@ impl Broadcast {
         }
     }
 
-    /// The place of a chunk in `published`, which need not hold it yet.
-    pub(crate) fn serial(&self, epoch: u64, number: u64) -> Option<usize> {
-        let (_, base) = self.epochs.iter().rev().find(|(e, _)| *e == epoch)?;
-        Some(base + number as usize)
+    /// The place of a chunk in `published`.
+    pub(crate) fn serial(&self, epoch: u64, rendition: RenditionId, number: u64) -> Option<usize> {
+        let epochs = &self.lanes.get(usize::from(rendition.0))?.epochs;
+        let (_, serials) = epochs.iter().rev().find(|(e, _)| *e == epoch)?;
+        serials.get(usize::try_from(number).ok()?).map(|serial| *serial as usize)
     }
 
-    /// Chunks of the newest broadcast so far.
+    /// Chunks of the newest broadcast's first rendition so far.
     pub(crate) fn edge(&self) -> u64 {
-        self.epochs.last().map_or(0, |(_, base)| (self.published.len() - base) as u64)
+        self.lanes[0].serials().len() as u64
+    }
+
+    /// When the broadcast of this epoch began, µs.
+    pub(crate) fn began(&self, epoch: u64) -> Option<u64> {
+        self.epochs.iter().rev().find(|(e, _)| *e == epoch).map(|(_, began)| *began)
     }
 
     /// The chunk that `body` is, byte for byte.
     pub(crate) fn find(&self, body: &Bytes) -> Option<usize> {
         let word =
             |at: usize| body.get(at..at + 8).and_then(|raw| raw.try_into().ok()).map(u64::from_be_bytes);
-        let serial = self.serial(word(0)?, word(8)?)?;
+        let rendition = RenditionId(*body.get(RENDITION_AT)?);
+        let serial = self.serial(word(0)?, rendition, word(8)?)?;
         self.published.get(serial).is_some_and(|p| is_same(p.chunk.encoded(), body)).then_some(serial)
     }
 }
@@ -110,6 +145,11 @@ impl World {
     /// The channel that everybody watches.
     pub fn channel(&self) -> ChannelId {
         self.broadcast.channel_key.channel()
+    }
+
+    /// The swarm of one of its renditions.
+    pub fn swarm(&self, rendition: RenditionId) -> SwarmId {
+        SwarmId { channel: self.channel(), rendition }
     }
 
     /// The true wall clock, µs since the Unix epoch.
@@ -131,13 +171,15 @@ impl World {
         let broadcast = &mut self.broadcast;
         let id = BroadcastId(broadcast.key.public());
         let certificate = Certificate::sign(&broadcast.channel_key, id, terms);
-        let payload = self.config.chunk_payload_bytes;
-        let signer = Signer::new(broadcast.key.clone(), channel, epoch, RenditionId(0), payload)
-            .with_traced(self.config.traced_every);
-        (broadcast.certificate, broadcast.note) = (Some(certificate), None);
-        (broadcast.signer, broadcast.parts) = (Some(signer), 0);
+        for (lane, place) in broadcast.lanes.iter_mut().zip(0..) {
+            let signer = Signer::new(broadcast.key.clone(), channel, epoch, RenditionId(place), lane.payload);
+            lane.signer = Some(signer.with_traced(self.config.traced_every));
+            lane.note = None;
+            lane.epochs.push((epoch, Vec::new()));
+        }
+        (broadcast.certificate, broadcast.parts) = (Some(certificate), 0);
         broadcast.turn += 1;
-        broadcast.epochs.push((epoch, broadcast.published.len()));
+        broadcast.epochs.push((epoch, self.now));
         let turn = broadcast.turn;
         self.queue.push(self.now, Happening::Note(turn));
         self.queue.push(self.now, Happening::Part(turn));
@@ -146,22 +188,40 @@ impl World {
 
     /// The source is away: nothing is published any more.
     pub(super) fn stop_broadcast(&mut self) {
-        self.broadcast.signer = None;
+        self.broadcast.lanes.iter_mut().for_each(|lane| lane.signer = None);
     }
 
-    pub(super) fn part(&mut self, turn: u32) {
-        let (channel, unix_us, now) = (self.channel(), self.unix_us(), self.now);
-        let config = &self.config;
-        let (rate, chunk) = (config.rate_bps, config.chunk_payload_bytes as u64);
-        let span_us = match config.part.as_micros() as u64 {
-            0 => chunk * 8_000_000 / rate,
+    /// How long a part is, µs.
+    pub(crate) fn part_us(&self) -> u64 {
+        match self.config.part.as_micros() as u64 {
+            0 => self.config.chunk_payload_bytes as u64 * 8_000_000 / self.config.rate_bps,
             part => part,
-        };
-        let per_key = (config.key_interval.as_micros() as u64 / span_us).max(1);
-        let Some(signer) = self.broadcast.signer.as_mut().filter(|_| turn == self.broadcast.turn) else {
+        }
+    }
+
+    /// The next part of each rendition is cut.
+    pub(super) fn part(&mut self, turn: u32) {
+        if turn != self.broadcast.turn || self.broadcast.lanes.iter().all(|lane| lane.signer.is_none()) {
             return;
-        };
-        let is_key = self.broadcast.parts.is_multiple_of(per_key);
+        }
+        let number = self.broadcast.parts;
+        self.broadcast.parts += 1;
+        for place in 0..self.broadcast.lanes.len() {
+            self.cut_part(place, number);
+        }
+        self.queue.push(self.now + self.part_us(), Happening::Part(turn));
+    }
+
+    /// Part `number` of the rendition in this place.
+    fn cut_part(&mut self, place: usize, number: u64) {
+        let (unix_us, now, span_us) = (self.unix_us(), self.now, self.part_us());
+        let swarm = self.swarm(RenditionId(place as u8));
+        let config = &self.config;
+        let lane = &mut self.broadcast.lanes[place];
+        let (rate, chunk) = (lane.rate_bps, lane.payload as u64);
+        let per_key = (config.key_interval.as_micros() as u64 / span_us).max(1);
+        let Some(signer) = lane.signer.as_mut() else { return };
+        let is_key = number.is_multiple_of(per_key);
         let mean = rate * span_us / 8_000_000;
         let len = if config.part.is_zero() {
             chunk
@@ -173,8 +233,7 @@ impl World {
             (mean as f64 * rest.max(0.05)) as u64
         };
         let flags = Flags::default().with(Flags::SEGMENT_START, is_key).with(Flags::INIT, is_key);
-        let payload: Bytes = vec![self.broadcast.parts as u8; len.max(1) as usize].into();
-        self.broadcast.parts += 1;
+        let payload: Bytes = vec![number as u8; len.max(1) as usize].into();
         let part = PartIn { flags, capture_unix_us: unix_us - span_us, payload };
         let chunks = signer.sign(&part, unix_us);
         for chunk in &chunks {
@@ -184,37 +243,45 @@ impl World {
             }
             self.ledger.published += 1;
             self.ledger.published_bytes += u64::from(chunk.header().len);
+            if let Some((_, serials)) = self.broadcast.lanes[place].epochs.last_mut() {
+                serials.push(self.broadcast.published.len() as u32);
+            }
             self.broadcast.published.push(Published { at: now, chunk: chunk.clone() });
         }
-        self.input(self.source, Input::Publish(channel.into(), chunks));
-        self.queue.push(now + span_us, Happening::Part(turn));
+        self.input(self.source, Input::Publish(swarm, chunks));
     }
 
     /// Players give up what has been missing for too long: their nodes no longer ask for it.
     pub(super) fn play(&mut self) {
         self.queue.push(self.now + PLAY_PERIOD_US, Happening::Play);
         let patience = self.config.patience.as_micros() as u64;
-        let Some(&(epoch, base)) = self.broadcast.epochs.last() else { return };
-        let published = &self.broadcast.published[base..];
-        let next_number = published.partition_point(|p| p.at + patience < self.now) as u64;
-        let channel = self.channel();
+        let Some(&(epoch, _)) = self.broadcast.epochs.last() else { return };
+        let published = &self.broadcast.published;
+        let is_given_up = |serial: &u32| published[*serial as usize].at + patience < self.now;
+        let next = |lane: &Lane| lane.serials().partition_point(is_given_up) as u64;
+        let next: Vec<u64> = self.broadcast.lanes.iter().map(next).collect();
         for index in self.viewers().collect::<Vec<_>>() {
-            if self.nodes[index].record.epoch == epoch {
-                let playout = Playout { buffer_ms: 0, next_number };
-                self.input(index, Input::Playout(channel.into(), playout));
+            for (&next_number, place) in next.iter().zip(0..) {
+                if self.nodes[index].members[usize::from(place)].epoch == epoch {
+                    let playout = Playout { buffer_ms: 0, next_number };
+                    self.input(index, Input::Playout(self.swarm(RenditionId(place)), playout));
+                }
             }
         }
     }
 
     pub(super) fn sign_note(&mut self, turn: u32, is_end: bool) {
-        let channel = self.channel();
         let unix_us = self.unix_us().saturating_add_signed(self.nodes[self.source].skew_us);
-        let broadcast = &mut self.broadcast;
-        let Some(signer) = broadcast.signer.as_ref().filter(|_| turn == broadcast.turn) else { return };
-        let Some((epoch, _)) = broadcast.epochs.last().copied() else { return };
-        let note = LiveNote::sign(&broadcast.key, channel, epoch, signer.next_number(), unix_us, is_end);
-        broadcast.note = Some(note);
-        self.input(self.source, Input::PublishNote(note));
+        let Some((epoch, _)) = self.broadcast.epochs.last().copied() else { return };
+        for place in 0..self.broadcast.lanes.len() {
+            let swarm = self.swarm(RenditionId(place as u8));
+            let broadcast = &mut self.broadcast;
+            let lane = &mut broadcast.lanes[place];
+            let Some(signer) = lane.signer.as_ref().filter(|_| turn == broadcast.turn) else { return };
+            let note = LiveNote::sign(&broadcast.key, swarm, epoch, signer.next_number(), unix_us, is_end);
+            lane.note = Some(note);
+            self.input(self.source, Input::PublishNote(note));
+        }
         if is_end {
             self.stop_broadcast();
         } else {
@@ -247,10 +314,13 @@ impl World {
         }
     }
 
-    /// An engine delivered a chunk.
-    pub(super) fn delivered(&mut self, index: usize, chunk: &VerifiedChunk) {
+    /// An engine delivered a chunk in the swarm of `rendition`.
+    pub(super) fn delivered(&mut self, index: usize, rendition: RenditionId, chunk: &VerifiedChunk) {
         let header = *chunk.header();
-        let serial = self.broadcast.serial(header.epoch, header.number);
+        if header.rendition != rendition {
+            self.fail_rendition(index, header.rendition, rendition);
+        }
+        let serial = self.broadcast.serial(header.epoch, header.rendition, header.number);
         let published = serial.and_then(|serial| self.broadcast.published.get(serial));
         let Some((serial, published)) =
             serial.zip(published).filter(|(_, p)| is_same(p.chunk.encoded(), chunk.encoded()))
@@ -260,8 +330,9 @@ impl World {
         };
         let delay = self.now - published.at;
         let now = self.now;
+        let member = &self.nodes[index].members[usize::from(header.rendition.0)];
+        let is_early = member.start.is_none_or(|start| serial < start);
         let record = &mut self.nodes[index].record;
-        let is_early = record.start.is_none_or(|start| serial < start);
         let is_new = record.book(serial, delay);
         if record.startup.is_none() && serial >= record.first_part.0 && serial < record.first_part.1 {
             record.first_part_left = record.first_part_left.saturating_sub(usize::from(is_new));
@@ -271,27 +342,36 @@ impl World {
         }
         let is_from_source = record.depth(serial) == 1;
         if self.nodes[index].is_honest() {
-            self.ledger.useful(u64::from(header.len), is_from_source);
+            self.ledger.useful(rendition, u64::from(header.len), is_from_source);
         }
         if is_early {
             self.fail_delivered(index, "delivered a chunk from before it joined");
         }
-        if !is_new && !self.nodes[index].record.again.remove(&serial) {
+        let member = &mut self.nodes[index].members[usize::from(header.rendition.0)];
+        if !is_new && !member.again.remove(&serial) {
             self.fail_delivered(index, "delivered a chunk twice");
         }
+        self.came(index, &header);
     }
 
-    pub(super) fn joined(&mut self, index: usize, epoch: u64, number: u64) {
-        let Some(serial) = self.broadcast.serial(epoch, number) else { return };
+    pub(super) fn joined(&mut self, index: usize, rendition: RenditionId, epoch: u64, number: u64) {
+        let Some(serial) = self.broadcast.serial(epoch, rendition, number) else { return };
         let count = self.broadcast.published.get(serial).map_or(1, |p| p.chunk.header().count);
         let now = self.now;
-        let record = &mut self.nodes[index].record;
-        let before = record.start.replace(serial);
-        // In the same broadcast it begins once more, later, and is given once more what it holds from there on.
-        let is_again = record.epoch == epoch;
-        record.again = if is_again { record.given_from(serial) } else { BTreeSet::new() };
-        record.epoch = epoch;
+        let node = &mut self.nodes[index];
+        let member = &mut node.members[usize::from(rendition.0)];
+        let before = member.start.replace(serial);
+        // In the same broadcast it begins once more, later, and is given once more what it holds from there on. So is who left
+        // the swarm and came back, from wherever it likes.
+        let is_again = member.epoch == epoch;
+        member.again =
+            if is_again || member.has_left { node.record.given_from(serial) } else { BTreeSet::new() };
+        member.epoch = epoch;
         let goes_back = is_again && before.is_some_and(|before| serial <= before);
+        let record = &mut node.record;
+        if record.start.is_none() || node.watching.is_none() {
+            record.start = Some(serial);
+        }
         if record.startup.is_none() {
             record.joined = now;
             record.first_part = (serial, serial + usize::from(count));
@@ -301,5 +381,6 @@ impl World {
         if goes_back {
             self.fail_delivered(index, "began again, and earlier");
         }
+        self.begins(index, rendition, epoch, number);
     }
 }

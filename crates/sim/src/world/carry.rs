@@ -72,9 +72,28 @@ impl World {
         self.queue.push(at, Happening::Control { link, from: index as u32, to: to as u32, bytes });
     }
 
+    /// A chunk that waited at its sender for the line goes on, if the connection still stands.
+    pub(super) fn go_on(&mut self, index: usize, peer: &PeerId, token: ChunkToken, head: Bytes, body: Bytes) {
+        let to = self.index(peer);
+        if to.is_some_and(|to| self.nodes[index].is_alive() && self.nodes[index].link_to(to as u32).is_some())
+        {
+            self.carry_chunk(index, peer, token, head, body);
+        }
+    }
+
     fn carry_chunk(&mut self, index: usize, peer: &PeerId, token: ChunkToken, head: Bytes, body: Bytes) {
         self.check_relay(index, &body);
         let Some((to, link, end)) = self.linked(index, peer) else { return };
+        if self.is_taken_back(link, index as u32, token) {
+            return;
+        }
+        // Beyond a short queue what waits for a line waits at its sender, where it can still be taken back.
+        let over = self.nodes[index].up.wait(self.now).saturating_sub(self.config.transport.line_queue_us);
+        if over > 0 {
+            let held = Happening::Held(index as u32, *peer, token, head, body);
+            self.queue.push(self.now + over, held);
+            return;
+        }
         let rtt = self.rtt(link);
         let model = &self.config.transport;
         let network = &self.config.profile.network;
@@ -103,6 +122,13 @@ impl World {
         let (from, to, is_through) = (index as u32, to as u32, false);
         let chunk = ChunkOnItsWay { link, from, to, token, head, body, sent, is_through };
         self.queue.push(at, Happening::Chunk(chunk));
+    }
+
+    /// Whether its sender has taken this chunk back.
+    fn is_taken_back(&mut self, link: u32, from: u32, token: ChunkToken) -> bool {
+        let resets = &mut self.links[link as usize].resets;
+        let at = resets.iter().position(|reset| *reset == (from, token));
+        at.map(|at| resets.swap_remove(at)).is_some()
     }
 
     fn reset(&mut self, index: usize, peer: &PeerId, token: ChunkToken) {
@@ -157,13 +183,12 @@ impl World {
     }
 
     pub(super) fn arrive_chunk(&mut self, mut chunk: ChunkOnItsWay) {
-        let link = &mut self.links[chunk.link as usize];
-        if link.is_closed {
+        if self.links[chunk.link as usize].is_closed {
             self.ledger.chunks_cut_off += 1;
             return;
         }
-        if let Some(at) = link.resets.iter().position(|reset| *reset == (chunk.from, chunk.token)) {
-            link.resets.swap_remove(at);
+        if self.is_taken_back(chunk.link, chunk.from, chunk.token) {
+            let link = &mut self.links[chunk.link as usize];
             let end = usize::from(link.ends[1] == chunk.from);
             link.flows[end].end((chunk.head.len() + chunk.body.len()) as u64);
             self.ledger.chunks_reset += 1;
@@ -176,6 +201,11 @@ impl World {
         }
         let bytes = (chunk.head.len() + chunk.body.len()) as u64;
         if !chunk.is_through {
+            let over = to.down.wait(self.now).saturating_sub(self.config.transport.line_queue_us);
+            if over > 0 {
+                self.queue.push(self.now + over, Happening::Chunk(chunk));
+                return;
+            }
             let network = &self.config.profile.network;
             let twice = if network.duplicated > 0.0 { 1.0 + network.duplicated } else { 1.0 };
             let wire = (self.config.transport.chunk_wire_bytes(bytes) as f64 * twice) as u64;

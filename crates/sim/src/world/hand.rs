@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use caudal_proto::broadcast::{Certificate, LiveNote};
 use caudal_proto::chunk::VerifiedChunk;
-use caudal_proto::id::{PeerId, SecretKey};
+use caudal_proto::id::{PeerId, RenditionId, SecretKey};
 use caudal_proto::io::{Event, Input};
 use caudal_proto::swarm::{Role, SwarmStats};
 use caudal_proto::time::Timestamp;
@@ -88,7 +88,7 @@ impl World {
 
     /// What the tracker knows of the broadcast.
     pub fn on_air(&self) -> (Option<Certificate>, Option<LiveNote>) {
-        (self.broadcast.certificate, self.broadcast.note)
+        (self.broadcast.certificate, self.broadcast.lanes[0].note)
     }
 
     /// Chunks that were published, with their times, from the `from`th of all on.
@@ -122,8 +122,9 @@ impl World {
     pub fn come(&mut self, uplink: Uplink, skew_us: i64) -> usize {
         let index = self.add(place(uplink), false, uplink.told);
         self.nodes[index].skew_us = skew_us;
-        self.open(index, Role::Viewer);
-        self.list(index);
+        self.open(index);
+        self.enter(index, RenditionId(0), Role::Viewer, self.config.policy.clone());
+        self.list(index, RenditionId(0));
         index
     }
 
@@ -164,9 +165,20 @@ impl World {
         self.nodes.len()
     }
 
-    /// How the engine of `index` stands; `None` when it is gone.
+    /// How the engine of `index` stands in the first rendition; `None` when it is gone.
     pub fn stats(&self, index: usize) -> Option<SwarmStats> {
-        self.nodes[index].engine.as_ref()?.stats(&self.channel().into())
+        self.stats_of(index, RenditionId(0))
+    }
+
+    /// The same in the swarm of a rendition; `None` where it is not in it.
+    pub fn stats_of(&self, index: usize, rendition: RenditionId) -> Option<SwarmStats> {
+        self.nodes[index].engine.as_ref()?.stats(&self.swarm(rendition))
+    }
+
+    /// The same in every swarm that it is in.
+    pub fn all_stats(&self, index: usize) -> impl Iterator<Item = SwarmStats> {
+        (0..self.broadcast.lanes.len())
+            .filter_map(move |place| self.stats_of(index, RenditionId(place as u8)))
     }
 
     /// A peer from outside.

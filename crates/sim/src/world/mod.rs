@@ -10,12 +10,14 @@ mod hostile;
 mod isps;
 mod node;
 mod people;
+mod player;
 mod seconds;
+mod watching;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use caudal_proto::id::PeerId;
+use caudal_proto::id::{PeerId, RenditionId};
 use caudal_proto::io::{ChunkToken, Event, Input, Output, Transmit};
 use caudal_proto::time::Timestamp;
 use caudal_proto::wire::FrameReader;
@@ -31,7 +33,7 @@ use crate::queue::Queue;
 use crate::trace::{Hash, Trace};
 use crate::traffic::Traffic;
 use crate::transport::Flow;
-pub(crate) use broadcast::Broadcast;
+pub(crate) use broadcast::{Broadcast, Published};
 pub use hand::{Arrival, Look, Uplink};
 pub(crate) use node::{Node, Record};
 pub use seconds::Second;
@@ -76,6 +78,8 @@ pub(crate) enum Happening {
         bytes: Bytes,
     },
     Chunk(ChunkOnItsWay),
+    /// A chunk that waits at its sender for the line.
+    Held(u32, PeerId, ChunkToken, Bytes, Bytes),
     Acked {
         link: u32,
         to: u32,
@@ -102,7 +106,9 @@ pub(crate) enum Happening {
     Note(u32),
     /// Players step over what did not come in time.
     Play,
-    Track(u32),
+    Track(u32, RenditionId),
+    /// A viewer looks at what plays.
+    Watch(u32),
     Unlist(u32),
     Extra(u32),
     Viewer(Place),
@@ -135,6 +141,15 @@ pub(crate) struct ChunkOnItsWay {
     pub(crate) is_through: bool,
 }
 
+/// What the tracker knows of a swarm.
+#[derive(Debug, Default)]
+struct Tracked {
+    /// What it would name.
+    listed: Vec<u32>,
+    /// It named the source to so many that its account is even then.
+    source_named_until: u64,
+}
+
 /// The world.
 pub struct World {
     pub(crate) config: SimConfig,
@@ -165,13 +180,11 @@ pub struct World {
     rng: fastrand::Rng,
     /// Who comes and goes.
     people: fastrand::Rng,
-    /// What the tracker would name.
-    listed: Vec<u32>,
+    /// What the tracker knows of each rendition's swarm.
+    tracked: Vec<Tracked>,
     /// Attackers.
     pub(crate) hostile: Vec<u32>,
     is_tracker_away: bool,
-    /// The tracker named the source to so many that its account is even then.
-    source_named_until: u64,
     /// Sides and until when nothing crosses.
     partition: Option<(Vec<bool>, u64)>,
     /// Whose chunk is being handed in.
@@ -236,10 +249,9 @@ impl World {
             queue: Queue::new(),
             rng: seeds.fork(),
             people: seeds.fork(),
-            listed: Vec::new(),
+            tracked: config.rates().iter().map(|_| Tracked::default()).collect(),
             hostile: Vec::new(),
             is_tracker_away: false,
-            source_named_until: 0,
             partition: None,
             carrier: None,
             fault: None,
@@ -291,6 +303,9 @@ impl World {
             Happening::Wake(index) => self.wake(index as usize),
             Happening::Control { link, from, to, bytes } => self.arrive_control(link, from, to, &bytes),
             Happening::Chunk(chunk) => self.arrive_chunk(chunk),
+            Happening::Held(index, peer, token, head, body) => {
+                self.go_on(index as usize, &peer, token, head, body);
+            }
             Happening::Acked { link, to, token, bytes, delivered } => {
                 self.acked(link, to, token, u64::from(bytes), delivered);
             }
@@ -300,7 +315,8 @@ impl World {
             Happening::Part(broadcast) => self.part(broadcast),
             Happening::Note(broadcast) => self.sign_note(broadcast, false),
             Happening::Play => self.play(),
-            Happening::Track(index) => self.track(index as usize),
+            Happening::Track(index, rendition) => self.track_in(index as usize, rendition),
+            Happening::Watch(index) => self.watch(index as usize),
             Happening::Unlist(index) => self.unlist(index as usize),
             Happening::Extra(index) => self.extra(index as usize),
             Happening::Viewer(place) => _ = self.viewer(place),
@@ -368,6 +384,7 @@ impl World {
                 Output::Timeout(at) => {
                     self.nodes[index].timeout = at.as_micros();
                     self.schedule(index);
+                    self.show(index);
                     return;
                 }
             }
@@ -379,9 +396,11 @@ impl World {
             events.push((Timestamp::from_micros(self.now), index, event.clone()));
         }
         match event {
-            Event::Chunk(_, chunk) => self.delivered(index, &chunk),
-            Event::Joined { epoch, number, .. } => self.joined(index, epoch, number),
-            Event::NeedPeers(_) => self.queue.push(self.now + 20_000, Happening::Track(index as u32)),
+            Event::Chunk(swarm, chunk) => self.delivered(index, swarm.rendition, &chunk),
+            Event::Joined { swarm, epoch, number } => self.joined(index, swarm.rendition, epoch, number),
+            Event::NeedPeers(swarm) => {
+                self.queue.push(self.now + 20_000, Happening::Track(index as u32, swarm.rendition));
+            }
             Event::Dropped { peer, reason, .. } => self.dropped(index, &peer, &reason),
             Event::Missed(_, range) => self.ledger.missed += range.end - range.start,
             _ => {}

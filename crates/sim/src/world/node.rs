@@ -10,6 +10,8 @@ use crate::config::Told;
 use crate::profile::Place;
 use crate::transport::{Line, LossState};
 
+use super::watching::Watching;
+
 /// Chunks from before a peer came that are remembered: what it may begin with.
 const BEFORE: usize = 512;
 
@@ -32,9 +34,29 @@ pub(crate) struct Node {
     /// When the engine wants to be called, and when it will be.
     pub(crate) timeout: u64,
     pub(crate) wake: u64,
+    /// What it does in each rendition's swarm.
+    pub(crate) members: Vec<Member>,
+    /// What it makes of renditions, where there are several.
+    pub(crate) watching: Option<Box<Watching>>,
+    /// Since its line was changed, how manieth that was.
+    pub(crate) line_changed: Option<u64>,
+    pub(crate) record: Record,
+}
+
+/// What a peer does in one rendition's swarm.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Member {
+    pub(crate) is_in: bool,
+    /// It was in, and left.
+    pub(crate) has_left: bool,
     /// Place in the tracker's list.
     pub(crate) listed: Option<usize>,
-    pub(crate) record: Record,
+    /// The first chunk it was told to expect.
+    pub(crate) start: Option<usize>,
+    /// What it may be given once more, since it began again in the same broadcast.
+    pub(crate) again: BTreeSet<usize>,
+    /// The broadcast it joined last.
+    pub(crate) epoch: u64,
 }
 
 impl Node {
@@ -77,10 +99,6 @@ pub(crate) struct Record {
     /// The first chunk it was told to expect, and when.
     pub(crate) start: Option<usize>,
     pub(crate) joined: u64,
-    /// What it may be given once more, since it began again in the same broadcast.
-    pub(crate) again: BTreeSet<usize>,
-    /// The broadcast it joined last.
-    pub(crate) epoch: u64,
     /// Chunks of its first part that are missing.
     pub(crate) first_part_left: usize,
     pub(crate) first_part: (usize, usize),

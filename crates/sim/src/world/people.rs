@@ -5,9 +5,10 @@ use std::time::Duration;
 use caudal_proto::engine::{Engine, EngineConfig};
 use caudal_proto::id::{PeerId, RenditionId};
 use caudal_proto::io::{Candidate, Input};
+use caudal_proto::swarm::policy::Policy;
 use caudal_proto::swarm::{Role, SwarmConfig};
 
-use super::node::Record;
+use super::node::{Member, Record};
 use super::{Happening, Node, World};
 use crate::attack::{AttackKind, EXTRA_PERIOD_US, Hostility, UPLOAD};
 use crate::config::{Churn, Delivery, Told};
@@ -27,7 +28,7 @@ const TRACKER_SOURCE_PERIOD_US: u64 = 125_000;
 /// Who left without a word is named for this much longer, µs.
 const TRACKER_EXPIRY_US: u64 = 30_000_000;
 /// A tracker answers after this long, µs.
-const TRACKER_US: u64 = 50_000;
+pub(super) const TRACKER_US: u64 = 50_000;
 /// Every node's retention window.
 const RETENTION: Duration = Duration::from_secs(60);
 /// Slow lines carry this much less.
@@ -95,8 +96,7 @@ impl World {
         let index = self.nodes.len();
         let skew = self.config.skew.as_micros() as i64;
         let network = &self.config.profile.network;
-        let up = place.upload_bps.max(self.config.transport.return_line_bps);
-        let down = (network.download * self.config.rate_bps as f64) as u64;
+        let (up, down) = self.lines(place);
         let node = Node {
             id: peer_id(index),
             engine: None,
@@ -106,43 +106,58 @@ impl World {
             told,
             skew_us: if skew > 0 { self.people.i64(-skew..=skew) } else { 0 },
             up: Line::new(up),
-            down: Line::new(down.max(self.config.rate_bps)),
+            down: Line::new(down),
             loss: LossState::new(network, &mut self.rng),
             links: Vec::new(),
             timeout: u64::MAX,
             wake: u64::MAX,
-            listed: None,
+            members: vec![Member::default(); self.broadcast.lanes.len()],
+            watching: None,
+            line_changed: None,
             record: Record::new(self.now, self.broadcast.published.len()),
         };
         self.nodes.push(node);
         index
     }
 
-    pub(super) fn open(&mut self, index: usize, role: Role) {
+    /// What the lines of a place carry up and down, IP bit/s.
+    pub(super) fn lines(&self, place: Place) -> (u64, u64) {
+        let up = place.upload_bps.max(self.config.transport.return_line_bps);
+        (up, self.config.profile.download_bps(place.class, self.config.rate_bps))
+    }
+
+    /// Its engine starts.
+    pub(super) fn open(&mut self, index: usize) {
         let engine = self.engine(index);
         let node = &mut self.nodes[index];
         node.engine = Some(engine);
         (node.timeout, node.wake) = (u64::MAX, u64::MAX);
-        let upload = node.place.upload_bps > 0;
-        let (id, skew) = (node.id, node.skew_us);
+        let skew = node.skew_us;
+        let unix_us = self.unix_us().saturating_add_signed(skew);
+        self.input(index, Input::UnixTime(unix_us));
+    }
+
+    /// It enters the swarm of a rendition.
+    pub(super) fn enter(&mut self, index: usize, rendition: RenditionId, role: Role, policy: Policy) {
+        let node = &mut self.nodes[index];
+        node.members[usize::from(rendition.0)].is_in = true;
+        let (id, upload) = (node.id, node.place.upload_bps > 0);
         let config = SwarmConfig {
             channel: self.channel(),
-            rendition: RenditionId(0),
+            rendition,
             role,
             upload,
             retention: RETENTION,
             lan: true,
-            policy: self.config.policy.clone(),
+            policy,
             verifier: Box::new(self.broadcast.verifier.clone()),
             records: Box::new(PaperKeys(id)),
             network_map: self.map_for(index),
         };
-        let unix_us = self.unix_us().saturating_add_signed(skew);
-        self.input(index, Input::UnixTime(unix_us));
         let is_served = self.config.delivery == Delivery::ServerOnly && index != self.source;
         self.input(index, Input::Open(Box::new(config)));
         if is_served {
-            self.input(index, Input::ServedAlone(self.channel().into(), true));
+            self.input(index, Input::ServedAlone(self.swarm(rendition), true));
         }
     }
 
@@ -156,16 +171,28 @@ impl World {
     pub(super) fn start_source(&mut self, copies_percent: Option<u32>) {
         let certificate = self.begin_broadcast();
         let alone = self.config.delivery == Delivery::ServerOnly;
-        self.open(self.source, Role::Source { certificate, copies_percent, alone });
-        self.list(self.source);
+        self.open(self.source);
+        for place in 0..self.broadcast.lanes.len() {
+            let (rendition, policy) = (RenditionId(place as u8), self.config.policy.clone());
+            self.enter(self.source, rendition, Role::Source { certificate, copies_percent, alone }, policy);
+            self.list(self.source, rendition);
+        }
+    }
+
+    /// It starts in the first rendition's swarm, and asks the tracker.
+    fn begin_watching(&mut self, index: usize) {
+        self.open(index);
+        let first = RenditionId(0);
+        self.enter(index, first, Role::Viewer, self.config.policy.clone());
+        self.list(index, first);
+        self.queue.push(self.now + TRACKER_US, Happening::Track(index as u32, first));
     }
 
     /// A viewer comes.
     pub(super) fn viewer(&mut self, place: Place) -> usize {
         let index = self.add(place, false, self.config.told);
-        self.open(index, Role::Viewer);
-        self.list(index);
-        self.queue.push(self.now + TRACKER_US, Happening::Track(index as u32));
+        self.watch_renditions(index);
+        self.begin_watching(index);
         let session = match self.config.churn {
             Churn::None => return index,
             Churn::Exponential(mean) => -(1.0 - self.people.f64()).ln() * mean.as_secs_f64(),
@@ -202,9 +229,7 @@ impl World {
         let index = self.add(place, false, self.config.told);
         self.nodes[index].hostility = Some(Box::new(Hostility::new(kind)));
         self.hostile.push(index as u32);
-        self.open(index, Role::Viewer);
-        self.list(index);
-        self.queue.push(self.now + TRACKER_US, Happening::Track(index as u32));
+        self.begin_watching(index);
         self.queue.push(self.now + EXTRA_PERIOD_US, Happening::Extra(index as u32));
     }
 
@@ -235,8 +260,11 @@ impl World {
 
     /// It says goodbye and is gone.
     pub fn leave(&mut self, index: usize) {
-        let channel = self.channel();
-        self.input(index, Input::Leave(channel.into()));
+        for place in 0..self.broadcast.lanes.len() {
+            if self.nodes[index].members[place].is_in {
+                self.input(index, Input::Leave(self.swarm(RenditionId(place as u8))));
+            }
+        }
         for (to, link) in self.nodes[index].links.clone() {
             // The connection is closed once its last bytes are through.
             let state = &self.links[link as usize];
@@ -249,35 +277,54 @@ impl World {
         self.unlist(index);
     }
 
-    pub(super) fn list(&mut self, index: usize) {
-        if self.nodes[index].listed.is_none() {
-            self.nodes[index].listed = Some(self.listed.len());
-            self.listed.push(index as u32);
+    pub(super) fn list(&mut self, index: usize, rendition: RenditionId) {
+        let place = usize::from(rendition.0);
+        let listed = &mut self.tracked[place].listed;
+        if self.nodes[index].members[place].listed.is_none() {
+            self.nodes[index].members[place].listed = Some(listed.len());
+            listed.push(index as u32);
         }
     }
 
+    /// The tracker forgets it in every swarm.
     pub(super) fn unlist(&mut self, index: usize) {
         if self.nodes[index].is_source && self.nodes[index].is_alive() {
             return;
         }
-        let Some(at) = self.nodes[index].listed.take() else { return };
-        self.listed.swap_remove(at);
-        if let Some(moved) = self.listed.get(at) {
-            self.nodes[*moved as usize].listed = Some(at);
+        for place in 0..self.tracked.len() {
+            self.unlist_in(index, RenditionId(place as u8));
         }
     }
 
-    /// The tracker, if it is there, answers `index`: the source, the strongest of a sample, and some of the rest.
+    pub(super) fn unlist_in(&mut self, index: usize, rendition: RenditionId) {
+        let place = usize::from(rendition.0);
+        let Some(at) = self.nodes[index].members[place].listed.take() else { return };
+        let listed = &mut self.tracked[place].listed;
+        listed.swap_remove(at);
+        if let Some(moved) = listed.get(at) {
+            self.nodes[*moved as usize].members[place].listed = Some(at);
+        }
+    }
+
+    /// The tracker, if it is there, answers `index` in the first rendition's swarm.
     pub fn track(&mut self, index: usize) {
-        if self.is_tracker_away || !self.nodes[index].is_alive() {
+        self.track_in(index, RenditionId(0));
+    }
+
+    /// The tracker, if it is there, answers `index`: the source, the strongest of a sample, and some of the rest.
+    pub(super) fn track_in(&mut self, index: usize, rendition: RenditionId) {
+        let place = usize::from(rendition.0);
+        let node = &self.nodes[index];
+        if self.is_tracker_away || !node.is_alive() || !node.members[place].is_in {
             return;
         }
-        let mut sample: Vec<u32> = if self.listed.len() <= TRACKER_SAMPLE {
-            self.listed.clone()
+        let listed = &self.tracked[place].listed;
+        let mut sample: Vec<u32> = if listed.len() <= TRACKER_SAMPLE {
+            listed.clone()
         } else {
-            let count = self.listed.len();
+            let count = listed.len();
             let mut sample: Vec<u32> =
-                (0..TRACKER_SAMPLE).map(|_| self.listed[self.people.usize(..count)]).collect();
+                (0..TRACKER_SAMPLE).map(|_| listed[self.people.usize(..count)]).collect();
             sample.sort_unstable();
             sample.dedup();
             sample
@@ -295,30 +342,32 @@ impl World {
         sample.truncate(room);
         let mut candidates = Vec::with_capacity(TRACKER_ANSWER);
         // Most of a crowd would find the source full.
-        let peers = self.listed.len().clamp(1, TRACKER_SOURCE_NAMED * TRACKER_SOURCE_ANSWERS_MAX);
-        let is_named = self.people.usize(..peers) < TRACKER_SOURCE_NAMED && self.may_name_source();
-        let is_there = self.nodes[source].is_source && self.nodes[source].listed.is_some();
+        let peers =
+            self.tracked[place].listed.len().clamp(1, TRACKER_SOURCE_NAMED * TRACKER_SOURCE_ANSWERS_MAX);
+        let is_named = self.people.usize(..peers) < TRACKER_SOURCE_NAMED && self.may_name_source(place);
+        let is_there = self.nodes[source].is_source && self.nodes[source].members[place].listed.is_some();
         if index != source && is_there && is_named {
             candidates.push(self.candidate(source));
         }
         candidates.extend(near);
         candidates.extend(sample.into_iter().map(|i| self.candidate(i as usize)));
-        let channel = self.channel();
+        let swarm = self.swarm(rendition);
         if let Some(certificate) = self.broadcast.certificate {
-            let note = self.broadcast.note;
-            self.input(index, Input::Broadcast(channel.into(), certificate, note));
+            let note = self.broadcast.lanes[place].note;
+            self.input(index, Input::Broadcast(swarm, certificate, note));
         }
-        self.input(index, Input::Candidates(channel.into(), candidates));
+        self.input(index, Input::Candidates(swarm, candidates));
     }
 
     /// Whether the source's line has time for one more who comes.
-    fn may_name_source(&mut self) -> bool {
-        if self.listed.len() <= TRACKER_SOURCE_NAMED {
+    fn may_name_source(&mut self, place: usize) -> bool {
+        let tracked = &mut self.tracked[place];
+        if tracked.listed.len() <= TRACKER_SOURCE_NAMED {
             return true;
         }
-        let owed = self.source_named_until.max(self.now) + TRACKER_SOURCE_PERIOD_US;
+        let owed = tracked.source_named_until.max(self.now) + TRACKER_SOURCE_PERIOD_US;
         let may = owed <= self.now + TRACKER_SOURCE_NAMED as u64 * TRACKER_SOURCE_PERIOD_US;
-        self.source_named_until = if may { owed } else { self.source_named_until };
+        tracked.source_named_until = if may { owed } else { tracked.source_named_until };
         may
     }
 
@@ -370,9 +419,12 @@ impl World {
                     self.nodes[i].up.bps /= SLOW_FACTOR;
                 }
             }
+            What::Line(share, bps) => self.narrow(share, bps),
+            What::LineBack(share) => self.widen(share),
         }
         let span = match what {
             What::Leave(_) | What::Join(..) | What::Invite(..) => return,
+            What::Line(..) | What::LineBack(_) => return,
             What::Partition(_, span) | What::SourceOutage(span) => span,
             What::TrackerOutage(span) | What::Slow(_, span) => span,
         };
@@ -392,7 +444,37 @@ impl World {
             }
             What::Partition(..) => self.partition = None,
             What::Leave(_) | What::Join(..) | What::Invite(..) => {}
+            What::Line(..) | What::LineBack(_) => {}
         }
+    }
+
+    /// Lines of a share of the viewers carry this much from now on.
+    fn narrow(&mut self, share: f64, bps: u64) {
+        for index in self.share(share) {
+            let (up, _) = self.lines(self.nodes[index].place);
+            self.nodes[index].line_changed = Some(self.now);
+            self.set_lines(index, up.min(bps), bps);
+        }
+    }
+
+    /// Those that were changed are as they were: so many as this share of all, the first ones first.
+    fn widen(&mut self, share: f64) {
+        let all = self.viewers().filter(|i| self.nodes[*i].is_honest());
+        let count = (all.count() as f64 * share).round() as usize;
+        let mut changed: Vec<(u64, usize)> =
+            self.viewers().filter_map(|i| self.nodes[i].line_changed.map(|at| (at, i))).collect();
+        changed.sort_unstable();
+        for (_, index) in changed.into_iter().take(count) {
+            let (up, down) = self.lines(self.nodes[index].place);
+            self.nodes[index].line_changed = None;
+            self.set_lines(index, up, down);
+        }
+    }
+
+    /// From now on the lines of `index` carry so much up and down, IP bit/s; its engine is told nothing.
+    pub fn set_lines(&mut self, index: usize, up_bps: u64, down_bps: u64) {
+        (self.nodes[index].up.bps, self.nodes[index].down.bps) = (up_bps.max(1), down_bps.max(1));
+        self.line_set(index, down_bps);
     }
 
     /// Its process comes back under the same id: nobody is told that the old connections are gone.

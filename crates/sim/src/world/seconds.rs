@@ -72,7 +72,7 @@ impl World {
             viewers += 1;
             started += u64::from(self.nodes[index].record.startup.is_some());
             lines += self.nodes[index].place.upload_bps;
-            if let Some(stats) = self.stats(index) {
+            for stats in self.all_stats(index) {
                 substreams += u64::from(stats.substreams);
                 orphaned += u64::from(stats.substreams.saturating_sub(stats.parents));
             }
@@ -110,7 +110,8 @@ impl World {
                 due += if record.opened < signed.start { serials.len() as u64 } else { 0 };
                 continue;
             };
-            for serial in serials.clone().filter(|serial| *serial >= start) {
+            let is_due = |serial: &usize| *serial >= start && self.nodes[index].is_due(&published[*serial]);
+            for serial in serials.clone().filter(is_due) {
                 due += 1;
                 on_time +=
                     u64::from(record.delay(serial).is_some_and(|delay| u64::from(delay) <= PLAYOUT_US));

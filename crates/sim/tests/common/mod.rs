@@ -92,7 +92,7 @@ impl Net {
     }
 
     fn config(&self, seed: u64) -> SimConfig {
-        let class = vec![Class { name: "all".to_owned(), share: 1.0, upload: 1.0 }];
+        let class = vec![Class { name: "all".to_owned(), share: 1.0, upload: 1.0, download: None }];
         let mut config = SimConfig::new(1, Profile { class, network: self.network(), isp: Vec::new() });
         config.rate_bps = u64::from(self.rate_bps);
         config.chunk_payload_bytes = self.chunk_payload;

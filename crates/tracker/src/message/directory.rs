@@ -1,9 +1,9 @@
 //! The directory's messages: entries, pages, and the data of events.
 
 use caudal_proto::id::ChannelId;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::descriptor::SignedDescriptor;
+use crate::descriptor::{RENDITIONS_MAX, SignedDescriptor};
 use crate::message::{LiveBroadcast, Takedown};
 use crate::text::as_text;
 
@@ -56,7 +56,7 @@ pub enum ChannelState {
 
 /// Means over the viewers of a channel that reported the value; never about one viewer alone is meant by it, so there
 /// is none below [`QUALITY_REPORTS_MIN`] reports.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Quality {
     /// Viewers that reported anything.
@@ -84,6 +84,26 @@ pub struct Quality {
     pub buffer_ms: Option<f64>,
     /// Stalls, summed.
     pub stalls: u64,
+    /// Viewers that reported which rendition plays, by rendition: those of the channel's descriptor in which there are any, in
+    /// its order. Empty where fewer than [`QUALITY_REPORTS_MIN`] reported one.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "rendition_viewers")]
+    pub renditions: Vec<RenditionViewers>,
+}
+
+/// No more than a channel may have, whatever a tracker says.
+fn rendition_viewers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<RenditionViewers>, D::Error> {
+    let mut told = Vec::<RenditionViewers>::deserialize(from)?;
+    told.truncate(RENDITIONS_MAX);
+    Ok(told)
+}
+
+/// How many viewers have one rendition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenditionViewers {
+    /// Its number.
+    pub id: u8,
+    /// Viewers.
+    pub viewers: u32,
 }
 
 /// Fewest reports from which a [`Quality`] is given.
@@ -135,4 +155,20 @@ pub struct ErrorBody {
     /// Why the operator took the channel down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub takedown: Option<Takedown>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_tracker_says_of_renditions_is_bounded_and_may_be_missing() {
+        let old: Quality = serde_json::from_str(r#"{"reports":2,"stalls":0}"#).unwrap();
+        assert_eq!(old, Quality { reports: 2, ..Quality::default() });
+        assert_eq!(serde_json::to_string(&old).unwrap(), r#"{"reports":2,"stalls":0}"#);
+        let many = vec![r#"{"id":1,"viewers":2}"#; 1000].join(",");
+        let told: Quality =
+            serde_json::from_str(&format!(r#"{{"reports":2,"renditions":[{many}]}}"#)).unwrap();
+        assert_eq!(told.renditions, [RenditionViewers { id: 1, viewers: 2 }; RENDITIONS_MAX]);
+    }
 }

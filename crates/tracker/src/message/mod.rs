@@ -11,8 +11,8 @@ mod proof;
 
 use std::net::IpAddr;
 
-use caudal_proto::id::PeerId;
 pub use caudal_proto::id::SwarmId;
+use caudal_proto::id::{PeerId, RENDITION_ID_END};
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::SignedDescriptor;
@@ -20,7 +20,8 @@ use crate::text::{as_text, base64url};
 
 pub use answer::{LiveBroadcast, PeerAddress, PeerGroup, PeerInfo, Response, SwarmResult, Takedown};
 pub use directory::{
-    ChannelEntry, ChannelPage, ChannelState, ErrorBody, Gone, QUALITY_REPORTS_MIN, Quality, Viewers,
+    ChannelEntry, ChannelPage, ChannelState, ErrorBody, Gone, QUALITY_REPORTS_MIN, Quality, RenditionViewers,
+    Viewers,
 };
 pub use proof::{sign_request, source_proof_bytes, verify_request};
 
@@ -335,9 +336,9 @@ pub struct Stat {
     pub descriptor: Option<SignedDescriptor>,
 }
 
-/// What a viewer measured since it joined. Only aggregates ever leave the tracker.
+/// What a viewer measured since it joined. Only aggregates ever leave the tracker. What it does not know of a newer viewer's it passes over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Qos {
     /// Bytes sent to peers.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -375,10 +376,14 @@ pub struct Qos {
     /// Times that playback stood still.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stalls: Option<u64>,
+    /// The rendition that plays, where the channel has several: below [`RENDITION_ID_END`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rendition: Option<u8>,
 }
 
 impl Qos {
-    /// The first value that is out of its limits, if any: ratios 0 to 1, times up to an hour, counts below 2^53.
+    /// The first value that is out of its limits, if any: ratios 0 to 1, times up to an hour, counts below 2^53, a rendition's
+    /// number below [`RENDITION_ID_END`].
     pub fn wrong_member(&self) -> Option<&'static str> {
         let ratios = [
             ("continuity", self.continuity),
@@ -405,7 +410,8 @@ impl Qos {
         let time =
             times.into_iter().find(|(_, value)| outside(0.0..=3_600_000.0, *value)).map(|(name, _)| name);
         let count = counts.into_iter().find(|(_, value)| value.is_some_and(|value| value >= 1 << 53));
-        ratio.or(time).or(count.map(|(name, _)| name))
+        let rendition = self.rendition.filter(|id| *id >= RENDITION_ID_END).map(|_| "rendition");
+        ratio.or(time).or(count.map(|(name, _)| name)).or(rendition)
     }
 }
 
@@ -460,5 +466,26 @@ mod tests {
         assert_eq!(Qos { continuity: Some(1.01), ..Qos::default() }.wrong_member(), Some("continuity"));
         assert_eq!(Qos { buffer_ms: Some(-1.0), ..Qos::default() }.wrong_member(), Some("buffer_ms"));
         assert_eq!(Qos { stalls: Some(u64::MAX), ..Qos::default() }.wrong_member(), Some("stalls"));
+        assert_eq!(Qos { rendition: Some(63), ..Qos::default() }.wrong_member(), None);
+        assert_eq!(Qos { rendition: Some(64), ..Qos::default() }.wrong_member(), Some("rendition"));
+    }
+
+    #[test]
+    fn a_report_may_say_which_rendition_plays_and_need_not() {
+        let read = |text: &str| serde_json::from_str::<Qos>(text);
+        let told = Qos { rendition: Some(2), ..Qos::default() };
+        assert_eq!(read(r#"{"rendition":2}"#).unwrap(), told);
+        assert_eq!(read("{}").unwrap(), Qos::default());
+        assert_eq!(serde_json::to_string(&told).unwrap(), r#"{"rendition":2}"#);
+        assert_eq!(
+            serde_json::to_string(&Qos::default()).unwrap(),
+            "{}",
+            "nothing that an older tracker would refuse"
+        );
+        for bad in
+            [r#"{"rendition":-1}"#, r#"{"rendition":256}"#, r#"{"rendition":"720p"}"#, r#"{"rendition":[0]}"#]
+        {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 }

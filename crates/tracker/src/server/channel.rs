@@ -10,7 +10,7 @@ use caudal_proto::broadcast::{Certificate, LiveNote};
 use caudal_proto::id::{PeerId, RenditionId};
 
 use crate::descriptor::{Delivery, Descriptor, SignedDescriptor};
-use crate::message::{ChannelState, PeerInfo, QUALITY_REPORTS_MIN, Qos, Quality};
+use crate::message::{ChannelState, PeerInfo, QUALITY_REPORTS_MIN, Qos, Quality, RenditionViewers};
 use crate::server::near::{Groups, Map, Place};
 use crate::server::pick::{self, Wish};
 
@@ -69,10 +69,20 @@ impl Member {
         let seen = self.addresses.first()?.ip();
         self.addresses.iter().map(SocketAddr::ip).find(|ip| *ip != seen).or(Some(seen))
     }
+
+    /// Which rendition plays, if it reports that. Who has left that swarm since, and is in one other, has gone over to it.
+    fn playing(&self) -> Option<RenditionId> {
+        let told = RenditionId(self.qos?.rendition?);
+        if self.renditions & bit(told) != 0 {
+            return Some(told);
+        }
+        let is_clear = self.renditions.count_ones() == 1;
+        is_clear.then(|| RenditionId(self.renditions.trailing_zeros() as u8))
+    }
 }
 
 /// How many watch, and how it goes for them; none below [`QUALITY_REPORTS_MIN`] reports.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Audience {
     pub(crate) viewers: u32,
     pub(crate) quality: Option<Quality>,
@@ -81,10 +91,10 @@ pub(crate) struct Audience {
 impl Audience {
     /// Whether a person would see the difference: another number of viewers, another hundredth of continuity.
     pub(crate) fn looks_like(&self, other: &Self) -> bool {
-        let hundredths = |quality: Option<Quality>| {
-            quality.map(|q| q.continuity.map(|ratio| (ratio * 100.0).round() as i64))
+        let hundredths = |quality: &Option<Quality>| {
+            quality.as_ref().map(|q| q.continuity.map(|ratio| (ratio * 100.0).round() as i64))
         };
-        self.viewers == other.viewers && hundredths(self.quality) == hundredths(other.quality)
+        self.viewers == other.viewers && hundredths(&self.quality) == hundredths(&other.quality)
     }
 }
 
@@ -328,17 +338,17 @@ impl Channel {
 
     /// Means over the viewers that reported, computed at most once a second.
     pub(crate) fn quality(&mut self, now_ms: u64) -> Option<Quality> {
-        let fresh = self.quality.filter(|(at_ms, _)| now_ms.saturating_sub(*at_ms) < QUALITY_AGE_MS);
-        let quality = fresh.map_or_else(|| self.compute_quality(), |(_, quality)| quality);
-        if fresh.is_none() {
-            self.quality = Some((now_ms, quality));
-        }
-        (quality.reports >= QUALITY_REPORTS_MIN).then_some(quality)
+        let fresh = self.quality.take().filter(|(at_ms, _)| now_ms.saturating_sub(*at_ms) < QUALITY_AGE_MS);
+        let (at_ms, quality) = fresh.unwrap_or_else(|| (now_ms, self.compute_quality()));
+        let told = (quality.reports >= QUALITY_REPORTS_MIN).then(|| quality.clone());
+        self.quality = Some((at_ms, quality));
+        told
     }
 
     fn compute_quality(&self) -> Quality {
         let viewers = self.members.iter().filter(|(peer, _)| !self.sources.contains(peer));
-        let reports: Vec<Qos> = viewers.filter_map(|(_, member)| member.qos).collect();
+        let viewers: Vec<&Member> = viewers.map(|(_, member)| member).collect();
+        let reports: Vec<Qos> = viewers.iter().filter_map(|member| member.qos).collect();
         let mean = |value: fn(&Qos) -> Option<f64>| {
             let values: Vec<f64> = reports.iter().filter_map(value).collect();
             // A mean of one would be that viewer's own value.
@@ -355,13 +365,27 @@ impl Channel {
             delay_p95_ms: mean(|qos| qos.delay_p95_ms),
             buffer_ms: mean(|qos| qos.buffer_ms),
             stalls: reports.iter().filter_map(|qos| qos.stalls).fold(0, u64::saturating_add),
+            renditions: self.rendition_viewers(&viewers),
         }
+    }
+
+    /// How many have each rendition of the descriptor: what anybody reports beside those counts for nothing.
+    fn rendition_viewers(&self, viewers: &[&Member]) -> Vec<RenditionViewers> {
+        let Some((_, descriptor)) = &self.descriptor else { return Vec::new() };
+        let playing: Vec<RenditionId> = viewers.iter().filter_map(|member| member.playing()).collect();
+        let among = |id: u8| playing.iter().filter(|playing| playing.0 == id).count();
+        let all = descriptor.renditions.iter().map(|one| (one.id, among(one.id)));
+        // What one alone reports would be that viewer's own.
+        let counted = all.filter(|(_, count)| *count >= QUALITY_REPORTS_MIN as usize);
+        let told = |(id, count)| RenditionViewers { id, viewers: u32::try_from(count).unwrap_or(u32::MAX) };
+        counted.map(told).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::descriptor::Rendition;
 
     fn member(n: u16, upload_bps: u64) -> Member {
         let mut member = Member::new(vec![SocketAddr::from(([1, 1, 1, 1], 2000 + n))], None);
@@ -472,5 +496,58 @@ mod tests {
             let quality = channel.quality(u64::from(n) * QUALITY_AGE_MS);
             assert_eq!(quality.and_then(|quality| quality.continuity), (n == 1).then_some(0.5));
         }
+    }
+
+    #[test]
+    fn viewers_are_counted_by_rendition_from_two_reports_on_and_where_the_channel_has_it() {
+        let key = caudal_proto::id::SecretKey::from_bytes(&[3; 32]);
+        let rendition = |id| Rendition {
+            id,
+            codecs: "avc1.64001f".to_owned(),
+            width: None,
+            height: None,
+            fps: None,
+            bandwidth_bps: 1_000_000,
+        };
+        let descriptor = Descriptor {
+            renditions: vec![rendition(0), rendition(1), rendition(5)],
+            ..Descriptor::new(key.channel(), "Canal 1", 1)
+        };
+        let mut channel = Channel {
+            descriptor: Some((descriptor.sign(&key).expect("a name"), descriptor)),
+            ..Channel::default()
+        };
+        let mut now_ms = 0;
+        let mut counts = |channel: &mut Channel| {
+            now_ms += QUALITY_AGE_MS;
+            let quality = channel.quality(now_ms).unwrap_or_default();
+            quality.renditions.iter().map(|one| (one.id, one.viewers)).collect::<Vec<_>>()
+        };
+        let join = |channel: &mut Channel, n, swarms: u64, rendition: Option<u8>| {
+            let mut viewer = member(n, 0);
+            viewer.renditions = swarms;
+            viewer.qos = Some(Qos { continuity: Some(1.0), rendition, ..Qos::default() });
+            channel.insert(peer(n), viewer);
+        };
+        join(&mut channel, 1, 1, Some(0));
+        join(&mut channel, 2, 1, None);
+        assert_eq!(counts(&mut channel), [], "one alone says which it is");
+        join(&mut channel, 2, 1, Some(0));
+        join(&mut channel, 3, 1 << 5 | 1, Some(5));
+        assert_eq!(counts(&mut channel), [(0, 2)], "nor is one told of beside others");
+        join(&mut channel, 4, 1 << 5, Some(5));
+        assert_eq!(counts(&mut channel), [(0, 2), (5, 2)], "what is tried beside it does not count");
+        join(&mut channel, 2, 1 << 1, Some(0));
+        join(&mut channel, 5, 1 << 1, Some(1));
+        assert_eq!(counts(&mut channel), [(1, 2), (5, 2)], "gone over since its report");
+        for n in [6, 7] {
+            join(&mut channel, n, 1 << 7, Some(7));
+        }
+        join(&mut channel, 8, 1 << 1 | 1 << 5, Some(0));
+        assert_eq!(counts(&mut channel), [(1, 2), (5, 2)], "no such rendition, and nowhere");
+        channel.sources.insert(peer(5));
+        assert_eq!(counts(&mut channel), [(5, 2)], "a source is no viewer");
+        channel.remove(&peer(3));
+        assert_eq!(counts(&mut channel), []);
     }
 }

@@ -74,7 +74,7 @@ impl Hub {
                 What::Gone(state) => Rendered::new("ended", &Gone { channel, state: *state }),
                 What::TakenDown(takedown) => Rendered::new("takedown", takedown),
                 What::Note(broadcast) => Rendered::new("note", broadcast),
-                What::Audience(audience) => viewers(channel, *audience),
+                What::Audience(audience) => viewers(channel, audience.clone()),
             };
             // Leaving the directory alone is nothing to those who watch.
             if change.what != What::Gone(crate::message::ChannelState::Live) {
@@ -89,7 +89,7 @@ impl Hub {
             What::Entry(entry) => Rendered::new("channel", entry),
             What::Gone(state) => gone(*state),
             What::TakenDown(_) => gone(crate::message::ChannelState::TakenDown),
-            What::Audience(audience) => viewers(channel, *audience),
+            What::Audience(audience) => viewers(channel, audience.clone()),
             What::Note(_) => return,
         };
         let _nobody_left = self.directory.send(event);

@@ -328,7 +328,7 @@ mod tests {
     fn what_is_run_can_be_chosen() {
         let all = args("");
         assert!(all.is_whole() && all.simulate.is_empty());
-        assert_eq!((all.modes().len(), all.viewers.as_slice()), (4, [1, 5, 10, 20, 30, 40, 60].as_slice()));
+        assert_eq!((all.modes().len(), all.viewers.as_slice()), (4, [1, 10, 20, 30, 60].as_slice()));
         assert_eq!(args("--simulate").simulate, [100, 1_000, 10_000]);
         assert_eq!(args("--simulate=100").simulate, [100]);
         let some = args("--viewers 5,20 --mode hybrid --mode nginx");

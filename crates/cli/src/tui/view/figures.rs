@@ -8,6 +8,8 @@ use ratatui::symbols::bar;
 use super::text::{put, width};
 use super::{DIM, HISTORY_MAX, PLAIN, Scene};
 
+/// The rendition's place in the list: small windows have it, too.
+const RENDITION_AT: usize = 2;
 /// Between one figure and the next.
 const SPACE: u16 = 3;
 
@@ -45,6 +47,10 @@ fn list(scene: &Scene) -> Vec<(&'static str, String)> {
         ("Received", format!("{:.1} MB", scene.received_bytes as f64 / 1e6)),
         ("Sent", format!("{:.1} MB", scene.sent_bytes as f64 / 1e6)),
     ];
+    if let Some(playing) = &scene.playing {
+        let how = if playing.is_auto { "auto" } else { "by hand" };
+        list.insert(RENDITION_AT, ("Rendition", format!("{playing} of {}, {how}", playing.count)));
+    }
     if let Some(network) = &scene.network {
         let [received, sent] = scene.inside.map(|share| or_none(share.map(percent)));
         list.push(("Your network", network.clone()));

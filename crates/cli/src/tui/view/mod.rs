@@ -12,7 +12,7 @@ mod text;
 use std::time::Duration;
 
 use caudal_node::report::{Gauge, PeerReport};
-use caudal_node::viewer::State;
+use caudal_node::viewer::{Playing, State};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
@@ -57,6 +57,8 @@ pub(crate) struct Scene {
     /// Since the start.
     pub(crate) age: Duration,
     pub(crate) gauge: Gauge,
+    /// Which rendition, where the channel has several.
+    pub(crate) playing: Option<Playing>,
     pub(crate) chunk_delay_ms: f64,
     pub(crate) offload_ratio: f64,
     /// The own network, where a map names it.

@@ -47,6 +47,7 @@ fn scene(state: State, peers: u8) -> Scene {
             rate_out_bps: 640_000,
             ..Gauge::default()
         },
+        playing: None,
         chunk_delay_ms: 41.0,
         offload_ratio: 0.874,
         network: None,
@@ -126,6 +127,19 @@ fn ones_own_network_is_named_with_what_stays_inside_it() {
     for words in ["Your network isp-a", "Received inside it 87.4 %", "Sent inside it –"] {
         assert!(text.contains(words), "{words:?} is missing in\n{text}");
     }
+}
+
+#[test]
+fn the_rendition_is_named_where_there_are_several() {
+    let mut scene = scene(State::Live, 4);
+    assert!(!text(&scene, 80, 24).contains("Rendition"));
+    let mut playing = Playing { is_auto: true, name: "720p".to_owned(), tried: None, count: 3 };
+    scene.playing = Some(playing.clone());
+    assert!(text(&scene, 80, 24).contains("Rendition 720p of 3, auto"));
+    assert!(text(&scene, 60, 10).contains("Rendition 720p of 3, auto"), "in small windows, too");
+    playing = Playing { is_auto: false, tried: Some("1080p".to_owned()), ..playing };
+    scene.playing = Some(playing);
+    assert!(text(&scene, 80, 24).contains("Rendition 720p → 1080p of 3, by hand"));
 }
 
 #[test]

@@ -28,6 +28,7 @@ impl Model {
     fn new(playing: RenditionId, wanted: Wanted) -> Self {
         let mut choice = RenditionChoice::new(playing, wanted);
         choice.offer(LADDER);
+        choice.began(Timestamp::ZERO);
         Self {
             choice,
             now: Timestamp::ZERO,
@@ -135,6 +136,22 @@ fn a_sawtooth_is_followed_without_a_stall() {
     model.run(240_000, |ms| 5_000_000 - (ms % 40_000) * 4_000_000 / 40_000);
     assert_eq!(model.stalls, 0, "{:?}", model.moves);
     assert!(model.moves.len() <= 6 * 6, "{:?}", model.moves);
+}
+
+#[test]
+fn who_waits_for_the_first_part_in_vain_begins_with_less() {
+    for (bps, plays) in [(1_200_000, LOW.id), (0, HIGH.id), (3_400_000, HIGH.id)] {
+        let mut choice = RenditionChoice::new(HIGH.id, Wanted::Auto);
+        choice.offer(LADDER);
+        for step in 0..40 {
+            let now = Timestamp::from_millis(step * STEP_MS);
+            let look = Look { kept: KEPT, received_bytes: bps / 8 * step / 10, ..Look::default() };
+            if let Move::Switch { to, .. } = choice.look(now, &look) {
+                choice.arrived(now, to);
+            }
+        }
+        assert_eq!(choice.playing(), plays, "{bps} bit/s");
+    }
 }
 
 #[test]

@@ -496,7 +496,7 @@ impl Registry {
             if audience.looks_like(&channel.told) {
                 continue;
             }
-            channel.told = audience;
+            channel.told = audience.clone();
             let listed = channel.announced == Some((ChannelState::Live, true));
             let what = What::Audience(audience);
             self.changes.push(Change { channel: id, listed, what });
@@ -596,7 +596,7 @@ pub(crate) fn entry(channel_id: ChannelId, channel: &Channel, state: ChannelStat
             .as_ref()
             .map(|(certificate, _)| certificate.not_before_unix_us / 1000),
         viewers: channel.viewers(),
-        quality: channel.told.quality,
+        quality: channel.told.quality.clone(),
         takedown: None,
     }
 }

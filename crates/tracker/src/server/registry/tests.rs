@@ -484,7 +484,7 @@ fn a_list_says_how_it_goes_for_the_viewers_and_who_looks_is_told_when_that_chang
         world.pass(1000);
         let whats = world.whats();
         let continuity = |what: &What| match what {
-            What::Audience(audience) => audience.quality.and_then(|quality| quality.continuity),
+            What::Audience(audience) => audience.quality.as_ref().and_then(|quality| quality.continuity),
             _ => None,
         };
         whats.last().map(continuity)
