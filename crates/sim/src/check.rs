@@ -7,7 +7,7 @@ use crate::config::Delivery;
 use crate::event::What;
 use crate::world::{Happening, Published, World};
 
-/// Most failures that are kept in words.
+/// Most failures that are kept in words, and the first of each check.
 const FAILURES_MAX: usize = 20;
 /// A peer that is told that another is gone may have said one thing to it in the same breath, but nothing later, µs.
 const SAME_BREATH_US: u64 = 1_000;
@@ -47,7 +47,7 @@ pub(crate) struct Checks {
 impl Checks {
     fn fail(&mut self, which: usize, words: String) {
         self.counts[which] += 1;
-        if self.words.len() < FAILURES_MAX {
+        if self.words.len() < FAILURES_MAX || self.counts[which] == 1 {
             self.words.push(words);
         }
     }
