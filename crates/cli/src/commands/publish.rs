@@ -61,7 +61,7 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
     let trackers_of_link = trackers.iter().map(|url: &AllowedUrl| url.url().clone()).collect();
     if args.delivery == Delivery::ServerOnly && args.source_copies.is_some() {
         return Err(Failure::usage(anyhow::anyhow!(
-            "--delivery server-only sends each viewer a copy: leave --source-copies out, or name a limit with --upload-limit"
+            "--delivery server-only sends each viewer a copy: leave --source-copies out; --upload-limit is what limits it"
         )));
     }
     if args.edge.len() > EDGES_MAX {
