@@ -171,7 +171,7 @@ pub struct Report {
     /// What players make of it; none where every chunk is a part of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub playout: Option<PlayoutReport>,
-    /// The same where they were asked to stay within [`MAX_DELAY`] of the source.
+    /// The same where they were asked to stay within 2 s of the source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub playout_at_most_2s: Option<PlayoutReport>,
     /// From coming to the first decodable part.
