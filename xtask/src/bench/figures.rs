@@ -231,7 +231,7 @@ impl Window<'_> {
             let all = expected.iter().sum::<f64>();
             run.set("on_time_ratio", Some(on_time.iter().sum::<f64>() / all));
             let ratios = on_time.iter().zip(&expected).map(|(on_time, expected)| on_time / expected);
-            run.set("on_time_ratio/min", ratios.min_by(f64::total_cmp));
+            run.set("on_time_ratio_min", ratios.min_by(f64::total_cmp));
             let came = due.iter().sum::<f64>() - missing.iter().sum::<f64>();
             run.set("received_ratio", Some(came / all));
         }

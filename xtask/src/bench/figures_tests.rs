@@ -82,7 +82,7 @@ fn who_heard_nothing_missed_what_the_source_signed() {
     }
     .run();
     assert_figure(&run, "on_time_ratio", 0.5);
-    assert_figure(&run, "on_time_ratio/min", 0.0);
+    assert_figure(&run, "on_time_ratio_min", 0.0);
     assert_figure(&run, "received_ratio", 0.5);
     assert_figure(&run, "received_bps/mean", 400_000.0);
     assert_figure(&run, "received_bps/min", 0.0);

@@ -79,7 +79,7 @@ use Target::{AtLeast, AtMost};
 use Unit::{Count, Ms, Percent, Ratio};
 
 /// What was due while it was measured; what is late while somebody joins is told beside it.
-const WORST_ON_TIME: &str = "on_time_ratio/min";
+const WORST_ON_TIME: &str = "on_time_ratio_min";
 const LOST: Goal = goal("missing_since_start", "chunks never received", Count, None, AtMost(0.0));
 
 const CASES: &[Case] = &[
