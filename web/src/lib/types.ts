@@ -180,7 +180,7 @@ export interface AudienceFigures {
   delay_p95_ms?: number;
   buffer_ms?: number;
   stalls?: number;
-  /** By rendition; absent while fewer than two viewers say which one plays. */
+  /** By rendition, those that two viewers or more have. */
   renditions?: { id: number; viewers: number }[];
 }
 

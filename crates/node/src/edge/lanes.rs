@@ -151,6 +151,7 @@ impl Lanes {
 
     /// Nothing follows: trackers are told.
     pub(crate) async fn leave(self) {
+        self.left.iter().for_each(|left| left.live.end());
         let leave = self.lanes.into_iter().map(|lane| {
             lane.live.end();
             lane.tracking.leave()

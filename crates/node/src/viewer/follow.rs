@@ -140,12 +140,6 @@ impl Viewer {
             tried.playout.tick();
         }
         self.play().await;
-        self.renditions.forgive();
-        if self.renditions.is_lost() {
-            self.renditions.lose();
-            self.switch(RenditionId(0), Reason::Gone).await;
-            return;
-        }
         let (kept, upload_bps, upload_capacity_bps) = {
             let inner = self.shared.lock();
             (inner.delay.wanted(), inner.rates.all().1, inner.stats.upload_capacity_bps)
@@ -153,6 +147,7 @@ impl Viewer {
         let look = Look {
             behind: self.renditions.behind(),
             kept,
+            silent: self.renditions.silent(),
             received_bytes: match &self.side {
                 Side::Swarm(..) => self.renditions.received_bytes,
                 Side::Edges(feed) => feed.read_bytes(),
@@ -187,7 +182,8 @@ impl Viewer {
         }
     }
 
-    async fn hear_of(&self, rendition: RenditionId, news: News) {
+    /// What trackers say of a swarm itself.
+    pub(super) async fn hear_of(&self, rendition: RenditionId, news: News) {
         let swarm = SwarmId { channel: self.shared.channel, rendition };
         match news {
             News::Peers(peers) => self.input(Input::Candidates(swarm, peers)).await,

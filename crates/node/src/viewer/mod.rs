@@ -542,16 +542,12 @@ impl Viewer {
 
     /// A takedown ends watching.
     async fn news(&mut self, news: Option<News>) -> Option<String> {
-        let swarm = self.swarm();
         match news? {
             News::Peers(peers) => {
                 self.outlook.named = self.outlook.named.max(peers.len());
-                self.input(Input::Candidates(swarm, peers)).await;
+                self.hear_of(self.renditions.playing(), News::Peers(peers)).await;
             }
-            News::Broadcast(broadcast) => {
-                let (certificate, note) = *broadcast;
-                self.input(Input::Broadcast(swarm, certificate, Some(note))).await;
-            }
+            news @ News::Broadcast(_) => self.hear_of(self.renditions.playing(), news).await,
             News::TakenDown(reason) => {
                 let mut inner = self.shared.lock();
                 inner.state = State::TakenDown;

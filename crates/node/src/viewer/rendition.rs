@@ -27,8 +27,6 @@ use crate::tracking::Tracking;
 pub(super) const LOOK_PERIOD: Duration = Duration::from_millis(100);
 /// Most parts of the tried rendition that wait.
 const WAITING_MAX: usize = 256;
-/// What nothing came of is not gone over to again for so long: an edge may not have it, whatever the channel says.
-const LOST_FOR: Duration = Duration::from_secs(120);
 
 /// What somebody wants to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -198,8 +196,6 @@ pub(super) struct Renditions {
     behind: Behind,
     /// The next part of what plays, held back for the other's to begin with it.
     gated: Option<(Part, Timestamp)>,
-    /// Those that nothing came of, each once, and when that was found.
-    lost: Vec<(RenditionId, Instant)>,
     /// Useful bytes of all swarms.
     pub(super) received_bytes: u64,
     began: Instant,
@@ -231,7 +227,6 @@ impl Renditions {
             seam: Seam::new(),
             behind: Behind::new(Timestamp::ZERO),
             gated: None,
-            lost: Vec::new(),
             received_bytes: 0,
             began: Instant::now(),
             last_part: Instant::now(),
@@ -248,16 +243,10 @@ impl Renditions {
 
     /// The channel's descriptor names these.
     pub(super) fn offer(&mut self, offered: Vec<Rendition>, preference: Preference) {
+        let of = |one: &Rendition| Offered { id: one.rendition(), rate_bps: one.bandwidth_bps };
+        self.choice.offer(offered.iter().map(of));
         self.offered = offered;
-        self.offer_what_comes();
         self.prefer(preference);
-    }
-
-    /// There is a choice among those of which something comes.
-    fn offer_what_comes(&mut self) {
-        let is_lost = |one: &&Rendition| self.lost.iter().any(|(lost, _)| *lost == one.rendition());
-        let offered = self.offered.iter().filter(|one| !is_lost(one));
-        self.choice.offer(offered.map(|one| Offered { id: one.rendition(), rate_bps: one.bandwidth_bps }));
     }
 
     pub(super) fn prefer(&mut self, preference: Preference) {
@@ -276,26 +265,9 @@ impl Renditions {
         self.behind.reached_unix_us()
     }
 
-    /// Nothing comes of what plays, and the channel may have it no longer.
-    pub(super) fn is_lost(&self) -> bool {
-        self.choice.is_lost(self.last_part.elapsed())
-    }
-
-    /// What plays is left alone for a while.
-    pub(super) fn lose(&mut self) {
-        let playing = self.playing();
-        self.lost.retain(|(lost, _)| *lost != playing);
-        self.lost.push((playing, Instant::now()));
-        self.offer_what_comes();
-    }
-
-    /// Something may come again of those that were lost long ago.
-    pub(super) fn forgive(&mut self) {
-        let before = self.lost.len();
-        self.lost.retain(|(_, since)| since.elapsed() < LOST_FOR);
-        if self.lost.len() < before {
-            self.offer_what_comes();
-        }
+    /// Since the last part came.
+    pub(super) fn silent(&self) -> Duration {
+        self.last_part.elapsed()
     }
 
     /// Another broadcast begins on a timeline of its own.
@@ -308,7 +280,6 @@ impl Renditions {
     /// What plays from here on is another rendition's.
     pub(super) fn went_over(&mut self, to: RenditionId) {
         self.gated = None;
-        self.last_part = Instant::now();
         let now = self.now();
         self.choice.arrived(now, to);
     }

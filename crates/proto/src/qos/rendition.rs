@@ -20,6 +20,8 @@ const KEPT_MIN: Duration = Duration::from_millis(1500);
 const KEPT_MAX: Duration = Duration::from_millis(2000);
 /// A rendition that nothing has come of for so long, and that the channel may not have any more, is left for the first one.
 const SILENT_MAX: Duration = Duration::from_secs(6);
+/// If nothing ever came of it, it is not gone over to again for so long: an edge may not have it, whatever the channel says.
+const LOST_FOR: Duration = Duration::from_secs(120);
 /// This share of what a player keeps ahead may be lost before a rate of little more than half is believed, percent: parts and key
 /// frames come in bursts, and a parent that is lost costs as much …
 const NARROW_BEHIND: u32 = 15;
@@ -90,6 +92,8 @@ pub struct Look {
     pub behind: Duration,
     /// What a player keeps ahead of the picture.
     pub kept: Duration,
+    /// Since the last part came, of whatever rendition that was.
+    pub silent: Duration,
     /// Useful bytes received so far, in all swarms of the channel.
     pub received_bytes: u64,
     /// What this viewer sends to others, bit/s.
@@ -163,10 +167,16 @@ pub enum Move {
 /// with [`RenditionChoice::arrived`] when a rendition plays.
 #[derive(Debug, Clone)]
 pub struct RenditionChoice {
-    /// The best first.
+    /// What the channel has, the best first …
+    named: Vec<Offered>,
+    /// … and what of it may be had.
     offered: Vec<Offered>,
+    /// Those that nothing came of, each once, and when that was found.
+    lost: Vec<(RenditionId, Timestamp)>,
     wanted: Wanted,
     playing: RenditionId,
+    /// When that was entered.
+    entered_at: Timestamp,
     tried: Option<(RenditionId, Timestamp)>,
     /// When bytes were counted, and how many there were.
     samples: Vec<(Timestamp, u64)>,
@@ -187,9 +197,12 @@ impl RenditionChoice {
     /// A viewer that plays `playing`.
     pub fn new(playing: RenditionId, wanted: Wanted) -> Self {
         Self {
+            named: Vec::new(),
             offered: Vec::new(),
+            lost: Vec::new(),
             wanted,
             playing,
+            entered_at: Timestamp::ZERO,
             tried: None,
             samples: Vec::new(),
             well_since: None,
@@ -203,9 +216,16 @@ impl RenditionChoice {
 
     /// What the channel has, in any order; the first [`RENDITIONS_MAX`] count.
     pub fn offer(&mut self, offered: impl IntoIterator<Item = Offered>) {
-        self.offered.clear();
-        self.offered.extend(offered.into_iter().take(RENDITIONS_MAX));
-        self.offered.sort_by_key(|offered| (core::cmp::Reverse(offered.rate_bps), offered.id));
+        self.named.clear();
+        self.named.extend(offered.into_iter().take(RENDITIONS_MAX));
+        self.named.sort_by_key(|offered| (core::cmp::Reverse(offered.rate_bps), offered.id));
+        self.lost.retain(|(lost, _)| self.named.iter().any(|named| named.id == *lost));
+        self.sift();
+    }
+
+    fn sift(&mut self) {
+        let is_lost = |named: &&Offered| self.lost.iter().any(|(lost, _)| *lost == named.id);
+        self.offered = self.named.iter().filter(|named| !is_lost(named)).copied().collect();
     }
 
     /// Somebody chose.
@@ -242,14 +262,28 @@ impl RenditionChoice {
             self.ascended_at = Some(now);
             self.proof = PROOF_NEXT;
         }
-        self.playing = to;
+        (self.playing, self.entered_at) = (to, now);
         self.tried = None;
         self.well_since = None;
     }
 
-    /// Whether what plays, which nothing has come of for `silent`, is to be left for the first rendition, whatever there is.
-    pub fn is_lost(&self, silent: Duration) -> bool {
-        self.playing != RenditionId(0) && silent > SILENT_MAX
+    /// Whether nothing comes of what plays, whatever the channel says: it is left for the first rendition. A source that pauses is
+    /// no reason to shun it.
+    fn is_lost(&mut self, now: Timestamp, silent: Duration) -> bool {
+        if !self.lost.is_empty() {
+            self.lost.retain(|(_, since)| now.since(*since) < LOST_FOR);
+            self.sift();
+        }
+        let entered = now.since(self.entered_at);
+        if self.playing == RenditionId(0) || silent.min(entered) <= SILENT_MAX {
+            return false;
+        }
+        if silent >= entered {
+            self.lost.retain(|(lost, _)| *lost != self.playing);
+            self.lost.push((self.playing, now));
+            self.sift();
+        }
+        true
     }
 
     /// What to do now.
@@ -259,6 +293,9 @@ impl RenditionChoice {
         let share = |percent: u32| kept * percent / 100;
         let is_well = look.behind <= share(WELL_BEHIND);
         self.well_since = if is_well { Some(self.well_since.unwrap_or(now)) } else { None };
+        if self.is_lost(now, look.silent) {
+            return self.go(now, RenditionId(0), Reason::Gone);
+        }
         if self.offered.is_empty() {
             return Move::Stay;
         }

@@ -183,7 +183,6 @@ pub(crate) struct Swarm {
     playout: Playout,
     /// When the player said so.
     playout_at: Timestamp,
-    /// What may be fetched over HTTP.
     /// There is an edge to fetch parts from.
     has_edge: bool,
     /// Nobody but an edge brings what is new.

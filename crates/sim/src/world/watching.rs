@@ -182,7 +182,6 @@ impl Watching {
         let to = parts.rendition;
         self.playing = parts;
         self.gated = None;
-        self.last_part = now;
         self.choice.arrived(Timestamp::from_micros(now), to);
         self.is_entering = true;
         self.diary.changed(now, self.reached_us, to);
@@ -283,14 +282,12 @@ impl World {
         self.show(index);
         let skew_us = self.nodes[index].skew_us;
         let Some(watching) = &mut self.nodes[index].watching else { return };
-        if watching.choice.is_lost(Duration::from_micros(now - watching.last_part)) {
-            self.switch(index, RenditionId(0));
-            return;
-        }
+        let silent = Duration::from_micros(now - watching.last_part);
         let now = Timestamp::from_micros(now);
         let look = Look {
             behind: watching.behind.at(unix_us(now, skew_us)),
             kept: watching.delay.wanted(),
+            silent,
             received_bytes: watching.received_bytes,
             upload_bps: watching.sent.bps,
             upload_capacity_bps: watching.sent.capacity_bps,

@@ -155,6 +155,34 @@ fn who_waits_for_the_first_part_in_vain_begins_with_less() {
 }
 
 #[test]
+fn what_never_came_is_shunned_and_what_paused_is_not() {
+    let at = Timestamp::from_millis;
+    let look = |silent_ms, received_bytes| Look {
+        kept: KEPT,
+        silent: Duration::from_millis(silent_ms),
+        received_bytes,
+        ..Look::default()
+    };
+    let mut choice = RenditionChoice::new(HIGH.id, Wanted::Fixed(LOW.id));
+    choice.offer(LADDER);
+    choice.began(at(0));
+    choice.arrived(at(1_000), LOW.id);
+    // The source pauses, for longer than anybody waits.
+    assert_eq!(choice.look(at(20_000), &look(7_000, 1)), Move::Switch { to: HIGH.id, reason: Reason::Gone });
+    choice.arrived(at(20_000), HIGH.id);
+    let again = choice.look(at(20_100), &look(100, 2));
+    assert_eq!(again, Move::Try { to: LOW.id, reason: Reason::ByHand }, "it had come before");
+    choice.arrived(at(20_200), LOW.id);
+    assert_eq!(choice.look(at(26_000), &look(5_900, 2)), Move::Stay);
+    // Nothing has come since it was entered.
+    assert_eq!(choice.look(at(26_300), &look(6_200, 2)), Move::Switch { to: HIGH.id, reason: Reason::Gone });
+    choice.arrived(at(26_300), HIGH.id);
+    assert_eq!(choice.look(at(27_000), &look(100, 3)), Move::Stay);
+    let later = at(26_300) + LOST_FOR;
+    assert_eq!(choice.look(later, &look(100, 4)), Move::Try { to: LOW.id, reason: Reason::ByHand });
+}
+
+#[test]
 fn noise_on_a_line_that_suffices_moves_nothing() {
     let mut model = Model::new(HIGH.id, Wanted::Auto);
     model.jitter_ms = 250;
