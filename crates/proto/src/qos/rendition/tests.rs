@@ -63,6 +63,7 @@ impl Model {
         let look = Look {
             behind: Duration::from_secs_f64(self.behind) + jitter,
             kept: KEPT,
+            silent: Duration::ZERO,
             received_bytes: self.received,
             upload_bps: self.upload.0,
             upload_capacity_bps: self.upload.1,
