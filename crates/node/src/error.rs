@@ -22,7 +22,7 @@ pub enum NodeError {
         source: std::io::Error,
     },
     /// The UDP side cannot start.
-    #[error(transparent)]
+    #[error("{0}{hint}", hint = hint(.0))]
     Net(#[from] caudal_net::NetError),
     /// No tracker answered at the start.
     #[error("{0}")]
@@ -52,4 +52,9 @@ pub enum NodeError {
     /// The system's random numbers cannot be read.
     #[error("the system gives no random numbers: {0}")]
     Random(String),
+}
+
+/// The option that helps.
+fn hint(error: &caudal_net::NetError) -> &'static str {
+    if matches!(error, caudal_net::NetError::Bind { .. }) { " (--bind)" } else { "" }
 }

@@ -210,6 +210,11 @@ impl Sessions {
         self.settings.as_ref().is_none_or(|settings| settings.upload && settings.p2p)
     }
 
+    /// Whether those that a page starts meet other viewers.
+    pub fn meets_others(&self) -> bool {
+        self.settings.as_ref().is_none_or(|settings| settings.p2p)
+    }
+
     /// Whether a page can start some.
     pub fn can_open(&self) -> bool {
         self.settings.is_some()

@@ -72,7 +72,7 @@ class App {
     }
   }
 
-  /** Whether this node sends to others at all: not when it was started with --no-upload. */
+  /** Whether this node sends to others at all: not when it was started with --no-upload or --no-p2p. */
   get canUpload(): boolean {
     return this.node?.can.upload !== false;
   }
@@ -96,7 +96,8 @@ class App {
 
   /** The viewer pressed a channel. */
   open(link: string, name: string): void {
-    const answered = this.upload !== null || (!this.canUpload && this.#told);
+    // Over HTTP alone there is nothing to agree to: nobody sees this address.
+    const answered = this.upload !== null || this.node?.can.p2p === false || (!this.canUpload && this.#told);
     if (!answered && hasToken()) this.asking = { link, name };
     else void this.#watch(link, name, this.#wish);
   }

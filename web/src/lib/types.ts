@@ -7,8 +7,8 @@ export interface NodeInfo {
   role: 'viewer' | 'source' | 'edge' | 'tracker';
   version: string;
   commit?: string;
-  /** `upload` is false where the node was started with --no-upload. */
-  can: { watch: boolean; desk: boolean; upload?: boolean };
+  /** `upload` is false where the node was started with --no-upload or --no-p2p, `p2p` with the latter. */
+  can: { watch: boolean; desk: boolean; upload?: boolean; p2p?: boolean };
   channels: string | null;
   sessions: Session[];
 }

@@ -33,7 +33,7 @@ pub(crate) async fn run(args: EdgeArgs, context: Context) -> Result<(), Failure>
     }
     let stop = until_stopped(args.duration)?;
     let server = EdgeServer::bind(args.listen).await?;
-    let control = HttpServer::bind_or(args.control, 0).await?;
+    let control = HttpServer::bind_or(args.control, 0, "--control").await?;
     warn_of_strangers(control.addr());
     let url = match &args.public_url {
         Some(url) => {

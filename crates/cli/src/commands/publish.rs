@@ -44,7 +44,7 @@ pub(crate) async fn run(args: PublishArgs, context: Context) -> Result<(), Failu
         )));
     }
     let (input, rtmp) = open_input(&args).await?;
-    let http = HttpServer::bind_or(args.listen, PORT).await?;
+    let http = HttpServer::bind_or(args.listen, PORT, "--listen").await?;
     let ladder = open_ladder(&args, rtmp.as_ref(), &http).await?;
     warn_of_strangers(http.addr());
     let kept = ChannelKey::open(args.key.as_deref(), &args.name)?;

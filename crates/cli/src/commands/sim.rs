@@ -21,7 +21,10 @@ pub(crate) fn run(args: &SimArgs, context: &Context) -> Result<(), Failure> {
         Err(error @ SimError::Plot(..)) => return Err(error.into()),
         Err(error) => {
             use clap::CommandFactory as _;
-            crate::args::Args::command().error(clap::error::ErrorKind::ValueValidation, error).exit();
+            let mut whole = crate::args::Args::command();
+            whole.build();
+            let mut own = whole.find_subcommand("sim").cloned().unwrap_or(whole);
+            own.error(clap::error::ErrorKind::ValueValidation, error).exit();
         }
     };
     printed?;

@@ -68,7 +68,7 @@ pub(crate) async fn run(mut args: WatchArgs, context: Context) -> Result<(), Fai
         }
     }
     let stop = until_stopped(args.duration)?;
-    let http = HttpServer::bind_or(args.listen, PORT).await?;
+    let http = HttpServer::bind_or(args.listen, PORT, "--listen").await?;
     let output = args.output.as_deref().map(|path| match path {
         path if path == Path::new("-") => Output::Stdout,
         path => Output::File(path.to_owned()),
@@ -305,7 +305,7 @@ async fn browse(
     context: Context,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
-    let http = HttpServer::bind_or(args.listen, PORT).await?;
+    let http = HttpServer::bind_or(args.listen, PORT, "--listen").await?;
     if !args.no_p2p {
         say_once_about_addresses(!args.no_upload);
     }
@@ -475,7 +475,7 @@ pub(crate) fn say_once_about_addresses(upload: bool) {
     let _ = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&mark, ""));
 }
 
-/// Says once when nothing comes any more, and once when it goes on.
+/// Says once when nothing comes any more or nobody can be reached, and once when it goes on.
 async fn tell_of_silence(shared: Arc<Shared>, json: bool) {
     let mut ticks = tokio::time::interval(STATUS_PERIOD);
     let mut told = false;
@@ -489,6 +489,10 @@ async fn tell_of_silence(shared: Arc<Shared>, json: bool) {
                  ends this.",
                 silent.as_secs()
             ),
+            State::Unreachable if !told => {
+                let why = shared.state().1.unwrap_or_else(|| "nobody can be reached".to_owned());
+                format!("Nothing has come yet ({why}). Trying on; Ctrl-C ends this.")
+            }
             State::Live if told => "The broadcast goes on.".to_owned(),
             _ => continue,
         };

@@ -110,6 +110,30 @@ pub struct Variant {
     pub frames_per_second: Option<f64>,
 }
 
+/// What the window's segments take, bit/s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    /// The most that one of them takes.
+    pub peak_bps: u64,
+    /// What they take on the whole.
+    pub average_bps: u64,
+}
+
+/// What a media playlist says of how far another rendition's has come (EXT-X-RENDITION-REPORT), so that whoever goes over knows
+/// what to ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenditionReport {
+    /// The other's media playlist, relative to this one.
+    pub uri: String,
+    /// Its newest part: the segment's number, and its place there.
+    pub last: (u64, usize),
+}
+
+/// Adds what is to be said of other renditions to a media playlist.
+pub fn add_reports(playlist: &mut String, reports: &[RenditionReport]) {
+    render::reports(playlist, reports);
+}
+
 /// The multivariant playlist of several renditions; what stands first is what players begin with.
 pub fn multivariant_playlist(variants: &[Variant]) -> String {
     render::variants(variants)
@@ -170,6 +194,16 @@ impl Playlist {
     /// The multivariant playlist; `None` until the first part has come.
     pub fn multivariant_playlist(&self) -> Option<String> {
         render::multivariant(self)
+    }
+
+    /// What its segments take; `None` until the first part has come.
+    pub fn rates(&self) -> Option<Rates> {
+        self.window.rates()
+    }
+
+    /// The newest part: its segment's number, and its place there; none before the first, and none once nothing follows.
+    pub fn last_part(&self) -> Option<(u64, usize)> {
+        if self.ended { None } else { self.window.last_part() }
     }
 
     /// The bytes behind a name.

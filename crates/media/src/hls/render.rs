@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{MEDIA_URI, Playlist, Resource, Variant, window::Segment};
+use super::{MEDIA_URI, Playlist, RenditionReport, Resource, Variant, window::Segment};
 use crate::sample::TrackKind;
 
 /// The delta update and part listing rules count in target durations (§4.4.3.8, §6.2.2).
@@ -92,12 +92,7 @@ pub(super) fn multivariant(playlist: &Playlist) -> Option<String> {
     let window = &playlist.window;
     let init = window.newest_init()?;
     let codecs: Vec<&str> = init.tracks.iter().map(|track| &track.codecs[..]).collect();
-    let rate = |segment: &Segment| (segment.bytes as u64 * 8_000_000).checked_div(segment.duration_us);
-    // The peak of complete segments; before there is one, what has come of the first.
-    let complete = window.segments().filter(|segment| segment.complete).filter_map(rate).max();
-    let peak = complete.or_else(|| window.segments().filter_map(rate).max()).unwrap_or(0).max(1);
-    let bytes: usize = window.segments().map(|segment| segment.bytes).sum();
-    let average = (bytes as u64 * 8_000_000).checked_div(window.duration_us()).unwrap_or(0).clamp(1, peak);
+    let rates = window.rates()?;
     let picture = init.tracks.iter().find(|track| track.kind == TrackKind::Video);
     let resolution = picture
         .filter(|track| track.config.width > 0 && track.config.height > 0)
@@ -105,11 +100,18 @@ pub(super) fn multivariant(playlist: &Playlist) -> Option<String> {
     Some(variants(&[Variant {
         uri: MEDIA_URI.to_owned(),
         codecs: codecs.join(","),
-        peak_bps: peak,
-        average_bps: Some(average),
+        peak_bps: rates.peak_bps,
+        average_bps: Some(rates.average_bps),
         resolution,
         frames_per_second: None,
     }]))
+}
+
+pub(super) fn reports(out: &mut String, reports: &[RenditionReport]) {
+    for RenditionReport { uri, last: (msn, part) } in reports {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "#EXT-X-RENDITION-REPORT:URI=\"{uri}\",LAST-MSN={msn},LAST-PART={part}");
+    }
 }
 
 pub(super) fn variants(variants: &[Variant]) -> String {

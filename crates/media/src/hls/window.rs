@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{HlsError, PlaylistConfig, WINDOW_BYTES_MAX, WINDOW_PARTS_MAX};
+use super::{HlsError, PlaylistConfig, Rates, WINDOW_BYTES_MAX, WINDOW_PARTS_MAX};
 use crate::{
     fmp4::{self, InitTrack},
     part::Part,
@@ -213,6 +213,23 @@ impl Window {
     pub(super) fn next_part(&self) -> Option<(u64, usize)> {
         let last = self.segments.back()?;
         Some(if last.complete { (self.next_msn, 0) } else { (last.msn, last.parts.len()) })
+    }
+
+    /// The newest part's segment, and its place there.
+    pub(super) fn last_part(&self) -> Option<(u64, usize)> {
+        let last = self.segments.iter().rev().find(|segment| !segment.parts.is_empty())?;
+        Some((last.msn, last.parts.len() - 1))
+    }
+
+    /// What segments take; none while there is nothing.
+    pub(super) fn rates(&self) -> Option<Rates> {
+        let rate = |segment: &Segment| (segment.bytes as u64 * 8_000_000).checked_div(segment.duration_us);
+        // The peak of complete segments; before there is one, what has come of the first.
+        let complete = self.segments().filter(|segment| segment.complete).filter_map(rate).max();
+        let peak_bps = complete.or_else(|| self.segments().filter_map(rate).max())?.max(1);
+        let bytes: usize = self.segments().map(|segment| segment.bytes).sum();
+        let average = (bytes as u64 * 8_000_000).checked_div(self.duration_us()).unwrap_or(0);
+        Some(Rates { peak_bps, average_bps: average.clamp(1, peak_bps) })
     }
 
     pub(super) fn duration_us(&self) -> u64 {

@@ -16,7 +16,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use caudal_media::hls::MULTIVARIANT_URI;
+use caudal_media::hls::{MEDIA_URI, MULTIVARIANT_URI, Playlist, add_reports};
 use caudal_proto::hybrid::part::PartId;
 use caudal_proto::id::{RENDITION_ID_END, RenditionId};
 use caudal_tracker::page::protect;
@@ -320,7 +320,8 @@ async fn first_hls(
     if let Some(refusal) = shown.refusal_of_run(&id, &run) {
         return refusal;
     }
-    let answer = hls_of(&shown, &shown.live, &name, query.as_deref(), (method, asked), &run).await;
+    let answer =
+        hls_of(&shown, (RenditionId(0), &shown.live), &name, query.as_deref(), (method, asked), &run).await;
     // What is waited for is the first rendition; with several, all that are there are named.
     let several =
         Some(&shown.shelf.variants).filter(|_| name == MULTIVARIANT_URI && answer.status().is_success());
@@ -340,8 +341,8 @@ async fn hls(
     if let Some(refusal) = shown.refusal_of_run(&id, &run) {
         return refusal;
     }
-    let Some(live) = read_rendition(&rendition).and_then(|rendition| shown.shelf.variants.live(rendition))
-    else {
+    let found = read_rendition(&rendition).and_then(|id| Some((id, shown.shelf.variants.live(id)?)));
+    let Some((id, live)) = found else {
         return words(
             StatusCode::NOT_FOUND,
             SHORT,
@@ -352,7 +353,8 @@ async fn hls(
     if name == MULTIVARIANT_URI {
         return nothing().await;
     }
-    hls_of(&shown, &live, &name, query.as_deref(), (method, asked), &format!("{run}-r{rendition}")).await
+    let within = format!("{run}-r{rendition}");
+    hls_of(&shown, (id, &live), &name, query.as_deref(), (method, asked), &within).await
 }
 
 fn playlist(text: String) -> Response {
@@ -363,7 +365,7 @@ fn playlist(text: String) -> Response {
 /// `within` is what a name means something in.
 async fn hls_of(
     shown: &Shown,
-    live: &Live,
+    (rendition, live): (RenditionId, &Live),
     name: &str,
     query: Option<&str>,
     (method, asked): (Method, HeaderMap),
@@ -379,7 +381,12 @@ async fn hls_of(
         }
     };
     match found {
-        Found::Playlist(text) => playlist(text),
+        Found::Playlist(mut text) => {
+            if name == MEDIA_URI && live.playlist(Playlist::last_part).is_some() {
+                add_reports(&mut text, &shown.shelf.variants.reports(rendition, &shown.live));
+            }
+            playlist(text)
+        }
         Found::Media { pieces, is_final } => {
             let object = Object { pieces, tag: format!("{within}-{name}"), content_type: "video/mp4" };
             if is_final {

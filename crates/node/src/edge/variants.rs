@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use caudal_media::hls::{MEDIA_URI, Variant, multivariant_playlist};
+use caudal_media::hls::{MEDIA_URI, Playlist, RenditionReport, Variant, multivariant_playlist};
 use caudal_proto::id::RenditionId;
 use caudal_tracker::descriptor::Rendition;
 
@@ -49,20 +49,21 @@ impl Variants {
     /// The multivariant playlist of those that have begun to come; none where that is the first one alone, whose own playlist says more.
     pub(crate) fn playlist(&self, first: &Live) -> Option<String> {
         let inner = self.lock();
-        let has_begun = |live: &Live| live.playlist(|playlist| playlist.tracks().is_some());
         let variant = |one: &Rendition| {
-            let uri = match one.rendition() {
-                RenditionId(0) => has_begun(first).then(|| MEDIA_URI.to_owned()),
+            let (uri, live) = match one.rendition() {
+                RenditionId(0) => (MEDIA_URI.to_owned(), first),
                 other => {
                     let (_, live) = inner.lives.iter().find(|(known, _)| *known == other)?;
-                    has_begun(live).then(|| format!("{}/{MEDIA_URI}", other.0))
+                    (format!("{}/{MEDIA_URI}", other.0), &**live)
                 }
             };
+            // What the channel says is what it takes on the whole, and comes late where that changes.
+            let rates = live.playlist(Playlist::rates)?;
             Some(Variant {
-                uri: uri?,
+                uri,
                 codecs: one.codecs.clone(),
-                peak_bps: one.bandwidth_bps,
-                average_bps: None,
+                peak_bps: rates.peak_bps,
+                average_bps: Some(rates.average_bps),
                 resolution: one.width.zip(one.height),
                 frames_per_second: one.fps,
             })
@@ -70,6 +71,20 @@ impl Variants {
         let variants: Vec<Variant> = inner.offered.iter().filter_map(variant).collect();
         let is_first_alone = variants.iter().all(|variant| variant.uri == MEDIA_URI);
         (!is_first_alone).then(|| multivariant_playlist(&variants))
+    }
+}
+
+impl Variants {
+    /// What the media playlist of `own` says of the others; nothing where it is the only one.
+    pub(crate) fn reports(&self, own: RenditionId, first: &Live) -> Vec<RenditionReport> {
+        let inner = self.lock();
+        let up = if own == RenditionId(0) { "" } else { "../" };
+        let others = inner.lives.iter().map(|(id, live)| (format!("{up}{}/{MEDIA_URI}", id.0), *id, &**live));
+        let all = [(format!("{up}{MEDIA_URI}"), RenditionId(0), first)].into_iter().chain(others);
+        let report = |(uri, _, live): (String, RenditionId, &Live)| {
+            live.playlist(Playlist::last_part).map(|last| RenditionReport { uri, last })
+        };
+        all.filter(|(_, id, _)| *id != own).filter_map(report).collect()
     }
 }
 
@@ -102,20 +117,22 @@ mod tests {
         variants.add(RenditionId(2), Arc::clone(&second));
         assert_eq!(variants.playlist(&first), None, "the other has not begun");
         second.push(part());
+        // What the channel says of rates is another matter: players go by what segments take.
+        let rates = first.playlist(Playlist::rates).expect("a part is there");
+        let rate = format!("BANDWIDTH={},AVERAGE-BANDWIDTH={}", rates.peak_bps, rates.average_bps);
         let head = "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-INDEPENDENT-SEGMENTS\n";
         let codecs = "CODECS=\"avc1.64001f,mp4a.40.2\"";
-        let low = format!(
-            "#EXT-X-STREAM-INF:BANDWIDTH=7000000,{codecs},RESOLUTION=640x360,FRAME-RATE=25.000\n2/live.m3u8\n"
-        );
+        let low =
+            format!("#EXT-X-STREAM-INF:{rate},{codecs},RESOLUTION=640x360,FRAME-RATE=25.000\n2/live.m3u8\n");
         let both = format!(
-            "{head}#EXT-X-STREAM-INF:BANDWIDTH=9000000,{codecs},RESOLUTION=1280x720,FRAME-RATE=29.970\nlive.m3u8\n{low}"
+            "{head}#EXT-X-STREAM-INF:{rate},{codecs},RESOLUTION=1280x720,FRAME-RATE=29.970\nlive.m3u8\n{low}"
         );
         assert_eq!(variants.playlist(&first), Some(both));
         assert_eq!(variants.playlist(&window()), Some(format!("{head}{low}")), "what has come");
         let third = window();
         third.push(part());
         variants.add(RenditionId(3), third);
-        let sound = format!("#EXT-X-STREAM-INF:BANDWIDTH=6000000,{codecs}\n3/live.m3u8\n");
+        let sound = format!("#EXT-X-STREAM-INF:{rate},{codecs}\n3/live.m3u8\n");
         assert!(variants.playlist(&first).is_some_and(|text| text.ends_with(&sound)));
         variants.remove(RenditionId(2));
         variants.remove(RenditionId(3));

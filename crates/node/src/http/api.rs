@@ -65,7 +65,7 @@ pub(super) async fn node(State(served): State<Served>) -> Response {
             "schema": SCHEMA, "role": shown.role, "version": shown.page.version, "commit": shown.page.commit,
             "can": {
                 "watch": served.sessions.can_open(), "desk": shown.desk.is_some(),
-                "upload": served.sessions.may_upload(),
+                "upload": served.sessions.may_upload(), "p2p": served.sessions.meets_others(),
             },
             "channels": shown.directory.is_some().then_some("/api/v1/channels/events"),
             "sessions": views(&served),

@@ -86,28 +86,25 @@ pub struct HttpServer {
 
 impl HttpServer {
     /// Binds, and makes the token.
-    ///
-    /// # Errors
-    /// When the address is taken.
-    pub async fn bind(addr: SocketAddr) -> Result<Self, NodeError> {
-        let failed = |source| NodeError::Listen { addr, what: "players", flag: "--listen", source };
+    async fn bind(addr: SocketAddr, flag: &'static str) -> Result<Self, NodeError> {
+        let failed = |source| NodeError::Listen { addr, what: "players", flag, source };
         let listener = TcpListener::bind(addr).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
         Ok(Self { listener, addr, token: Token::new()? })
     }
 
     /// Binds to `addr`; without one, to `port` of this computer, or to a free port where that is taken. What a browser remembers
-    /// of a page hangs on the port.
+    /// of a page hangs on the port. `flag` is the option by which a person chooses another.
     ///
     /// # Errors
     /// When the address is taken.
-    pub async fn bind_or(addr: Option<SocketAddr>, port: u16) -> Result<Self, NodeError> {
+    pub async fn bind_or(addr: Option<SocketAddr>, port: u16, flag: &'static str) -> Result<Self, NodeError> {
         if let Some(addr) = addr {
-            return Self::bind(addr).await;
+            return Self::bind(addr, flag).await;
         }
-        match Self::bind(SocketAddr::from(([127, 0, 0, 1], port))).await {
+        match Self::bind(SocketAddr::from(([127, 0, 0, 1], port)), flag).await {
             Ok(server) => Ok(server),
-            Err(_) => Self::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await,
+            Err(_) => Self::bind(SocketAddr::from(([127, 0, 0, 1], 0)), flag).await,
         }
     }
 

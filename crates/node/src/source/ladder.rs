@@ -69,6 +69,7 @@ impl Ladder {
 }
 
 async fn keep(config: LadderConfig, shared: Arc<Shared>, said: mpsc::UnboundedSender<String>) {
+    let mut has_told = false;
     loop {
         let height = loop {
             match shared.height() {
@@ -84,12 +85,19 @@ async fn keep(config: LadderConfig, shared: Arc<Shared>, said: mpsc::UnboundedSe
             let _ = said.send(text);
             return;
         }
+        if lower.len() < config.heights.len() && !std::mem::replace(&mut has_told, true) {
+            let left_out = config.heights.iter().filter(|rung| **rung >= height);
+            let left_out: Vec<String> = left_out.map(|rung| rung_name(*rung)).collect();
+            let text = format!("--ladder: {height} lines come in, so {} is not made.", left_out.join(", "));
+            let _ = said.send(text);
+        }
         let told = match spawn(&config, &lower) {
             Ok(child) => watch(child).await,
             Err(error) => error.to_string(),
         };
-        let _ = said.send(format!("The ladder's ffmpeg ended: {told}. It is started again."));
+        // It ends with the broadcast too, and nobody is told of that: by then this task is gone.
         tokio::time::sleep(AGAIN_AFTER).await;
+        let _ = said.send(format!("The ladder's ffmpeg ended: {told}. It is started again."));
     }
 }
 

@@ -18,7 +18,7 @@ use caudal_tracker::url::AllowedUrl;
 use tokio::sync::mpsc;
 
 use super::playout::Playout;
-use super::rendition::{Next, Tried};
+use super::rendition::{Next, Preference, Tried};
 use super::{RETENTION, Side, Viewer};
 use crate::clock::unix_us;
 use crate::edge::feed::Entry;
@@ -97,7 +97,16 @@ impl Viewer {
             shelf.variants.offer(offered.clone());
             self.lanes.offer(&offered);
         }
-        self.renditions.offer(offered, self.shared.preference());
+        let preference = self.shared.preference();
+        if let Preference::Id(id) = preference
+            && !offered.is_empty()
+            && offered != self.renditions.offered
+            && offered.iter().all(|one| one.rendition() != id)
+        {
+            let there: Vec<String> = offered.iter().map(|one| one.id.to_string()).collect();
+            tracing::warn!("the channel has no rendition {}: it has {}", id.0, there.join(", "));
+        }
+        self.renditions.offer(offered, preference);
     }
 
     /// An edge has all renditions that there are.

@@ -51,6 +51,9 @@ const TICK: Duration = Duration::from_millis(250);
 const END_PATIENCE: Duration = Duration::from_secs(2);
 /// Alone for so long, a viewer that has had nothing yet says that nobody can be reached.
 const UNREACHABLE_AFTER: Duration = Duration::from_secs(10);
+/// A tracker answers, and that is all.
+const UNKNOWN: &str =
+    "the tracker answers, and knows nobody who has this channel: is it on the air, and is the link whole?";
 /// Until an edge was named.
 const NO_EDGE: &str = "no edge is known: neither the link nor what the channel says of itself names one that may be asked; name one \
                        with --edge URL, or watch without --no-p2p";
@@ -228,6 +231,8 @@ struct Outlook {
     named: usize,
     /// A tracker has answered and has not been lost since.
     answered: bool,
+    /// A tracker has told something of the channel itself.
+    heard: bool,
     /// What the last tracker that did not answer gave as the cause.
     error: Option<String>,
     /// The same of edges, where everything comes from there.
@@ -236,7 +241,7 @@ struct Outlook {
 
 impl Outlook {
     fn new() -> Self {
-        Self { alone_since: Instant::now(), named: 0, answered: false, error: None, edge: None }
+        Self { alone_since: Instant::now(), named: 0, answered: false, heard: false, error: None, edge: None }
     }
 
     /// Why nobody can be reached, once that has lasted.
@@ -254,7 +259,11 @@ impl Outlook {
                 self.named
             ));
         }
-        if self.answered { None } else { self.error.clone() }
+        match (self.answered, self.heard) {
+            (false, _) => self.error.clone(),
+            (true, false) => Some(UNKNOWN.to_owned()),
+            (true, true) => None,
+        }
     }
 }
 
@@ -542,7 +551,10 @@ impl Viewer {
 
     /// A takedown ends watching.
     async fn news(&mut self, news: Option<News>) -> Option<String> {
-        match news? {
+        let news = news?;
+        self.outlook.heard |=
+            matches!(news, News::Broadcast(_) | News::Edges(_) | News::Delivery(_) | News::Renditions { .. });
+        match news {
             News::Peers(peers) => {
                 self.outlook.named = self.outlook.named.max(peers.len());
                 self.hear_of(self.renditions.playing(), News::Peers(peers)).await;

@@ -2,7 +2,7 @@
 //!
 //! A part is late by what passes between the end of its media, as the source's clock said, and its arrival. The least of that over
 //! the last minutes is distance and costs nobody anything (base delay, as RFC 6817 tracks it); what is above it is what a player must
-//! bridge. Clocks need not agree: only differences count, except for a limit on the whole delay.
+//! bridge. Clocks need not agree: only differences count, except for what is aimed at and for a limit on the whole delay.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -10,8 +10,13 @@ use core::time::Duration;
 
 use crate::time::Timestamp;
 
-/// Of a thousand parts so many may be late.
+/// Of a thousand parts so many may be late …
 const LATE_PER_THOUSAND: u64 = 1;
+/// … and so many where fewer would put the picture further behind than is aimed at.
+const LATE_BEYOND_PER_THOUSAND: u64 = 5;
+/// What passes before the source and after the player: the encoder, the decoder and the screen (43 ms measured: docs/benchmarks.md,
+/// *From camera to screen*).
+const ENDS: Duration = Duration::from_millis(50);
 /// Lateness is counted in steps of this …
 const STEP_US: u64 = 10_000;
 /// … and so many of them: what is later than ten seconds is no question of a player's patience.
@@ -38,17 +43,28 @@ pub struct Bounds {
     pub least: Duration,
     /// … and no more.
     pub most: Duration,
-    /// How far the picture may be behind the source in all; what this leaves beside the way here is kept ahead, even less than `least`.
+    /// How far the picture should be behind the camera in all. Who would have to be further behind for the last few late parts
+    /// goes without those.
+    pub behind_aim: Option<Duration>,
+    /// How far the picture may be behind the camera in all; what this leaves beside the way here is kept ahead, even less than `least`.
     pub behind_most: Option<Duration>,
 }
 
 impl Bounds {
     /// What suits most: soon, and no stall that half a second more would have prevented.
-    pub const USUAL: Self =
-        Self { least: Duration::from_millis(700), most: Duration::from_secs(4), behind_most: None };
+    pub const USUAL: Self = Self {
+        least: Duration::from_millis(700),
+        most: Duration::from_secs(4),
+        behind_aim: Some(Duration::from_secs(2)),
+        behind_most: None,
+    };
     /// For whoever would rather wait than see it stand still.
-    pub const SMOOTH: Self =
-        Self { least: Duration::from_secs(2), most: Duration::from_secs(8), behind_most: None };
+    pub const SMOOTH: Self = Self {
+        least: Duration::from_secs(2),
+        most: Duration::from_secs(8),
+        behind_aim: None,
+        behind_most: None,
+    };
     /// Least that is kept ahead where the whole delay is limited.
     pub const AHEAD_MIN: Duration = Duration::from_millis(200);
 
@@ -129,11 +145,16 @@ impl PlayoutDelay {
 
     /// By how much all but one in a thousand parts were later than the soonest; `None` before enough have come.
     pub fn jitter(&self) -> Option<Duration> {
+        self.jitter_but(LATE_PER_THOUSAND)
+    }
+
+    /// The same of all but so many.
+    fn jitter_but(&self, per_thousand: u64) -> Option<Duration> {
         if self.parts < PARTS_MIN {
             return None;
         }
         let all: u64 = self.counts.iter().map(|count| u64::from(*count)).sum();
-        let may_be_late = all * LATE_PER_THOUSAND / 1000;
+        let may_be_late = all * per_thousand / 1000;
         let mut later = 0;
         for (step, count) in self.counts.iter().enumerate().rev() {
             later += u64::from(*count);
@@ -146,8 +167,16 @@ impl PlayoutDelay {
 
     /// How much media a player should keep ahead of the picture, at its lowest between two parts.
     pub fn wanted(&self) -> Duration {
-        let Bounds { least, most, .. } = self.bounds;
-        let wanted = self.jitter().map_or(least, |jitter| (jitter + MARGIN).clamp(least, most));
+        let Bounds { least, most, behind_aim, .. } = self.bounds;
+        let for_all_but = |per_thousand| {
+            self.jitter_but(per_thousand).map_or(least, |jitter| (jitter + MARGIN).clamp(least, most))
+        };
+        let mut wanted = for_all_but(LATE_PER_THOUSAND);
+        if let Some(aim) = behind_aim.map(|aim| self.ahead_within(aim))
+            && wanted > aim
+        {
+            wanted = for_all_but(LATE_BEYOND_PER_THOUSAND).max(aim);
+        }
         wanted.min(self.most())
     }
 
@@ -160,7 +189,12 @@ impl PlayoutDelay {
     /// No player should keep more ahead than this: with the way here and the part that is on it, it is the whole delay.
     pub fn most(&self) -> Duration {
         let Some(behind) = self.bounds.behind_most else { return self.bounds.most };
-        behind.saturating_sub(self.way().saturating_add(self.part)).clamp(Bounds::AHEAD_MIN, self.bounds.most)
+        self.ahead_within(behind).clamp(Bounds::AHEAD_MIN, self.bounds.most)
+    }
+
+    /// What can be kept ahead if the picture is to be so far behind.
+    fn ahead_within(&self, behind: Duration) -> Duration {
+        behind.saturating_sub(self.way().saturating_add(self.part).saturating_add(ENDS))
     }
 }
 
@@ -202,7 +236,7 @@ mod tests {
     #[test]
     fn all_but_one_in_a_thousand_come_in_time() {
         let mut rng = fastrand::Rng::with_seed(5);
-        let mut delay = PlayoutDelay::new(Bounds::USUAL);
+        let mut delay = PlayoutDelay::new(Bounds { behind_aim: None, ..Bounds::USUAL });
         // Usually up to 300 ms, one in a hundred up to 1.6 s.
         let way = |_| if rng.u32(..100) == 0 { rng.u64(..1_600_000) } else { rng.u64(..300_000) };
         let (late, all) = run(&mut delay, 1800, way);
@@ -230,13 +264,37 @@ mod tests {
             let at = n * PART_US;
             delay.arrived(Timestamp::from_micros(at), at + 1_500_000, at, Duration::from_micros(PART_US));
         }
-        assert_eq!((delay.wanted(), delay.most()), (Duration::from_millis(300), Duration::from_millis(300)));
+        assert_eq!((delay.wanted(), delay.most()), (Duration::from_millis(250), Duration::from_millis(250)));
         let mut far = PlayoutDelay::new(Bounds::within(Duration::from_secs(1)));
         for n in 0..300 {
             let at = n * PART_US;
             far.arrived(Timestamp::from_micros(at), at + 1_500_000, at, Duration::from_micros(PART_US));
         }
         assert_eq!(far.wanted(), Bounds::AHEAD_MIN);
+    }
+
+    #[test]
+    fn for_the_last_late_parts_nobody_is_further_behind_than_is_aimed_at() {
+        // Four in a thousand are late by 2.2 s, fifty by 0.9 s, the others not.
+        let way = |n: u64| match n % 1000 {
+            0 | 250 | 500 | 750 => 2_300_000,
+            n if n % 20 == 1 => 1_000_000,
+            _ => 100_000,
+        };
+        let mut usual = PlayoutDelay::new(Bounds::USUAL);
+        run(&mut usual, 250, way);
+        // 2 s less the part and the ends; the way is the clock's hour.
+        let mut near = PlayoutDelay::new(Bounds::USUAL);
+        for n in 0..1250 {
+            let (at, way) = (n * PART_US, way(n));
+            let now = Timestamp::from_micros(at + way);
+            near.arrived(now, at + way, at, Duration::from_micros(PART_US));
+        }
+        assert_eq!(near.wanted(), Duration::from_millis(2000 - 100 - 200 - 50));
+        assert!(usual.wanted() < near.wanted(), "beyond the aim already: no late part but the usual");
+        let mut smooth = PlayoutDelay::new(Bounds::SMOOTH);
+        run(&mut smooth, 250, way);
+        assert!(smooth.wanted() > Duration::from_millis(2200));
     }
 
     #[test]

@@ -185,9 +185,9 @@ pub(crate) fn words(scene: &Scene) -> (&'static str, String) {
         State::Unreachable => (
             "Nobody can be reached",
             format!(
-                "Try another network, turn a VPN off or on, or allow UDP for Caudal in the firewall; on a LAN, start with \
-                 --lan. The reason: {}",
-                if reason.is_empty() { "no answer" } else { &reason }
+                "{} – If it is UDP, try another network, turn a VPN off or on, or allow UDP for Caudal in the firewall; on a \
+                 LAN, start with --lan.",
+                if reason.is_empty() { "nobody answers" } else { &reason }
             ),
         ),
     }
