@@ -75,6 +75,8 @@ pub enum Ingest {
     /// Timestamps do not continue those before (jump, wrap that could not be unrolled, a new publisher):
     /// the next samples start a new timeline.
     Discontinuity,
+    /// As a discontinuity, but for the times: they say where the next samples lie on the timeline, since other renditions went on.
+    Resumed,
     /// Something the broadcaster should know, in words, with what to set.
     Warning(String),
     /// The encoder ended the stream.

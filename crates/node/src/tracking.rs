@@ -12,7 +12,7 @@ use caudal_proto::broadcast::{Certificate, LiveNote};
 use caudal_proto::id::{PeerId, RenditionId, SecretKey, SwarmId};
 use caudal_proto::io::Candidate;
 use caudal_tracker::client::{ChannelEvent, ClientError, Events, Join, SourceRole, SwarmView, TrackerClient};
-use caudal_tracker::descriptor::{Delivery, Rendition, SignedDescriptor, Tracker};
+use caudal_tracker::descriptor::{Descriptor, SignedDescriptor};
 use caudal_tracker::message::Qos;
 use caudal_tracker::url::{AllowedUrl, AltoUrl, TrackerUrl};
 use tokio::sync::{Notify, mpsc, watch};
@@ -52,19 +52,10 @@ pub enum News {
     Online,
     /// The tracker does not answer; told once until it does.
     Offline(ClientError),
-    /// The edges that the channel's descriptor names, unchecked.
-    Edges(Vec<Tracker>),
+    /// What the channel's owner signed of it; a tracker may have an old one.
+    Descriptor(Box<Descriptor>),
     /// What is wrong with an edge.
     Edge(String),
-    /// Who carries the channel, as its descriptor says.
-    Delivery(Delivery),
-    /// The renditions that the channel's descriptor names.
-    Renditions {
-        /// When the descriptor that names them was issued: an older one says nothing new.
-        issued_unix_ms: u64,
-        /// Those.
-        offered: Vec<Rendition>,
-    },
 }
 
 /// What a source shows to be one.
@@ -308,12 +299,7 @@ impl Task {
                     self.tell(News::Broadcast(Box::new(broadcast))).await;
                 }
                 if let Some(descriptor) = view.descriptor {
-                    self.tell(News::Delivery(descriptor.delivery)).await;
-                    let issued_unix_ms = descriptor.issued_unix_ms;
-                    self.tell(News::Renditions { issued_unix_ms, offered: descriptor.renditions }).await;
-                    if !descriptor.edges.is_empty() {
-                        self.tell(News::Edges(descriptor.edges)).await;
-                    }
+                    self.tell(News::Descriptor(Box::new(descriptor))).await;
                 }
             }
             _ => {}

@@ -478,10 +478,11 @@ pub(crate) fn say_once_about_addresses(upload: bool) {
 /// Says once when nothing comes any more or nobody can be reached, and once when it goes on.
 async fn tell_of_silence(shared: Arc<Shared>, json: bool) {
     let mut ticks = tokio::time::interval(STATUS_PERIOD);
-    let mut told = false;
+    let (mut told, mut has_played) = (false, false);
     loop {
         ticks.tick().await;
         let look = shared.glance();
+        has_played |= look.state == State::Live && !told;
         let silent = look.silent.unwrap_or_default();
         let words = match look.state {
             State::Waiting if !told && silent >= SILENT_AFTER => format!(
@@ -493,6 +494,7 @@ async fn tell_of_silence(shared: Arc<Shared>, json: bool) {
                 let why = shared.state().1.unwrap_or_else(|| "nobody can be reached".to_owned());
                 format!("Nothing has come yet ({why}). Trying on; Ctrl-C ends this.")
             }
+            State::Live if told && !has_played => "It comes now.".to_owned(),
             State::Live if told => "The broadcast goes on.".to_owned(),
             _ => continue,
         };
@@ -517,7 +519,7 @@ async fn status(shared: Arc<Shared>) {
             State::Waiting => "the broadcaster is silent, waiting",
             State::Ended => "ended",
             State::TakenDown => "taken down",
-            State::Unreachable => "nobody can be reached; does this network let UDP through?",
+            State::Unreachable => "nobody can be reached",
         };
         let (from, to) = (look.senders, look.receivers);
         let (percent, delay) = ((look.offload_ratio * 100.0).round(), look.delay_ms);

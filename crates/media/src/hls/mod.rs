@@ -196,9 +196,9 @@ impl Playlist {
         render::multivariant(self)
     }
 
-    /// What its segments take; `None` until the first part has come.
+    /// What its segments take; `None` before one is complete.
     pub fn rates(&self) -> Option<Rates> {
-        self.window.rates()
+        self.window.last_complete().and_then(|_| self.window.rates())
     }
 
     /// The newest part: its segment's number, and its place there; none before the first, and none once nothing follows.

@@ -179,7 +179,7 @@ impl Advisor {
         match event {
             Ingest::Track(kind, config) => self.meter(*kind).config = Some(config.clone()),
             Ingest::Sample(sample) => self.sample(sample),
-            Ingest::Discontinuity => {
+            Ingest::Discontinuity | Ingest::Resumed => {
                 self.discontinuities += 1;
                 self.drift_base = None;
                 self.drift_window = None;

@@ -219,13 +219,17 @@ impl Session {
     }
 
     /// As [`accept`](Self::accept), for a publisher that comes back: its media continues what an earlier connection
-    /// brought (see [`take_stream`](Self::take_stream)) behind an [`Ingest::Discontinuity`].
+    /// brought (see [`take_stream`](Self::take_stream)) behind an [`Ingest::Discontinuity`], or behind an
+    /// [`Ingest::Resumed`] where another's that went on has come to.
     ///
     /// # Errors
     /// As [`accept`](Self::accept).
-    pub fn accept_after(&mut self, mut earlier: Tags) -> Result<(), RtmpError> {
+    pub fn accept_after(&mut self, mut earlier: Tags, beside: Option<Origin>) -> Result<(), RtmpError> {
         if self.state == State::Undecided {
-            earlier.restart();
+            match beside {
+                Some(origin) => earlier.restart_beside(origin),
+                None => earlier.restart(),
+            }
             self.tags = earlier;
         }
         self.accept()
@@ -533,7 +537,7 @@ mod tests {
         assert_eq!(rest.len(), 3, "{rest:?}");
         let mut second = Session::new();
         second.handle_data(2, &client(&messages)).unwrap();
-        second.accept_after(first.take_stream()).unwrap();
+        second.accept_after(first.take_stream(), None).unwrap();
         let (_, rest) = drain(&mut second);
         assert_eq!(rest[1], RtmpOutput::Ingest(Ingest::Discontinuity), "{rest:?}");
         let RtmpOutput::Ingest(Ingest::Sample(sample)) = &rest[2] else { panic!("{rest:?}") };

@@ -180,7 +180,7 @@ pub struct Origin {
 
 /// See the [module](self).
 ///
-/// Contract: [`push`](Self::push) appends to the queue at most one [`Ingest::Discontinuity`] and one
+/// Contract: [`push`](Self::push) appends to the queue at most one [`Ingest::Discontinuity`] or [`Ingest::Resumed`] and one
 /// [`Ingest::Sample`]. Per track and timescale, `dts` of what comes out strictly increases and starts near 0 (video in 90 kHz
 /// ticks, audio in samples at the rate given to [`set_audio`](Self::set_audio)).
 #[derive(Debug, Clone)]
@@ -192,6 +192,8 @@ pub struct Timeline {
     epoch: Option<(i64, i64)>,
     /// The next epoch is announced although none is before it.
     announce_next: bool,
+    /// It comes back beside others.
+    resumes: bool,
     /// The first stamp is its own place on the timeline.
     as_stamped: bool,
 }
@@ -212,6 +214,7 @@ impl Timeline {
             clock,
             epoch: None,
             announce_next: false,
+            resumes: false,
             as_stamped: false,
         }
     }
@@ -263,6 +266,18 @@ impl Timeline {
             (lane.offset, lane.pass_start, lane.resume) = (None, None, None);
         }
         self.announce_next = self.announce_next || self.epoch.take().is_some();
+        self.resumes = false;
+    }
+
+    /// The same beside another timeline, which went on meanwhile: as in [`beside`](Self::beside), and never before what was.
+    pub fn restart_beside(&mut self, origin: Origin) {
+        self.restart();
+        let now = origin.latest.saturating_sub(origin.offset).max(self.end_ticks());
+        for lane in [&mut self.video, &mut self.audio] {
+            lane.resume = Some(now);
+        }
+        self.epoch = Some((origin.offset, origin.latest));
+        (self.announce_next, self.resumes) = (true, true);
     }
 
     /// Where the output ends, in 90 kHz ticks.
@@ -275,7 +290,8 @@ impl Timeline {
         // A hostile counter may climb for ever; sums of a few of these still fit.
         let stamp = unit.dts.clamp(-STAMP_MAX, STAMP_MAX);
         if self.place(unit.track, stamp, unit.arrived_unix_us) {
-            out.push_back(Ingest::Discontinuity);
+            let resumes = std::mem::take(&mut self.resumes);
+            out.push_back(if resumes { Ingest::Resumed } else { Ingest::Discontinuity });
         }
         let lane = self.lane(unit.track);
         let stamped = stamp - lane.offset.unwrap_or(stamp);
@@ -343,7 +359,7 @@ impl Timeline {
         lane.resume = None;
 
         let opened = kept.or(joined).is_none();
-        let announce = opened && (newest.is_some() || std::mem::take(&mut self.announce_next));
+        let announce = std::mem::take(&mut self.announce_next) || opened && newest.is_some();
         self.epoch = match newest {
             Some((newest, latest)) if newest == offset => Some((newest, latest.max(stamp))),
             // A straggler of an older epoch does not bring that back.
@@ -690,6 +706,31 @@ mod tests {
         assert_eq!(beside(71_400), 1_400, "by its stamps, which are the same clock's");
         assert_eq!(beside(72_600), 2_600);
         assert!((1_900..=2_000).contains(&beside(5_000)), "by when it comes: {}", beside(5_000));
+    }
+
+    #[test]
+    fn who_comes_back_lies_beside_those_who_went_on() {
+        let mut first = Run::new();
+        first.second(70_000);
+        let mut second = Run::new();
+        second.timeline = Timeline::beside(first.timeline.origin().unwrap());
+        second.timeline.set_audio(48_000, 1024);
+        second.second(5_000);
+        // The first is away for ten seconds.
+        for s in 6..15 {
+            second.second(s * 1_000);
+        }
+        let (origin, end) = (second.timeline.origin().unwrap(), second.timeline.end_ticks() / 90);
+        for stamps_ms in [15_000, 400_000] {
+            let mut back = Run { timeline: first.timeline.clone(), ..Run::new() };
+            back.timeline.restart_beside(origin);
+            back.unroll = Unroll::new(32);
+            back.second(stamps_ms);
+            let resumed = back.out.iter().filter(|event| **event == Ingest::Resumed).count();
+            assert_eq!((resumed, back.breaks()), (1, 0), "it is said");
+            let at = first_ms(&back);
+            assert!((at - end).abs() <= 100, "it came back at {at} ms, the other ended at {end} ms");
+        }
     }
 
     #[test]

@@ -113,6 +113,10 @@ pub struct Segmenter {
     held: VecDeque<Sample>,
     /// Where the next timeline starts, µs; `None` before the first.
     resume_us: Option<i64>,
+    /// What the encoder's own times are moved by, µs.
+    offset_us: i64,
+    /// What comes next lies where its times say, if that is further on.
+    keeps_place: bool,
     sink: Sink,
     dropped: u64,
 }
@@ -135,6 +139,8 @@ impl Segmenter {
             state: State::Gathering(Gather::default()),
             held: VecDeque::new(),
             resume_us: None,
+            offset_us: 0,
+            keeps_place: false,
             sink: Sink::default(),
             dropped: 0,
         }
@@ -162,6 +168,11 @@ impl Segmenter {
                 self.sample(sample)
             }
             Ingest::Discontinuity | Ingest::End => self.end_timeline(),
+            Ingest::Resumed => {
+                self.end_timeline()?;
+                self.keeps_place = true;
+                Ok(())
+            }
             Ingest::Warning(_) => Ok(()),
         }
     }
@@ -266,9 +277,16 @@ impl Segmenter {
             self.dropped += gathered.drop_audio_before(key_us.saturating_sub(us(self.config.start_wait)));
         }
         // The first timeline keeps the encoder's own times unless they are absurd; later ones continue where the last
-        // one ended.
+        // one ended, or further on where that was said: other renditions went on meanwhile.
         let first_us = gathered.first_us();
+        let keeps_place = std::mem::take(&mut self.keeps_place);
+        let own_us = first_us.saturating_add(self.offset_us);
         let offset_us = match self.resume_us {
+            Some(resume)
+                if keeps_place && (resume..resume.saturating_add(AHEAD_MAX_US)).contains(&own_us) =>
+            {
+                self.offset_us
+            }
             Some(resume) => resume.saturating_sub(first_us),
             None if (0..=FIRST_TIME_MAX_US).contains(&first_us) => 0,
             None => first_us.saturating_neg(),
@@ -277,6 +295,7 @@ impl Segmenter {
             let config = self.announced[kind as usize].as_ref().filter(|_| plan.tracks[kind as usize])?;
             Some((config.clone(), plan.arrived_unix_us))
         });
+        self.offset_us = offset_us;
         let start_us = plan.key_us.unwrap_or(first_us).saturating_add(offset_us);
         let floor_us = self.resume_us.unwrap_or(0);
         let base = Timebase { offset_us, start_us: start_us.max(floor_us), floor_us };
@@ -337,6 +356,8 @@ impl TrackKind {
     pub(crate) const BOTH: [Self; 2] = [Self::Video, Self::Audio];
 }
 
+/// So far ahead a discontinuity may lead, µs: a day.
+const AHEAD_MAX_US: i64 = 24 * 3600 * 1_000_000;
 /// First decode time of a stream that is believed, µs (some 35 years, an encoder that stamps Unix time included).
 const FIRST_TIME_MAX_US: i64 = 1 << 51;
 

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
@@ -39,6 +40,8 @@ pub const CONNECTIONS_MAX: usize = 1024;
 const PART_TYPE: &str = "application/octet-stream";
 /// Who is told to come again does so after this long, s.
 const RETRY_AFTER_S: &str = "1";
+/// The multivariant playlist waits so long for the first rendition where others are there.
+const FIRST_WAIT: Duration = Duration::from_secs(2);
 
 /// A bound server that does not serve yet.
 #[derive(Debug)]
@@ -320,15 +323,18 @@ async fn first_hls(
     if let Some(refusal) = shown.refusal_of_run(&id, &run) {
         return refusal;
     }
-    let answer =
-        hls_of(&shown, (RenditionId(0), &shown.live), &name, query.as_deref(), (method, asked), &run).await;
-    // What is waited for is the first rendition; with several, all that are there are named.
-    let several =
-        Some(&shown.shelf.variants).filter(|_| name == MULTIVARIANT_URI && answer.status().is_success());
-    match several.and_then(|variants| variants.playlist(&shown.live)) {
-        Some(text) => playlist(text),
-        None => answer,
+    let (variants, first) = (&shown.shelf.variants, &shown.live);
+    let answer = hls_of(&shown, (RenditionId(0), first), &name, query.as_deref(), (method, asked), &run);
+    if name != MULTIVARIANT_URI {
+        return answer.await;
     }
+    // What is waited for is the first rendition; with several, all that are there are named, whether it is among them or not.
+    let answer = if variants.playlist(first).is_some() {
+        tokio::time::timeout(FIRST_WAIT, answer).await.unwrap_or_else(|_| busy())
+    } else {
+        answer.await
+    };
+    variants.playlist(first).map_or(answer, playlist)
 }
 
 async fn hls(
@@ -419,7 +425,6 @@ fn growing(object: Object, method: &Method) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use axum::body::to_bytes;
 

@@ -57,13 +57,14 @@ impl Variants {
                     (format!("{}/{MEDIA_URI}", other.0), &**live)
                 }
             };
-            // What the channel says is what it takes on the whole, and comes late where that changes.
-            let rates = live.playlist(Playlist::rates)?;
+            live.playlist(|playlist| playlist.tracks().is_some()).then_some(())?;
+            // Players read this once: what the channel says counts where less has come of late.
+            let (told, rates) = (one.bandwidth_bps, live.playlist(Playlist::rates));
             Some(Variant {
                 uri,
                 codecs: one.codecs.clone(),
-                peak_bps: rates.peak_bps,
-                average_bps: Some(rates.average_bps),
+                peak_bps: rates.map_or(told, |rates| rates.peak_bps.max(told)),
+                average_bps: rates.map(|rates| rates.average_bps),
                 resolution: one.width.zip(one.height),
                 frames_per_second: one.fps,
             })
@@ -84,7 +85,8 @@ impl Variants {
         let report = |(uri, _, live): (String, RenditionId, &Live)| {
             live.playlist(Playlist::last_part).map(|last| RenditionReport { uri, last })
         };
-        all.filter(|(_, id, _)| *id != own).filter_map(report).collect()
+        let is_offered = |id: RenditionId| inner.offered.iter().any(|one| one.rendition() == id);
+        all.filter(|(_, id, _)| *id != own && is_offered(*id)).filter_map(report).collect()
     }
 }
 
@@ -117,25 +119,48 @@ mod tests {
         variants.add(RenditionId(2), Arc::clone(&second));
         assert_eq!(variants.playlist(&first), None, "the other has not begun");
         second.push(part());
-        // What the channel says of rates is another matter: players go by what segments take.
-        let rates = first.playlist(Playlist::rates).expect("a part is there");
-        let rate = format!("BANDWIDTH={},AVERAGE-BANDWIDTH={}", rates.peak_bps, rates.average_bps);
         let head = "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-INDEPENDENT-SEGMENTS\n";
         let codecs = "CODECS=\"avc1.64001f,mp4a.40.2\"";
-        let low =
-            format!("#EXT-X-STREAM-INF:{rate},{codecs},RESOLUTION=640x360,FRAME-RATE=25.000\n2/live.m3u8\n");
+        let low = format!(
+            "#EXT-X-STREAM-INF:BANDWIDTH=7000000,{codecs},RESOLUTION=640x360,FRAME-RATE=25.000\n2/live.m3u8\n"
+        );
         let both = format!(
-            "{head}#EXT-X-STREAM-INF:{rate},{codecs},RESOLUTION=1280x720,FRAME-RATE=29.970\nlive.m3u8\n{low}"
+            "{head}#EXT-X-STREAM-INF:BANDWIDTH=9000000,{codecs},RESOLUTION=1280x720,FRAME-RATE=29.970\nlive.m3u8\n{low}"
         );
         assert_eq!(variants.playlist(&first), Some(both));
         assert_eq!(variants.playlist(&window()), Some(format!("{head}{low}")), "what has come");
         let third = window();
         third.push(part());
         variants.add(RenditionId(3), third);
-        let sound = format!("#EXT-X-STREAM-INF:{rate},{codecs}\n3/live.m3u8\n");
+        let sound = format!("#EXT-X-STREAM-INF:BANDWIDTH=6000000,{codecs}\n3/live.m3u8\n");
         assert!(variants.playlist(&first).is_some_and(|text| text.ends_with(&sound)));
         variants.remove(RenditionId(2));
         variants.remove(RenditionId(3));
         assert_eq!(variants.playlist(&first), None);
+    }
+    #[test]
+    fn a_media_playlist_says_how_far_the_others_have_come() {
+        let (variants, first, second) = (Variants::default(), window(), window());
+        variants.offer(vec![rendition(0, Some(720), None), rendition(2, Some(360), None)]);
+        assert_eq!(variants.reports(RenditionId(0), &first), []);
+        first.push(part());
+        second.push(part());
+        second.push(part());
+        variants.add(RenditionId(2), Arc::clone(&second));
+        // The card's part starts a segment, each time.
+        let report = |uri: &str, last| vec![RenditionReport { uri: uri.to_owned(), last }];
+        assert_eq!(variants.reports(RenditionId(0), &first), report("2/live.m3u8", (1, 0)));
+        let of_first = variants.reports(RenditionId(2), &first);
+        assert_eq!(of_first, report("../live.m3u8", (0, 0)));
+        let mut text = "#EXTM3U\n".to_owned();
+        caudal_media::hls::add_reports(&mut text, &of_first);
+        let line = "#EXT-X-RENDITION-REPORT:URI=\"../live.m3u8\",LAST-MSN=0,LAST-PART=0\n";
+        assert_eq!(text, format!("#EXTM3U\n{line}"));
+        variants.offer(vec![rendition(2, Some(360), None)]);
+        assert_eq!(variants.reports(RenditionId(2), &first), [], "the channel has the first no longer");
+        second.end();
+        first.end();
+        variants.offer(vec![rendition(0, Some(720), None), rendition(2, Some(360), None)]);
+        assert_eq!(variants.reports(RenditionId(0), &first), [], "nothing follows");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use caudal_proto::id::SecretKey;
+use caudal_proto::id::{RenditionId, SecretKey};
 use caudal_tracker::descriptor::{Descriptor, Rendition, SignedDescriptor};
 use tokio::sync::watch;
 
@@ -30,6 +30,11 @@ impl Label {
         signed: watch::Sender<SignedDescriptor>,
     ) -> Self {
         Self { key, descriptor, signed, renewed: None }
+    }
+
+    /// Whether the directory says that the channel has this one.
+    pub(super) fn names(&self, rendition: RenditionId) -> bool {
+        self.descriptor.renditions.iter().any(|told| told.rendition() == rendition)
     }
 
     /// These renditions arrive now.

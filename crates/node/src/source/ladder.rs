@@ -19,6 +19,8 @@ use super::{RtmpServer, Shared};
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
 /// An ffmpeg that ended is started again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(3);
+/// No rung takes less, kbit/s.
+const KBPS_MIN: u64 = 150;
 /// So much of its last words is told.
 const TOLD_MAX: usize = 200;
 
@@ -42,10 +44,14 @@ pub fn rung_name(height: u32) -> String {
     format!("{height}p")
 }
 
-/// What a picture of such a height takes, kbit/s.
-fn rung_kbps(height: u32) -> u64 {
-    // 2.5 Mbit/s at 720 lines.
-    (u64::from(height) * u64::from(height) * 48 / 10_000).max(150)
+/// What a picture of such a height takes, kbit/s, made of one of `of.0` lines that takes `of.1` bit/s.
+fn rung_kbps(height: u32, of: (u32, u64)) -> u64 {
+    // 2.5 Mbit/s at 720 lines …
+    let usual = u64::from(height) * u64::from(height) * 48 / 10_000;
+    // … and always less than what it is made of, as much as the picture is smaller.
+    let share = (f64::from(height) / f64::from(of.0.max(1))).powf(1.5);
+    let most = (of.1 as f64 * share / 1000.0) as u64;
+    usual.min(most).max(KBPS_MIN)
 }
 
 /// A running ladder; ends when dropped.
@@ -71,9 +77,9 @@ impl Ladder {
 async fn keep(config: LadderConfig, shared: Arc<Shared>, said: mpsc::UnboundedSender<String>) {
     let mut has_told = false;
     loop {
-        let height = loop {
-            match shared.height() {
-                Some(height) => break height,
+        let (height, rate_bps) = loop {
+            match shared.height().zip(shared.rate_bps()) {
+                Some(known) => break known,
                 None => tokio::time::sleep(LOOK_PERIOD).await,
             }
         };
@@ -91,7 +97,7 @@ async fn keep(config: LadderConfig, shared: Arc<Shared>, said: mpsc::UnboundedSe
             let text = format!("--ladder: {height} lines come in, so {} is not made.", left_out.join(", "));
             let _ = said.send(text);
         }
-        let told = match spawn(&config, &lower) {
+        let told = match spawn(&config, &lower, (height, rate_bps)) {
             Ok(child) => watch(child).await,
             Err(error) => error.to_string(),
         };
@@ -101,12 +107,12 @@ async fn keep(config: LadderConfig, shared: Arc<Shared>, said: mpsc::UnboundedSe
     }
 }
 
-fn spawn(config: &LadderConfig, heights: &[u32]) -> std::io::Result<Child> {
+fn spawn(config: &LadderConfig, heights: &[u32], of: (u32, u64)) -> std::io::Result<Child> {
     let mut command = Command::new(&config.ffmpeg);
     command.args(["-v", "error", "-nostdin", "-fflags", "nobuffer", "-analyzeduration", "1000000"]);
     command.args(["-copyts", "-i", &config.preview]);
     for height in heights {
-        let kbps = rung_kbps(*height);
+        let kbps = rung_kbps(*height, of);
         command.args(["-map", "0:v:0", "-map", "0:a:0?", "-vf", &format!("scale=-2:{height}")]);
         command.args(["-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-bf", "0"]);
         // A key frame where the input has one, and nowhere else.
@@ -143,8 +149,10 @@ mod tests {
 
     #[test]
     fn a_rung_takes_less_than_the_one_above() {
-        let kbps = [1080, 720, 480, 360, 240, 144].map(rung_kbps);
+        let kbps = [1080, 720, 480, 360, 240, 144].map(|height| rung_kbps(height, (2160, 30_000_000)));
         assert!(kbps.is_sorted_by(|a, b| a > b), "{kbps:?}");
         assert_eq!(kbps[1], 2488);
+        let home = [720, 360].map(|height| rung_kbps(height, (1080, 2_000_000)));
+        assert_eq!(home, [1088, 384], "a home's line makes 1080 lines of 2 Mbit/s: 720 take less");
     }
 }

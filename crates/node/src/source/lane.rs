@@ -2,7 +2,7 @@
 //!
 //! The first rendition's tracker side listens for all of them, and brings the channel's descriptor.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use caudal_media::ingest::health::Facts;
 use caudal_proto::id::{RenditionId, SwarmId};
@@ -34,16 +34,21 @@ pub(super) struct Figures {
     pub(super) stats: SwarmStats,
 }
 
-/// A lane that has cut nothing for so long is told of no longer.
-const SILENT_MAX_S: u64 = 10;
+/// A lane that has cut nothing for so long is told of no longer, while others have.
+pub(super) const SILENT_MAX: Duration = Duration::from_secs(10);
+/// Where none has for so long, the source pauses.
+pub(super) const PAUSED_AFTER: Duration = Duration::from_secs(3);
 
 impl Lane {
+    /// Whether something has been cut lately.
+    pub(super) fn cut_within(&self, span: Duration) -> bool {
+        self.cut_at.is_some_and(|at| at.elapsed() < span)
+    }
+
     /// What the descriptor says of it; `None` while there is nothing to say.
     pub(super) fn rendition(&self) -> Option<Rendition> {
-        let is_first = self.swarm.rendition == RenditionId(0);
-        let is_live = self.cut_at.is_some_and(|at| at.elapsed().as_secs() < SILENT_MAX_S);
         let input = input_report(&self.cutter.facts());
-        if input.codecs.is_empty() || input.rate_bps == 0 || !(is_first || is_live) {
+        if input.codecs.is_empty() || input.rate_bps == 0 {
             return None;
         }
         let picture = input.width > 0;

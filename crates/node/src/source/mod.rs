@@ -46,7 +46,7 @@ use input::Began;
 use intake::Intake;
 use label::Label;
 use ladder::Ladder;
-use lane::{Figures, Lane};
+use lane::{Figures, Lane, PAUSED_AFTER, SILENT_MAX};
 
 pub use input::CardSettings;
 pub use ladder::{LadderConfig, rung_name};
@@ -194,6 +194,8 @@ pub struct Source {
     lanes: Vec<Lane>,
     opening: Opening,
     label: Label,
+    /// Since when something has come of one rendition at least.
+    flows_since: Option<Instant>,
     /// Runs for as long as the source does.
     _ladder: Option<Ladder>,
     note: watch::Sender<LiveNote>,
@@ -357,6 +359,7 @@ impl Source {
             lanes,
             opening,
             label,
+            flows_since: None,
             _ladder: ladder,
             note,
             said,
@@ -500,7 +503,16 @@ impl Source {
         for (swarm, told) in news {
             self.news(swarm, Some(told)).await;
         }
-        let renditions: Vec<_> = self.lanes.iter().filter_map(Lane::rendition).collect();
+        // An encoder that stopped takes its rendition with it, be it the first: who watches that goes to another. While none
+        // comes, and until all may have come again, it is the source that pauses, and all stay named.
+        let flows = self.lanes.iter().any(|lane| lane.cut_within(PAUSED_AFTER));
+        self.flows_since = self.flows_since.filter(|_| flows).or(flows.then(Instant::now));
+        let Some(since) = self.flows_since else { return };
+        let has_settled = since.elapsed() >= SILENT_MAX;
+        let is_there = |lane: &&Lane| {
+            lane.cut_within(SILENT_MAX) || !has_settled && self.label.names(lane.swarm.rendition)
+        };
+        let renditions: Vec<_> = self.lanes.iter().filter(is_there).filter_map(Lane::rendition).collect();
         self.label.renew(renditions);
     }
 
@@ -555,11 +567,7 @@ impl Source {
                 self.shared.lock().announced = true;
                 tracing::info!("a tracker answers");
             }
-            News::Broadcast(_)
-            | News::Edges(_)
-            | News::Edge(_)
-            | News::Delivery(_)
-            | News::Renditions { .. } => {}
+            News::Broadcast(_) | News::Edge(_) | News::Descriptor(_) => {}
         }
         None
     }
@@ -630,6 +638,12 @@ impl Shared {
     fn height(&self) -> Option<u32> {
         let inner = self.lock();
         inner.lanes.first()?.facts.video.as_ref().map(|video| video.height).filter(|height| *height > 0)
+    }
+
+    /// What the first rendition takes, bit/s, once that is known.
+    fn rate_bps(&self) -> Option<u64> {
+        let inner = self.lock();
+        Some(input_report(&inner.lanes.first()?.facts).rate_bps).filter(|rate_bps| *rate_bps > 0)
     }
 
     /// Whether directories list the channel.

@@ -307,7 +307,7 @@ impl Desk {
                         *ticket = Some(granted);
                         let accepted = match (tags, origin) {
                             _ if is_rung => session.accept_as_stamped(),
-                            (Some(tags), _) => session.accept_after(tags),
+                            (Some(tags), beside) => session.accept_after(tags, beside),
                             (None, Some(origin)) => session.accept_beside(origin),
                             (None, None) => session.accept(),
                         };

@@ -1,6 +1,7 @@
 //! Watching a channel: join, put parts together, feed the live window, say how it goes.
 
 mod follow;
+mod outlook;
 pub(crate) mod playout;
 mod rendition;
 mod shared;
@@ -36,6 +37,7 @@ use crate::rates::Rates;
 use crate::trace::Traces;
 use crate::tracking::{News, Tracking, TrackingConfig};
 use follow::Joining;
+use outlook::{NO_EDGE, Outlook};
 use playout::Playout;
 use rendition::{LOOK_PERIOD, Renditions};
 pub use rendition::{Playing, Preference, PreferenceError};
@@ -49,14 +51,6 @@ pub const RETENTION: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(250);
 /// After the broadcast ended, its last chunks are waited for this long.
 const END_PATIENCE: Duration = Duration::from_secs(2);
-/// Alone for so long, a viewer that has had nothing yet says that nobody can be reached.
-const UNREACHABLE_AFTER: Duration = Duration::from_secs(10);
-/// A tracker answers, and that is all.
-const UNKNOWN: &str =
-    "the tracker answers, and knows nobody who has this channel: is it on the air, and is the link whole?";
-/// Until an edge was named.
-const NO_EDGE: &str = "no edge is known: neither the link nor what the channel says of itself names one that may be asked; name one \
-                       with --edge URL, or watch without --no-p2p";
 /// Most reasons of drops kept for the report.
 const DROPPED_MAX: usize = 32;
 
@@ -222,51 +216,6 @@ enum Side {
     Edges(Feed),
 }
 
-/// What is known of whether anybody can be reached.
-#[derive(Debug)]
-struct Outlook {
-    /// Nobody was there from here on.
-    alone_since: Instant,
-    /// Most peers that a tracker named at once.
-    named: usize,
-    /// A tracker has answered and has not been lost since.
-    answered: bool,
-    /// A tracker has told something of the channel itself.
-    heard: bool,
-    /// What the last tracker that did not answer gave as the cause.
-    error: Option<String>,
-    /// The same of edges, where everything comes from there.
-    edge: Option<String>,
-}
-
-impl Outlook {
-    fn new() -> Self {
-        Self { alone_since: Instant::now(), named: 0, answered: false, heard: false, error: None, edge: None }
-    }
-
-    /// Why nobody can be reached, once that has lasted.
-    fn unreachable(&self) -> Option<String> {
-        if self.alone_since.elapsed() < UNREACHABLE_AFTER {
-            return None;
-        }
-        if self.edge.is_some() {
-            return self.edge.clone();
-        }
-        if self.named > 0 {
-            return Some(format!(
-                "the tracker named {} who have this channel, and none of them can be reached: does this network let UDP \
-                 through?",
-                self.named
-            ));
-        }
-        match (self.answered, self.heard) {
-            (false, _) => self.error.clone(),
-            (true, false) => Some(UNKNOWN.to_owned()),
-            (true, true) => None,
-        }
-    }
-}
-
 impl Viewer {
     /// Binds, joins the swarm, starts talking to trackers; or asks trackers and edges alone.
     ///
@@ -349,6 +298,7 @@ impl Viewer {
         let preference =
             if config.shelf.is_some() { Preference::Id(RenditionId(0)) } else { config.rendition };
         let renditions = Renditions::new(preference);
+        let outlook = Outlook::new(config.trackers.len());
         let shared = Arc::new(Shared {
             channel: config.channel,
             peer,
@@ -389,7 +339,7 @@ impl Viewer {
             certificate: None,
             has_changed: false,
             ended_at: None,
-            outlook: Outlook::new(),
+            outlook,
             fetches: Fetches::new(channel),
             edge_share,
             lan,
@@ -552,8 +502,7 @@ impl Viewer {
     /// A takedown ends watching.
     async fn news(&mut self, news: Option<News>) -> Option<String> {
         let news = news?;
-        self.outlook.heard |=
-            matches!(news, News::Broadcast(_) | News::Edges(_) | News::Delivery(_) | News::Renditions { .. });
+        self.outlook.heard |= matches!(news, News::Broadcast(_) | News::Descriptor(_));
         match news {
             News::Peers(peers) => {
                 self.outlook.named = self.outlook.named.max(peers.len());
@@ -569,6 +518,7 @@ impl Viewer {
             News::Offline(error) => {
                 tracing::warn!("{error}; what plays goes on, and I keep trying");
                 self.outlook.error = Some(error.to_string());
+                self.outlook.answered &= self.outlook.trackers > 1;
             }
             News::Online => {
                 self.outlook.answered = true;
@@ -580,18 +530,17 @@ impl Viewer {
                 self.complain_of_edge(&why);
                 self.outlook.edge = Some(why);
             }
-            News::Edges(told) => self.learn_edges(told_edges(&told, self.lan)).await,
-            News::Delivery(delivery) => {
-                self.served_alone = delivery == Delivery::ServerOnly;
+            // Trackers may not have the same one, and what an old one says holds no longer.
+            News::Descriptor(told) if told.issued_unix_ms < self.renditions.issued_unix_ms => {}
+            News::Descriptor(told) => {
+                self.renditions.issued_unix_ms = told.issued_unix_ms;
+                self.served_alone = told.delivery == Delivery::ServerOnly;
                 for swarm in self.swarms() {
                     self.input(Input::ServedAlone(swarm, self.served_alone)).await;
                 }
-            }
-            News::Renditions { issued_unix_ms, offered } => {
-                // Trackers may not have the same descriptor.
-                if issued_unix_ms >= self.renditions.issued_unix_ms {
-                    self.renditions.issued_unix_ms = issued_unix_ms;
-                    self.offered(offered);
+                self.offered(told.renditions);
+                if matches!(self.side, Side::Swarm(..)) {
+                    self.learn_edges(told_edges(&told.edges, self.lan)).await;
                 }
             }
             News::Viewers(_) => {}

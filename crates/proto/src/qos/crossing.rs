@@ -13,6 +13,9 @@ const PROVEN_AFTER: Duration = Duration::from_millis(500);
 const SEAM_PATIENCE: Duration = Duration::from_millis(700);
 /// What plays waits so long at a seam for the other's part.
 const GATE_MAX: Duration = Duration::from_millis(400);
+/// One whose encoder is slower by no more than this is gone over to all the same: players keep more ahead, and need nothing while
+/// it catches up, µs.
+const SLOWER_MAX_US: i64 = 500_000;
 /// What begins nearer than this to the point reached lies on it, µs: renditions count in ticks of their own.
 const ON_POINT_US: i64 = 3_000;
 
@@ -64,7 +67,7 @@ impl Crossing {
             return Some(at);
         }
         let is_late = now.since(since) >= PROVEN_AFTER + SEAM_PATIENCE;
-        let goes_beyond = waiting.last().is_some_and(|part| part.end_us > reached_us);
+        let goes_beyond = waiting.last().is_some_and(|part| part.end_us > reached_us - SLOWER_MAX_US);
         let within = || waiting.iter().rposition(|part| starts(part, part.start_us <= reached_us));
         if is_late && goes_beyond { within() } else { None }
     }
@@ -109,6 +112,7 @@ mod tests {
         assert_eq!(crossing.enter(at(1199), 2300 * MS, &waiting), None);
         assert_eq!(crossing.enter(at(1200), 2300 * MS, &waiting), Some(5));
         assert_eq!(crossing.enter(at(1200), 900 * MS, &waiting), None, "it has nothing of that");
-        assert_eq!(crossing.enter(at(1200), 2600 * MS, &waiting), None, "nor has it come so far");
+        assert_eq!(crossing.enter(at(1200), 3100 * MS, &waiting), None, "nor has it come so far");
+        assert_eq!(crossing.enter(at(1200), 2900 * MS, &waiting), Some(5), "its encoder is a little slower");
     }
 }

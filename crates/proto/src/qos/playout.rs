@@ -70,7 +70,7 @@ impl Bounds {
 
     /// At most `behind` in all.
     pub fn within(behind: Duration) -> Self {
-        Self { behind_most: Some(behind), ..Self::USUAL }
+        Self { behind_aim: None, behind_most: Some(behind), ..Self::USUAL }
     }
 }
 
@@ -172,9 +172,9 @@ impl PlayoutDelay {
             self.jitter_but(per_thousand).map_or(least, |jitter| (jitter + MARGIN).clamp(least, most))
         };
         let mut wanted = for_all_but(LATE_PER_THOUSAND);
-        if let Some(aim) = behind_aim.map(|aim| self.ahead_within(aim))
-            && wanted > aim
-        {
+        // With clocks that disagree, or over a way that leaves nothing of it, there is nothing to aim at.
+        let aim = behind_aim.filter(|_| self.base_us() >= 0).map(|aim| self.ahead_within(aim));
+        if let Some(aim) = aim.filter(|aim| *aim >= least && *aim < wanted) {
             wanted = for_all_but(LATE_BEYOND_PER_THOUSAND).max(aim);
         }
         wanted.min(self.most())
@@ -283,7 +283,7 @@ mod tests {
         };
         let mut usual = PlayoutDelay::new(Bounds::USUAL);
         run(&mut usual, 250, way);
-        // 2 s less the part and the ends; the way is the clock's hour.
+        // 2 s less the part and the ends.
         let mut near = PlayoutDelay::new(Bounds::USUAL);
         for n in 0..1250 {
             let (at, way) = (n * PART_US, way(n));
@@ -291,7 +291,7 @@ mod tests {
             near.arrived(now, at + way, at, Duration::from_micros(PART_US));
         }
         assert_eq!(near.wanted(), Duration::from_millis(2000 - 100 - 200 - 50));
-        assert!(usual.wanted() < near.wanted(), "beyond the aim already: no late part but the usual");
+        assert!(usual.wanted() > Duration::from_millis(2200), "by clocks that disagree nothing is aimed at");
         let mut smooth = PlayoutDelay::new(Bounds::SMOOTH);
         run(&mut smooth, 250, way);
         assert!(smooth.wanted() > Duration::from_millis(2200));

@@ -18,7 +18,8 @@ pub const RENDITIONS_MAX: usize = 8;
 const KEPT_MIN: Duration = Duration::from_millis(1500);
 /// … and no more: who looks closer moves sooner.
 const KEPT_MAX: Duration = Duration::from_millis(2000);
-/// A rendition that nothing has come of for so long, and that the channel may not have any more, is left for the first one.
+/// A rendition that nothing has come of for so long since it was entered is left for the first one. One that comes no longer may be a
+/// source that pauses: that is the channel's to say.
 const SILENT_MAX: Duration = Duration::from_secs(6);
 /// If nothing ever came of it, it is not gone over to again for so long: an edge may not have it, whatever the channel says.
 const LOST_FOR: Duration = Duration::from_secs(120);
@@ -267,22 +268,19 @@ impl RenditionChoice {
         self.well_since = None;
     }
 
-    /// Whether nothing comes of what plays, whatever the channel says: it is left for the first rendition. A source that pauses is
-    /// no reason to shun it.
+    /// Whether nothing has ever come of what plays, whatever the channel says: it is left for the first rendition.
     fn is_lost(&mut self, now: Timestamp, silent: Duration) -> bool {
         if !self.lost.is_empty() {
             self.lost.retain(|(_, since)| now.since(*since) < LOST_FOR);
             self.sift();
         }
         let entered = now.since(self.entered_at);
-        if self.playing == RenditionId(0) || silent.min(entered) <= SILENT_MAX {
+        if self.playing == RenditionId(0) || entered <= SILENT_MAX || silent < entered {
             return false;
         }
-        if silent >= entered {
-            self.lost.retain(|(lost, _)| *lost != self.playing);
-            self.lost.push((self.playing, now));
-            self.sift();
-        }
+        self.lost.retain(|(lost, _)| *lost != self.playing);
+        self.lost.push((self.playing, now));
+        self.sift();
         true
     }
 

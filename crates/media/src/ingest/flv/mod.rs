@@ -83,6 +83,12 @@ impl Tags {
         self.warned.clear();
     }
 
+    /// The same, beside another that went on meanwhile.
+    pub fn restart_beside(&mut self, origin: Origin) {
+        self.restart();
+        self.timeline.restart_beside(origin);
+    }
+
     /// Where the timeline ends, in ticks of [`TICKS_PER_SECOND`].
     pub fn end_ticks(&self) -> i64 {
         self.timeline.end_ticks()

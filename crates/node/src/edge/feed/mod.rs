@@ -84,6 +84,8 @@ struct Common {
     at: AtomicUsize,
     /// The newest broadcast that was taken: no rendition goes back to an older one.
     epoch: AtomicU64,
+    /// When the newest descriptor was issued, ms since the Unix epoch.
+    issued_unix_ms: AtomicU64,
     /// Bytes of parts as they came, also of those that are not whole yet.
     read: AtomicU64,
     events: mpsc::Sender<Event>,
@@ -127,6 +129,7 @@ impl Feed {
             clients: Mutex::default(),
             at: AtomicUsize::new(0),
             epoch: AtomicU64::new(0),
+            issued_unix_ms: AtomicU64::new(0),
             read: AtomicU64::new(0),
             events,
             news,
@@ -206,10 +209,12 @@ async fn listen(client: TrackerClient, lan: bool, common: Arc<Common>) {
                     if let ChannelEvent::State(view) = &event
                         && let Some(descriptor) = &view.descriptor
                     {
-                        learn(known, told_edges(&descriptor.edges, lan));
-                        let (issued_unix_ms, offered) =
-                            (descriptor.issued_unix_ms, descriptor.renditions.clone());
-                        let _ = news.send(News::Renditions { issued_unix_ms, offered }).await;
+                        // Trackers may have an old one.
+                        let issued = descriptor.issued_unix_ms;
+                        if common.issued_unix_ms.fetch_max(issued, Ordering::Relaxed) <= issued {
+                            learn(known, told_edges(&descriptor.edges, lan));
+                        }
+                        let _ = news.send(News::Descriptor(Box::new(descriptor.clone()))).await;
                     }
                     let heard = match event {
                         ChannelEvent::TakenDown { reason } => News::TakenDown(reason),
