@@ -330,15 +330,15 @@ impl World {
         };
         let delay = self.now - published.at;
         let now = self.now;
+        let part_start = serial.saturating_sub(usize::from(header.index));
         let member = &self.nodes[index].members[usize::from(header.rendition.0)];
         let is_early = member.start.is_none_or(|start| serial < start);
         let record = &mut self.nodes[index].record;
         let is_new = record.book(serial, delay);
-        if record.startup.is_none() && serial >= record.first_part.0 && serial < record.first_part.1 {
-            record.first_part_left = record.first_part_left.saturating_sub(usize::from(is_new));
-            if record.first_part_left == 0 {
-                record.startup = Some(now - record.opened);
-            }
+        // A player begins with the first part, or where a later segment does when something of it got lost.
+        let may_begin = record.start == Some(part_start) || header.flags.has(Flags::SEGMENT_START);
+        if record.startup.is_none() && !is_early && may_begin {
+            record.begin(now, part_start, header.count);
         }
         let is_from_source = record.depth(serial) == 1;
         if self.nodes[index].is_honest() {
@@ -374,9 +374,7 @@ impl World {
         }
         if record.startup.is_none() {
             record.joined = now;
-            record.first_part = (serial, serial + usize::from(count));
-            let first_part = record.first_part.0..record.first_part.1;
-            record.first_part_left = first_part.filter(|serial| !record.has(*serial)).count();
+            record.begin(now, serial, count);
         }
         if goes_back {
             self.fail_delivered(index, "began again, and earlier");

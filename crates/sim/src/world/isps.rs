@@ -42,8 +42,8 @@ impl World {
         has_map.then(|| Box::new(self.maps.seen_from(self.addr(index).ip())) as Box<dyn NetworkMap>)
     }
 
-    /// What a tracker with a map names first: half of `room` by cost, a quarter at random. They are taken out of `sample`,
-    /// which is in random order.
+    /// What a tracker with a map names first: half of `room` by cost, the strongest of the nearest among them, and a quarter at
+    /// random. They are taken out of `sample`, which is in random order.
     pub(super) fn take_near(&mut self, index: usize, sample: &mut Vec<u32>, room: usize) -> Vec<Candidate> {
         if self.config.alto == Alto::Off || !self.config.policy.locality {
             return Vec::new();
@@ -54,7 +54,12 @@ impl World {
             return Vec::new();
         }
         sample.sort_by_key(cost);
-        let mut near: Vec<u32> = sample.drain(..sample.len().min(room / 2)).collect();
+        let nearest = sample.partition_point(|i| cost(i) == cost(&sample[0]));
+        let mut near: Vec<u32> = sample[..nearest].to_vec();
+        near.sort_by_key(|i| core::cmp::Reverse(self.nodes[*i as usize].place.upload_bps));
+        near.truncate(room / 4);
+        sample.retain(|i| !near.contains(i));
+        near.extend(sample.drain(..sample.len().min((room / 2).saturating_sub(near.len()))));
         self.people.shuffle(sample);
         near.extend(sample.drain(..sample.len().min(room / 4)));
         let mut candidates: Vec<Candidate> = near.into_iter().map(|i| self.candidate(i as usize)).collect();

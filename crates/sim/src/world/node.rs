@@ -99,9 +99,6 @@ pub(crate) struct Record {
     /// The first chunk it was told to expect, and when.
     pub(crate) start: Option<usize>,
     pub(crate) joined: u64,
-    /// Chunks of its first part that are missing.
-    pub(crate) first_part_left: usize,
-    pub(crate) first_part: (usize, usize),
     /// From coming to the first decodable part.
     pub(crate) startup: Option<u64>,
     base: usize,
@@ -159,6 +156,14 @@ impl Record {
             self.delays[slot] = u32::try_from(delay).unwrap_or(u32::MAX - 1).min(u32::MAX - 1);
         }
         new
+    }
+
+    /// Whether the part of so many chunks from `part_start` on is whole: then a player begins.
+    pub(crate) fn begin(&mut self, now: u64, part_start: usize, count: u16) {
+        let is_begun = self.start.is_some_and(|start| part_start >= start);
+        if is_begun && (part_start..part_start + usize::from(count)).all(|serial| self.has(serial)) {
+            self.startup = Some(now - self.opened);
+        }
     }
 
     /// What it was given from `serial` on.

@@ -1,6 +1,7 @@
 //! Which peers an asker is told of, where a map of the network speaks of its address.
 //!
-//! Half of them because they are near, a quarter by chance, the rest for their upload. Near ones alone would make islands, and
+//! Half of them because they are near, and half of those the strongest of the asker's own network: who is to be fed from within needs
+//! somebody there who can. A quarter by chance, the rest for their upload. Near ones alone would make islands, and
 //! whoever writes the map would decide who meets whom: so at least two are of other networks where there are any, and where an
 //! asker's own network has few peers, fewer are chosen by cost and more by chance.
 
@@ -37,11 +38,11 @@ pub(crate) fn pick(
     random: &mut fastrand::Rng,
 ) -> Vec<PeerId> {
     let Wish { map, own, room, .. } = *wish;
-    let inside = draw(channel, wish, own, random);
+    let inside = draw(channel, wish, own, room * 2, random);
     let by_cost = (room / 2).min(inside.len() + room / 4);
     let mut near = inside;
     for place in channel.groups.nearest(map, own, NETWORKS_NEAR, random) {
-        near.extend(draw(channel, wish, place, random));
+        near.extend(draw(channel, wish, place, room / 2, random));
     }
     near.extend_from_slice(sample);
     random.shuffle(&mut near);
@@ -51,11 +52,16 @@ pub(crate) fn pick(
     };
     // The sort is stable: equals stay shuffled.
     near.sort_by(|a, b| cost(a).total_cmp(&cost(b)));
+    let upload = |peer: &PeerId| channel.member(peer).map_or(0, |member| member.upload_bps);
+    let mut strong_near: Vec<PeerId> =
+        near.iter().copied().filter(|peer| channel.place(peer) == Some(own)).collect();
+    strong_near.sort_by_key(|peer| std::cmp::Reverse(upload(peer)));
     let mut picked = Picked::default();
+    picked.take(strong_near, by_cost / 2);
     picked.take(near, by_cost);
     picked.take(sample.iter().copied(), by_cost + room / 4);
     let mut strong = sample.to_vec();
-    strong.sort_by_key(|peer| std::cmp::Reverse(channel.member(peer).map_or(0, |member| member.upload_bps)));
+    strong.sort_by_key(|peer| std::cmp::Reverse(upload(peer)));
     picked.take(strong, room);
     let is_outside = |peer: &PeerId| channel.place(peer) != Some(own);
     let outside = picked.list.iter().filter(|peer| is_outside(peer)).count();
@@ -95,9 +101,15 @@ impl Picked {
     }
 }
 
-/// Up to half of `room` members at `place` that fit, at random.
-fn draw(channel: &Channel, wish: &Wish<'_>, place: Place, random: &mut fastrand::Rng) -> Vec<PeerId> {
-    let (group, wanted) = (channel.groups.group(place), wish.room / 2);
+/// Up to `wanted` of the members at `place` that fit, at random.
+fn draw(
+    channel: &Channel,
+    wish: &Wish<'_>,
+    place: Place,
+    wanted: usize,
+    random: &mut fastrand::Rng,
+) -> Vec<PeerId> {
+    let group = channel.groups.group(place);
     let mut drawn: Vec<PeerId> = if group.len() <= wanted * DRAWS {
         group.to_vec()
     } else {
@@ -127,7 +139,7 @@ fn outsiders(
     let mut places: Vec<Place> = channel.groups.places().filter(|place| *place != wish.own).collect();
     random.shuffle(&mut places);
     for place in places {
-        for peer in draw(channel, wish, place, random) {
+        for peer in draw(channel, wish, place, wish.room / 2, random) {
             if found.len() == count {
                 return found;
             }

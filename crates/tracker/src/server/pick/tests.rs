@@ -88,6 +88,22 @@ fn half_an_answer_is_near_and_the_rest_is_anywhere() {
 }
 
 #[test]
+fn the_strongest_of_ones_own_network_are_among_those_who_are_near() {
+    let map = map(MAP, 1);
+    let mut channel = channel(&[40, 0, 400, 400]);
+    // Three of the forty upload more than anybody.
+    for n in [5, 17, 31] {
+        channel.insert(peer(0, n), member(0, n, 90_000_000));
+    }
+    for seed in 0..100 {
+        let answer = ask(&mut channel, [11, 0, 200, 1].into(), &map, seed);
+        let named = |n: u16| answer.iter().any(|info| info.peer_id == peer(0, n));
+        assert!([5, 17, 31].into_iter().all(named), "seed {seed}");
+        assert!(nets(&answer)[&0] >= 10);
+    }
+}
+
+#[test]
 fn there_is_always_a_way_out_of_ones_own_network() {
     let map = map(MAP, 1);
     // A sample of 128 out of 4,002 rarely has one of the two.
