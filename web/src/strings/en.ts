@@ -66,7 +66,7 @@ export const en = {
     waiting: { title: 'The source is silent', hint: 'Waiting: the picture comes back by itself when the broadcaster sends again.' },
     ended: { title: 'The broadcast has ended', hint: 'What you have seen of it stays here until you leave.' },
     takenDown: { title: 'Taken down by the tracker’s operator', hint: 'This tracker no longer carries the channel. Ask the broadcaster for a link with another tracker, or go back to the list.' },
-    unreachable: { title: 'Nobody can be reached', hint: 'It goes on trying. If it is the tracker or an edge, ask for another link. If it is UDP, try another network, turn a VPN off or on, or allow UDP for Caudal in the firewall.' },
+    unreachable: { title: 'Nobody can be reached', hint: 'It goes on trying. If it is the tracker or an edge, ask for a link with another one. If it is UDP, try another network, turn a VPN off or on, or allow UDP for Caudal in the firewall.' },
     gone: { title: 'Caudal does not answer', hint: 'Is the program on your computer still running? It is asked again by itself.' },
     failed: { title: 'This browser cannot play the channel', hint: 'Open it in another player, such as VLC or mpv, with the address below.' },
     refused: { title: 'The node did not open the channel', hint: '' },

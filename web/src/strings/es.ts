@@ -68,7 +68,7 @@ export const es: Strings = {
     waiting: { title: 'La fuente está en silencio', hint: 'Esperando: la imagen vuelve sola cuando el emisor envíe de nuevo.' },
     ended: { title: 'La emisión ha terminado', hint: 'Lo que has visto queda aquí hasta que salgas.' },
     takenDown: { title: 'Retirado por el operador del rastreador', hint: 'Este rastreador ya no lleva el canal. Pide a quien emite un enlace con otro rastreador, o vuelve a la lista.' },
-    unreachable: { title: 'No se puede llegar a nadie', hint: 'Se sigue intentando. Si es por el rastreador o el servidor, pide otro enlace. Si es por UDP, prueba otra red, apaga o enciende la VPN, o permite UDP a Caudal en el cortafuegos.' },
+    unreachable: { title: 'No se puede llegar a nadie', hint: 'Se sigue intentando. Si es por el rastreador o el servidor, pide un enlace con otro. Si es por UDP, prueba otra red, apaga o enciende la VPN, o permite UDP a Caudal en el cortafuegos.' },
     gone: { title: 'Caudal no responde', hint: '¿Sigue en marcha el programa en tu ordenador? Se le vuelve a preguntar solo.' },
     failed: { title: 'Este navegador no puede reproducir el canal', hint: 'Ábrelo en otro reproductor, como VLC o mpv, con la dirección de abajo.' },
     refused: { title: 'El nodo no ha abierto el canal', hint: '' },
