@@ -2,18 +2,20 @@
 //! lower one of what there is, and says which it does not make.
 
 mod common;
+mod encoder;
 
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::Duration;
 
 use common::{Caudal, Folder, PATIENCE, link, number, start_tool, tracker, wait_until_playing};
+use encoder::Ffmpeg;
 use serde_json::Value;
 
 /// An encoder that is gone is missed after ten seconds, and the tracker tells of it.
 const MISSED: Duration = Duration::from_secs(30);
 
 /// An encoder in real time, a key frame each second.
-fn encoder(size: &str, kbps: u32, to: &str) -> Child {
+fn encode(size: &str, kbps: u32, to: &str) -> Ffmpeg {
     let rate = format!("{kbps}k");
     let mut command = Command::new("ffmpeg");
     command
@@ -23,12 +25,7 @@ fn encoder(size: &str, kbps: u32, to: &str) -> Child {
         .args(["-g", "25", "-keyint_min", "25", "-sc_threshold", "0"])
         .args(["-b:v", &rate, "-maxrate", &rate, "-bufsize", &rate, "-c:a", "aac", "-b:a", "64k"])
         .args(["-f", "flv", to]);
-    start_tool(&mut command)
-}
-
-fn end(mut tool: Child) {
-    let _ = tool.kill();
-    let _ = tool.wait();
+    Ffmpeg(start_tool(&mut command))
 }
 
 /// Heights of the renditions that the channel has, as the report says.
@@ -45,11 +42,11 @@ fn two_encoders_are_two_renditions_and_who_watches_stays_with_the_one_that_stays
         ["publish", "--name", "Two", "--tracker", tracker.told("http"), "--input", "rtmp://127.0.0.1:0/live"];
     let source = Caudal::start(&home, &args);
     let to = format!("{}/{}", source.told("rtmp_url"), source.told("stream_key"));
-    let first = encoder("640x360", 700, &to);
+    let first = encode("640x360", 700, &to);
     source.wait_until("live", PATIENCE, |stats| stats["state"] == "live");
     // Encoders that do not begin together have timestamps that say nothing of each other: they are placed by when they come.
     std::thread::sleep(Duration::from_secs(3));
-    let second = encoder("320x180", 250, &format!("{to}_180p"));
+    let _second = encode("320x180", 250, &format!("{to}_180p"));
 
     let viewer = Caudal::start(&home, &["watch", &link(&source), "--listen", "127.0.0.1:0"]);
     wait_until_playing(&viewer);
@@ -57,7 +54,7 @@ fn two_encoders_are_two_renditions_and_who_watches_stays_with_the_one_that_stays
     assert_eq!((heights(&stats), number(&stats, "/rendition")), (vec![360, 180], 0.0), "{stats}");
 
     // What most begin with is gone, and the other goes on.
-    end(first);
+    drop(first);
     let stats = viewer.wait_until("gone over", MISSED, |stats| number(stats, "/rendition") == 1.0);
     let parts = number(&stats, "/parts");
     let stats = viewer.wait_until("playing on", PATIENCE, |stats| number(stats, "/parts") >= parts + 10.0);
@@ -68,11 +65,9 @@ fn two_encoders_are_two_renditions_and_who_watches_stays_with_the_one_that_stays
     });
 
     // It comes back.
-    let again = encoder("640x360", 700, &to);
+    let _again = encode("640x360", 700, &to);
     viewer.wait_until("two renditions again", PATIENCE, |stats| heights(stats).len() == 2);
     viewer.wait_until("up", MISSED, |stats| number(stats, "/rendition") == 0.0);
-    end(again);
-    end(second);
 }
 
 #[test]

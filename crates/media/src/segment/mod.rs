@@ -7,7 +7,7 @@
 //! ```text
 //! gathering ──(every announced track has a sample, or `start_wait` of media passed)──► running
 //!     ▲                                                                                 │
-//!     └───────────────── Discontinuity, End, a jump of the timestamps ──────────────────┘
+//!     └──────────── Discontinuity, Resumed, End, a jump of the timestamps ──────────────┘
 //! ```
 //!
 //! While running, a new track or configuration takes effect at the next video key frame (at once when there is no

@@ -87,7 +87,7 @@ pub struct HttpServer {
 impl HttpServer {
     /// Binds, and makes the token.
     async fn bind(addr: SocketAddr, flag: &'static str) -> Result<Self, NodeError> {
-        let failed = |source| NodeError::Listen { addr, what: "players", flag, source };
+        let failed = |source| NodeError::Listen { addr, what: "the page and players", flag, source };
         let listener = TcpListener::bind(addr).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
         Ok(Self { listener, addr, token: Token::new()? })

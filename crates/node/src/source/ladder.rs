@@ -19,8 +19,8 @@ use super::{RtmpServer, Shared};
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
 /// An ffmpeg that ended is started again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(3);
-/// No rung takes less, kbit/s.
-const KBPS_MIN: u64 = 150;
+/// What comes in is measured for so long before the ladder begins: a key frame, or a dark one, says nothing of the rest.
+const MEASURED_FOR: Duration = Duration::from_secs(5);
 /// So much of its last words is told.
 const TOLD_MAX: usize = 200;
 
@@ -48,10 +48,10 @@ pub fn rung_name(height: u32) -> String {
 fn rung_kbps(height: u32, of: (u32, u64)) -> u64 {
     // 2.5 Mbit/s at 720 lines …
     let usual = u64::from(height) * u64::from(height) * 48 / 10_000;
-    // … and always less than what it is made of, as much as the picture is smaller.
+    // … and less than what it is made of, as much as the picture is smaller; what begins dark does not stay dark.
     let share = (f64::from(height) / f64::from(of.0.max(1))).powf(1.5);
     let most = (of.1 as f64 * share / 1000.0) as u64;
-    usual.min(most).max(KBPS_MIN)
+    most.clamp(usual / 4, usual).max(150)
 }
 
 /// A running ladder; ends when dropped.
@@ -77,12 +77,7 @@ impl Ladder {
 async fn keep(config: LadderConfig, shared: Arc<Shared>, said: mpsc::UnboundedSender<String>) {
     let mut has_told = false;
     loop {
-        let (height, rate_bps) = loop {
-            match shared.height().zip(shared.rate_bps()) {
-                Some(known) => break known,
-                None => tokio::time::sleep(LOOK_PERIOD).await,
-            }
-        };
+        let (height, rate_bps) = measured(&shared).await;
         let lower: Vec<u32> = config.heights.iter().copied().filter(|rung| *rung < height).collect();
         if lower.is_empty() {
             let text = format!(
@@ -104,6 +99,20 @@ async fn keep(config: LadderConfig, shared: Arc<Shared>, said: mpsc::UnboundedSe
         // It ends with the broadcast too, and nobody is told of that: by then this task is gone.
         tokio::time::sleep(AGAIN_AFTER).await;
         let _ = said.send(format!("The ladder's ffmpeg ended: {told}. It is started again."));
+    }
+}
+
+/// Lines of the picture that comes in, and what it takes, bit/s.
+async fn measured(shared: &Shared) -> (u32, u64) {
+    while shared.height().is_none() {
+        tokio::time::sleep(LOOK_PERIOD).await;
+    }
+    tokio::time::sleep(MEASURED_FOR).await;
+    loop {
+        match shared.height().zip(shared.rate_bps()) {
+            Some(known) => return known,
+            None => tokio::time::sleep(LOOK_PERIOD).await,
+        }
     }
 }
 
@@ -154,5 +163,6 @@ mod tests {
         assert_eq!(kbps[1], 2488);
         let home = [720, 360].map(|height| rung_kbps(height, (1080, 2_000_000)));
         assert_eq!(home, [1088, 384], "a home's line makes 1080 lines of 2 Mbit/s: 720 take less");
+        assert_eq!(rung_kbps(720, (1080, 40_000)), 622, "it began dark");
     }
 }

@@ -207,6 +207,8 @@ pub struct Viewer {
     metered: Metered,
     /// The source feeds everybody itself: no other viewer is met in any swarm of the channel.
     served_alone: bool,
+    /// When the descriptor that counts was issued, ms since the Unix epoch.
+    issued_unix_ms: u64,
 }
 
 /// Whom the stream comes from.
@@ -345,6 +347,7 @@ impl Viewer {
             lan,
             metered,
             served_alone: false,
+            issued_unix_ms: 0,
         }
     }
 
@@ -531,9 +534,9 @@ impl Viewer {
                 self.outlook.edge = Some(why);
             }
             // Trackers may not have the same one, and what an old one says holds no longer.
-            News::Descriptor(told) if told.issued_unix_ms < self.renditions.issued_unix_ms => {}
+            News::Descriptor(told) if told.issued_unix_ms < self.issued_unix_ms => {}
             News::Descriptor(told) => {
-                self.renditions.issued_unix_ms = told.issued_unix_ms;
+                self.issued_unix_ms = told.issued_unix_ms;
                 self.served_alone = told.delivery == Delivery::ServerOnly;
                 for swarm in self.swarms() {
                     self.input(Input::ServedAlone(swarm, self.served_alone)).await;

@@ -189,8 +189,6 @@ impl Tried {
 pub(super) struct Renditions {
     pub(super) choice: RenditionChoice,
     pub(super) offered: Vec<Rendition>,
-    /// When the descriptor that names them was issued.
-    pub(super) issued_unix_ms: u64,
     pub(super) tried: Option<Tried>,
     pub(super) seam: Seam,
     behind: Behind,
@@ -222,7 +220,6 @@ impl Renditions {
         Self {
             choice: RenditionChoice::new(playing, preference.among(&[])),
             offered: Vec::new(),
-            issued_unix_ms: 0,
             tried: None,
             seam: Seam::new(),
             behind: Behind::new(Timestamp::ZERO),

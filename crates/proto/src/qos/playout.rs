@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 const LATE_PER_THOUSAND: u64 = 1;
 /// … and so many where fewer would put the picture further behind than is aimed at.
 const LATE_BEYOND_PER_THOUSAND: u64 = 5;
-/// What passes before the source and after the player: the encoder, the decoder and the screen (43 ms measured: docs/benchmarks.md,
+/// What passes before the source and after the player: the encoder, the decoder and the screen (26 to 43 ms measured: docs/benchmarks.md,
 /// *From camera to screen*).
 const ENDS: Duration = Duration::from_millis(50);
 /// Lateness is counted in steps of this …
