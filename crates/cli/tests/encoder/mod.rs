@@ -1,5 +1,5 @@
 //! Encoders: ffmpeg, and one that sends FLV tags over RTMP with whatever timestamps the test wants.
-#![allow(unreachable_pub, reason = "shared by the tests of one file")]
+#![allow(dead_code, unreachable_pub, reason = "shared by the tests of two files")]
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

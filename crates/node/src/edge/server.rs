@@ -34,8 +34,10 @@ use crate::http::serve;
 use crate::live::Live;
 use crate::network::random;
 
-/// Most connections at a time.
+/// Most connections at a time …
 pub const CONNECTIONS_MAX: usize = 1024;
+/// … and of one host: it leaves others connections, and places among the requests that wait, one for each connection.
+const CONNECTIONS_OF_ONE_MAX: usize = CONNECTIONS_MAX / 2;
 /// Type of a part's signed chunks.
 const PART_TYPE: &str = "application/octet-stream";
 /// Who is told to come again does so after this long, s.
@@ -82,7 +84,8 @@ impl EdgeServer {
     pub fn serve(self, shelf: Arc<Shelf>, live: Arc<Live>) -> Result<(), NodeError> {
         let run = format!("{:08x}", u32::from_be_bytes(random()?)).into();
         let router = router(Shown { shelf, live, run });
-        tokio::spawn(serve::accept(self.listener, CONNECTIONS_MAX, move |request| {
+        let limits = serve::Limits { all: CONNECTIONS_MAX, of_one: CONNECTIONS_OF_ONE_MAX };
+        tokio::spawn(serve::accept(self.listener, limits, move |request| {
             router.clone().oneshot(request.map(Body::new))
         }));
         Ok(())

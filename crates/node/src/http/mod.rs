@@ -174,7 +174,9 @@ impl HttpServer {
             .layer(DefaultBodyLimit::max(BODY_LEN_MAX))
             .layer(middleware::from_fn_with_state(guard, guard::guard))
             .with_state(served);
-        tokio::spawn(serve::accept(self.listener, CONNECTIONS_MAX, move |mut request| {
+        // All come from one computer.
+        let limits = serve::Limits { all: CONNECTIONS_MAX, of_one: CONNECTIONS_MAX };
+        tokio::spawn(serve::accept(self.listener, limits, move |mut request| {
             guard::take_token(&token, &mut request);
             router.clone().oneshot(request.map(Body::new))
         }));

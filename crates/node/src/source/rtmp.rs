@@ -41,6 +41,8 @@ const WARN_PERIOD: Duration = Duration::from_secs(60);
 const APP_SHOWN_MAX: usize = 40;
 /// Longest name of a rendition, bytes.
 const NAME_LEN_MAX: usize = 16;
+/// A rendition whose encoder has been gone for so long makes room for one of another name, when there are too many.
+const KEPT_FOR: Duration = Duration::from_secs(60);
 /// Bytes read at once.
 const READ_LEN: usize = 32 * 1024;
 
@@ -149,6 +151,8 @@ struct Seat {
     publisher: Option<Publisher>,
     /// Where the last publisher's timeline ended.
     tags: Option<Tags>,
+    /// When the last publisher left.
+    left: Option<Instant>,
 }
 
 struct Stage {
@@ -178,6 +182,26 @@ struct Ticket {
     is_rung: bool,
     ingest: Intake,
     leave: Arc<Notify>,
+}
+
+impl Stage {
+    /// The place of the rendition that is called so; none when all are taken.
+    fn seat(&mut self, name: &str) -> Option<usize> {
+        if let Some(known) = self.seats.iter().position(|seat| seat.name == name) {
+            return Some(known);
+        }
+        if self.seats.len() < RENDITIONS_MAX {
+            self.seats.push(Seat { name: name.to_owned(), ..Seat::default() });
+            return Some(self.seats.len() - 1);
+        }
+        let is_free = |seat: &&mut Seat| {
+            seat.publisher.is_none() && seat.left.is_some_and(|left| left.elapsed() > KEPT_FOR)
+        };
+        // The first is the channel's own. Its timeline goes on under the new name.
+        let longest = self.seats.iter_mut().skip(1).filter(is_free).min_by_key(|seat| seat.left)?;
+        longest.name = name.to_owned();
+        self.seats.iter().position(|seat| seat.name == name)
+    }
 }
 
 impl Desk {
@@ -235,8 +259,7 @@ impl Desk {
         let seat = &mut stage.seats[ticket.seat];
         let current = seat.publisher.as_ref().is_some_and(|publisher| publisher.id == ticket.id);
         if current {
-            seat.publisher = None;
-            seat.tags = Some(tags);
+            (seat.publisher, seat.tags, seat.left) = (None, Some(tags), Some(Instant::now()));
         }
         current
     }
@@ -378,18 +401,10 @@ impl Desk {
             return Err("this address is for the ladder alone".into());
         }
         let mut stage = self.lock();
-        let known = stage.seats.iter().position(|seat| seat.name == name);
-        let at = match known {
-            Some(at) => at,
-            None if stage.seats.len() < RENDITIONS_MAX => {
-                stage.seats.push(Seat { name: name.to_owned(), ..Seat::default() });
-                stage.seats.len() - 1
-            }
-            None => {
-                return Err(format!(
-                    "this channel has {RENDITIONS_MAX} renditions already, which is all it may"
-                ));
-            }
+        let Some(at) = stage.seat(name) else {
+            return Err(format!(
+                "this channel has {RENDITIONS_MAX} renditions already, which is all it may; a minute after one stopped another may come"
+            ));
         };
         if let Some(publisher) = &stage.seats[at].publisher {
             if publisher.heard.elapsed() < STALE_AFTER {
@@ -456,6 +471,28 @@ mod tests {
         ] {
             assert_eq!(rendition_name(given, "s3cret"), name, "{given}");
         }
+    }
+
+    #[test]
+    fn a_name_that_nobody_uses_makes_room() {
+        let mut stage = Stage {
+            seats: vec![Seat::default()],
+            origin: None,
+            next: 0,
+            granted: 0,
+            asking: VecDeque::new(),
+            warned: None,
+        };
+        let at = |ago| Instant::now().checked_sub(Duration::from_secs(ago));
+        assert_eq!(stage.seat(""), Some(0));
+        for rendition in 1..RENDITIONS_MAX {
+            assert_eq!(stage.seat(&rendition.to_string()), Some(rendition));
+        }
+        assert_eq!(stage.seat("new"), None, "all may still come");
+        (stage.seats[0].left, stage.seats[2].left, stage.seats[4].left) = (at(900), at(50), at(70));
+        assert_eq!(stage.seat("new"), Some(4), "not the first, and not one that may just be starting again");
+        stage.seats[4].left = at(0);
+        assert_eq!((stage.seat("4"), stage.seat("new"), stage.seat("2")), (None, Some(4), Some(2)));
     }
 
     #[test]
