@@ -9,8 +9,10 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
 
-/// Viewers come within this, however many they are …
+/// Viewers come within this …
 const RAMP_MAX: Duration = Duration::from_secs(30);
+/// … unless more than so many came in it: how many a swarm takes in at once is another question than how many it carries.
+const RAMP_VIEWERS_MAX: usize = 1000;
 /// … and have so long at least to find each other: of 1,000 that came within 15 s, fed two copies, a third had what was due 10 s
 /// later, and all of them 30 s later.
 const SETTLE_MIN: Duration = Duration::from_secs(30);
@@ -39,6 +41,11 @@ impl Swarm {
         Ok(figures(&reports[0], self.rate_bps))
     }
 
+    fn ramp(&self) -> Duration {
+        let crowds = self.viewers.div_ceil(RAMP_VIEWERS_MAX) as u32;
+        (JOIN_INTERVAL * self.viewers as u32).min(RAMP_MAX * crowds)
+    }
+
     fn population(&self) -> Population {
         Population {
             viewers: self.viewers,
@@ -49,7 +56,7 @@ impl Swarm {
             killed_percent: 0,
             source_copies: (self.mode == Mode::SwarmOnly).then_some(SWARM_COPIES),
             chunk_bytes: self.chunk_bytes,
-            ramp: (JOIN_INTERVAL * self.viewers as u32).min(RAMP_MAX),
+            ramp: self.ramp(),
             warm_up: self.warm_up.max(SETTLE_MIN),
             duration: self.duration,
         }
@@ -89,7 +96,8 @@ mod tests {
     fn the_hybrid_may_send_what_its_line_carries() {
         assert_eq!(swarm(Mode::Hybrid, 100).source_copies, None);
         assert_eq!(swarm(Mode::SwarmOnly, 100).source_copies, Some(2));
-        assert_eq!(swarm(Mode::Hybrid, 10_000).ramp, RAMP_MAX);
+        assert_eq!(swarm(Mode::Hybrid, 1_000).ramp, RAMP_MAX);
+        assert_eq!(swarm(Mode::Hybrid, 10_000).ramp, Duration::from_secs(300));
     }
 
     #[test]
