@@ -207,7 +207,7 @@ pub(crate) struct PublishArgs {
                         that to a file or a pipe. Without a terminal it is refused.")]
 pub(crate) struct WatchArgs {
     /// The channel link; without it the page lists the channels of --tracker.
-    #[arg(value_name = "LINK", required_unless_present = "tracker")]
+    #[arg(value_name = "LINK")]
     pub(crate) link: Option<String>,
     /// Tracker whose channels the page lists, and which is asked about a link that names none (up to 4 times).
     #[arg(long, value_name = "URL")]

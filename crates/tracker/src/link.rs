@@ -15,6 +15,8 @@ use crate::url::{EdgeUrl, TrackerUrl, UrlError};
 
 /// Longest link, bytes.
 pub const LINK_LEN_MAX: usize = 2048;
+/// So much of what is no link is shown.
+const SHOWN_MAX: usize = 80;
 /// Most trackers in a link or a descriptor.
 pub const TRACKERS_MAX: usize = 4;
 /// Most edges in a link or a descriptor.
@@ -63,12 +65,20 @@ impl Link {
     }
 }
 
+/// Enough of it to recognise.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
 impl FromStr for Link {
     type Err = LinkError;
 
     fn from_str(text: &str) -> Result<Self, LinkError> {
         let text = text.trim();
-        let refuse = |why| LinkError::Malformed { link: text.chars().take(80).collect(), why };
+        let refuse = |why| LinkError::Malformed { link: shortened(text), why };
         if text.len() > LINK_LEN_MAX {
             return Err(refuse("longer than 2048 bytes"));
         }
@@ -81,7 +91,7 @@ impl FromStr for Link {
         let channel = channel
             .trim_end_matches('/')
             .parse()
-            .map_err(|_| refuse("what follows caudal: is not a channel id, 52 characters of a-z and 2-7"))?;
+            .map_err(|_| refuse("what follows caudal: is no channel's id (52 characters of a-z and 2-7): it was mistyped, or cut"))?;
         let mut link = Self { channel, trackers: Vec::new(), edges: Vec::new(), name: None };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));

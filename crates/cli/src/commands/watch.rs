@@ -52,6 +52,11 @@ pub(crate) async fn run(mut args: WatchArgs, context: Context) -> Result<(), Fai
     }
     let listed = typed_trackers(&args.tracker, args.lan)?;
     let Some(typed) = &args.link else {
+        if listed.is_empty() {
+            return Err(Failure::usage(anyhow::anyhow!(
+                "say what to watch: a channel's link (caudal watch LINK), or whose channels to list (caudal watch --tracker URL)"
+            )));
+        }
         let stop = until_stopped(args.duration)?;
         return browse(&args, listed, context, stop).await;
     };

@@ -220,15 +220,20 @@ impl Session {
 
     /// As [`accept`](Self::accept), for a publisher that comes back: its media continues what an earlier connection
     /// brought (see [`take_stream`](Self::take_stream)) behind an [`Ingest::Discontinuity`], or behind an
-    /// [`Ingest::Resumed`] where another's that went on has come to.
+    /// [`Ingest::Resumed`] where another's that went on has come to, or one's that is over too: to `end_ticks`.
     ///
     /// # Errors
     /// As [`accept`](Self::accept).
-    pub fn accept_after(&mut self, mut earlier: Tags, beside: Option<Origin>) -> Result<(), RtmpError> {
+    pub fn accept_after(
+        &mut self,
+        mut earlier: Tags,
+        beside: Option<Origin>,
+        end_ticks: i64,
+    ) -> Result<(), RtmpError> {
         if self.state == State::Undecided {
             match beside {
                 Some(origin) => earlier.restart_beside(origin),
-                None => earlier.restart(),
+                None => earlier.restart_at(end_ticks),
             }
             self.tags = earlier;
         }
@@ -242,6 +247,17 @@ impl Session {
     pub fn accept_beside(&mut self, origin: Origin) -> Result<(), RtmpError> {
         if self.state == State::Undecided {
             self.tags = Tags::beside(origin);
+        }
+        self.accept()
+    }
+
+    /// Accepts a publisher behind others that are over and came to `end_ticks`.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub fn accept_at(&mut self, end_ticks: i64) -> Result<(), RtmpError> {
+        if self.state == State::Undecided {
+            self.tags = Tags::at(end_ticks);
         }
         self.accept()
     }
@@ -537,7 +553,7 @@ mod tests {
         assert_eq!(rest.len(), 3, "{rest:?}");
         let mut second = Session::new();
         second.handle_data(2, &client(&messages)).unwrap();
-        second.accept_after(first.take_stream(), None).unwrap();
+        second.accept_after(first.take_stream(), None, 0).unwrap();
         let (_, rest) = drain(&mut second);
         assert_eq!(rest[1], RtmpOutput::Ingest(Ingest::Discontinuity), "{rest:?}");
         let RtmpOutput::Ingest(Ingest::Sample(sample)) = &rest[2] else { panic!("{rest:?}") };

@@ -227,6 +227,12 @@ impl Timeline {
         Self { video: lane(), audio: lane(), epoch, ..Self::new() }
     }
 
+    /// A timeline that begins at `ticks`, whatever its stamps: where others that are over came to.
+    pub fn at(ticks: i64) -> Self {
+        let lane = || Lane { resume: Some(ticks.max(0)), ..Lane::new() };
+        Self { video: lane(), audio: lane(), ..Self::new() }
+    }
+
     /// A timeline whose encoder stamps as it lies, from whatever it begins with.
     pub fn as_stamped() -> Self {
         Self { as_stamped: true, ..Self::new() }
@@ -277,6 +283,19 @@ impl Timeline {
             lane.resume = Some(now);
         }
         self.epoch = Some((origin.offset, origin.latest));
+        (self.announce_next, self.resumes) = (true, true);
+    }
+
+    /// The same where nobody went on, at `ticks` or where it was: others came further before they were over.
+    pub fn restart_at(&mut self, ticks: i64) {
+        self.restart();
+        let end = self.end_ticks();
+        if ticks <= end {
+            return;
+        }
+        for lane in [&mut self.video, &mut self.audio] {
+            lane.resume = Some(ticks);
+        }
         (self.announce_next, self.resumes) = (true, true);
     }
 
@@ -731,6 +750,37 @@ mod tests {
             let at = first_ms(&back);
             assert!((at - end).abs() <= 100, "it came back at {at} ms, the other ended at {end} ms");
         }
+    }
+
+    #[test]
+    fn who_comes_back_first_begins_where_the_last_one_ended() {
+        let (mut long, mut short) = (Run::new(), Run::new());
+        (0..30).for_each(|s| long.second(s * 1_000));
+        (0..5).for_each(|s| short.second(s * 1_000));
+        let end = long.timeline.end_ticks();
+        // All were away; the one that had been away for longest comes first, and the other beside it.
+        let back = |run: &Run| Run { timeline: run.timeline.clone(), ..Run::new() };
+        let (mut short, mut long, mut new) = (back(&short), back(&long), Run::new());
+        short.timeline.restart_at(end);
+        short.second(7_000);
+        assert_eq!(first_ms(&short), end / 90);
+        assert_eq!(
+            (short.out.iter().filter(|event| **event == Ingest::Resumed).count(), short.breaks()),
+            (1, 0)
+        );
+        long.timeline.restart_beside(short.timeline.origin().unwrap());
+        long.second(90_000);
+        let ahead = first_ms(&long) - end / 90;
+        assert!((0..=1_100).contains(&ahead), "it came a second later, and lies {ahead} ms behind the end");
+        // So does one that was never there; and who came furthest goes on as if alone.
+        new.timeline = Timeline::at(end);
+        new.timeline.set_audio(48_000, 1024);
+        new.second(500_000);
+        assert_eq!((first_ms(&new), new.breaks()), (end / 90, 0));
+        let mut alone = Run { timeline: long.timeline.clone(), ..Run::new() };
+        alone.timeline.restart_at(0);
+        alone.second(3_000);
+        assert_eq!(alone.breaks(), 1);
     }
 
     #[test]

@@ -175,6 +175,16 @@ struct Publisher {
     leave: Arc<Notify>,
 }
 
+/// What was before a publisher comes.
+struct Earlier {
+    /// Its rendition's own stream.
+    tags: Option<Tags>,
+    /// The timeline that renditions share, while one goes on.
+    origin: Option<Origin>,
+    /// How far those came that are over, in ticks.
+    end_ticks: i64,
+}
+
 /// One connection's right to publish.
 struct Ticket {
     id: u64,
@@ -324,15 +334,15 @@ impl Desk {
                     Err(_) => return Some("the encoder does not read our answers".into()),
                 },
                 RtmpOutput::PublishRequest { app, stream_key } => match self.admit(&app, &stream_key) {
-                    Ok((granted, tags, origin)) => {
+                    Ok((granted, Earlier { tags, origin, end_ticks })) => {
                         let which = self.which(granted.seat);
                         let is_rung = granted.is_rung;
                         *ticket = Some(granted);
                         let accepted = match (tags, origin) {
                             _ if is_rung => session.accept_as_stamped(),
-                            (Some(tags), beside) => session.accept_after(tags, beside),
+                            (Some(tags), beside) => session.accept_after(tags, beside, end_ticks),
                             (None, Some(origin)) => session.accept_beside(origin),
-                            (None, None) => session.accept(),
+                            (None, None) => session.accept_at(end_ticks),
                         };
                         if let Err(error) = accepted {
                             return Some(error.to_string());
@@ -379,7 +389,7 @@ impl Desk {
         }
     }
 
-    fn admit(&self, app: &str, key: &str) -> Result<(Ticket, Option<Tags>, Option<Origin>), String> {
+    fn admit(&self, app: &str, key: &str) -> Result<(Ticket, Earlier), String> {
         let settings = &self.settings;
         let key = key.split('?').next().unwrap_or_default();
         // The application is no secret: it stands in every server URL that was printed.
@@ -415,11 +425,13 @@ impl Desk {
         stage.next += 1;
         let (id, leave) = (stage.next, Arc::new(Notify::new()));
         let origin = stage.origin.map(|(_, origin)| origin);
+        let ends = stage.seats.iter().filter_map(|seat| seat.tags.as_ref()).map(Tags::end_ticks);
+        let end_ticks = ends.max().unwrap_or(0);
         let seat = &mut stage.seats[at];
         seat.publisher = Some(Publisher { id, heard: Instant::now(), leave: Arc::clone(&leave) });
         let tags = seat.tags.take();
         let ingest = self.ingest.of(RenditionId(at as u8));
-        Ok((Ticket { id, seat: at, is_rung, ingest, leave }, tags, origin))
+        Ok((Ticket { id, seat: at, is_rung, ingest, leave }, Earlier { tags, origin, end_ticks }))
     }
 }
 

@@ -149,12 +149,16 @@ impl Viewer {
             tried.playout.tick();
         }
         self.play().await;
-        let (kept, upload_bps, upload_capacity_bps) = {
+        let (through_caches, kept, upload_bps, upload_capacity_bps) = {
             let inner = self.shared.lock();
-            (inner.delay.wanted(), inner.rates.all().1, inner.stats.upload_capacity_bps)
+            (inner.delay.uneven(), inner.delay.wanted(), inner.rates.all().1, inner.stats.upload_capacity_bps)
         };
         let look = Look {
             behind: self.renditions.behind(),
+            uneven: match &self.side {
+                Side::Swarm(..) => Some(Duration::ZERO),
+                Side::Edges(_) => through_caches,
+            },
             kept,
             silent: self.renditions.silent(),
             received_bytes: match &self.side {

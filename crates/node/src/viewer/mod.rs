@@ -404,6 +404,12 @@ impl Viewer {
         };
         self.shared.refresh().await;
         self.shared.live.end();
+        {
+            let mut inner = self.shared.lock();
+            if inner.state == State::Joining {
+                inner.reason = self.outlook.known();
+            }
+        }
         if let Some(tracking) = self.renditions.tried.take().and_then(|tried| tried.tracking) {
             tracking.leave().await;
         }

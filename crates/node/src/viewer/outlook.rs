@@ -45,6 +45,12 @@ impl Outlook {
         }
     }
 
+    /// What is known to be wrong, without waiting for it to last: for who goes before anything came.
+    pub(super) fn known(&self) -> Option<String> {
+        let error = self.error.as_ref().filter(|_| !self.answered);
+        self.edge.as_ref().filter(|why| *why != NO_EDGE || self.heard).or(error).cloned()
+    }
+
     /// Why nobody can be reached, once that has lasted.
     pub(super) fn unreachable(&self) -> Option<String> {
         // Only who knows what the channel says of itself knows that it names no edge.
@@ -89,6 +95,10 @@ mod tests {
         let mut outlook = alone(UNREACHABLE_AFTER / 2);
         outlook.answered = true;
         assert_eq!(outlook.unreachable(), None, "patience");
+        assert_eq!(outlook.known(), None);
+        (outlook.answered, outlook.error) = (false, Some("no tracker answers".to_owned()));
+        assert_eq!(outlook.unreachable(), None);
+        assert_eq!(outlook.known().as_deref(), Some("no tracker answers"), "who goes now is told");
         let mut outlook = alone(UNREACHABLE_AFTER * 2);
         assert_eq!(outlook.unreachable(), None, "the tracker has not been heard yet");
         outlook.error = Some("no tracker answers".to_owned());

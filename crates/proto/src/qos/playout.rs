@@ -17,6 +17,8 @@ const LATE_BEYOND_PER_THOUSAND: u64 = 5;
 /// What passes before the source and after the player: the encoder, the decoder and the screen (26 to 43 ms measured: docs/benchmarks.md,
 /// *From camera to screen*).
 const ENDS: Duration = Duration::from_millis(50);
+/// What is usual is known without so many of a thousand.
+const UNUSUAL_PER_THOUSAND: u64 = 100;
 /// Lateness is counted in steps of this …
 const STEP_US: u64 = 10_000;
 /// … and so many of them: what is later than ten seconds is no question of a player's patience.
@@ -146,6 +148,11 @@ impl PlayoutDelay {
     /// By how much all but one in a thousand parts were later than the soonest; `None` before enough have come.
     pub fn jitter(&self) -> Option<Duration> {
         self.jitter_but(LATE_PER_THOUSAND)
+    }
+
+    /// By how much nine of ten parts at most were later than the soonest; `None` before enough have come.
+    pub fn uneven(&self) -> Option<Duration> {
+        self.jitter_but(UNUSUAL_PER_THOUSAND)
     }
 
     /// The same of all but so many.

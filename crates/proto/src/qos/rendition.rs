@@ -32,6 +32,8 @@ const SLOW_BEHIND: u32 = 35;
 const LOST_BEHIND: u32 = 60;
 /// Behind by no more than this share all is well.
 const WELL_BEHIND: u32 = 20;
+/// What is usual counts for nothing, up to this share: who was always late is late.
+const UNEVEN_MOST: u32 = 30;
 /// What comes suffices from this share of a rendition's rate on, percent.
 const RATE_SUFFICES: u64 = 85;
 /// What comes is little from this share down, percent.
@@ -91,6 +93,9 @@ pub enum Wanted {
 pub struct Look {
     /// How much later the newest part is than the soonest ones were; grows while nothing comes.
     pub behind: Duration,
+    /// By how much parts come later than the soonest whatever the line is like: a cache gives them when it looks next. `None`: it is
+    /// too soon to say. In a swarm it is nothing: what is uneven there is the line's doing, or the neighbours'.
+    pub uneven: Option<Duration>,
     /// What a player keeps ahead of the picture.
     pub kept: Duration,
     /// Since the last part came, of whatever rendition that was.
@@ -289,7 +294,9 @@ impl RenditionChoice {
         self.count(now, look.received_bytes);
         let kept = look.kept.clamp(KEPT_MIN, KEPT_MAX);
         let share = |percent: u32| kept * percent / 100;
-        let is_well = look.behind <= share(WELL_BEHIND);
+        let usual = share(UNEVEN_MOST).min(look.uneven.unwrap_or(Duration::MAX));
+        let unusual = look.behind.saturating_sub(usual);
+        let is_well = unusual <= share(WELL_BEHIND);
         self.well_since = if is_well { Some(self.well_since.unwrap_or(now)) } else { None };
         if self.is_lost(now, look.silent) {
             return self.go(now, RenditionId(0), Reason::Gone);
@@ -310,8 +317,8 @@ impl RenditionChoice {
         let received = self.received_bps(now);
         let rate_bps = self.offered[at].rate_bps;
         let comes_less = |percent: u64| received.is_some_and(|bps| bps < rate_bps * percent / 100);
-        let is_slow = look.behind > share(NARROW_BEHIND) && comes_less(RATE_NARROW)
-            || look.behind > share(SLOW_BEHIND) && comes_less(RATE_SUFFICES);
+        let is_slow = unusual > share(NARROW_BEHIND) && comes_less(RATE_NARROW)
+            || unusual > share(SLOW_BEHIND) && comes_less(RATE_SUFFICES);
         if look.behind > share(TRY_BEHIND) && self.tried.is_some() {
             return self.give_up(now, Reason::Costs);
         }

@@ -286,6 +286,7 @@ impl World {
         let now = Timestamp::from_micros(now);
         let look = Look {
             behind: watching.behind.at(unix_us(now, skew_us)),
+            uneven: Some(Duration::ZERO),
             kept: watching.delay.wanted(),
             silent,
             received_bytes: watching.received_bytes,

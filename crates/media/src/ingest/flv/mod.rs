@@ -59,6 +59,11 @@ impl Tags {
         Self { timeline: Timeline::beside(origin), ..Self::default() }
     }
 
+    /// A stream behind others that are over, see [`Timeline::at`].
+    pub fn at(ticks: i64) -> Self {
+        Self { timeline: Timeline::at(ticks), ..Self::default() }
+    }
+
     /// See [`Timeline::as_stamped`].
     pub fn as_stamped() -> Self {
         Self { timeline: Timeline::as_stamped(), ..Self::default() }
@@ -87,6 +92,12 @@ impl Tags {
     pub fn restart_beside(&mut self, origin: Origin) {
         self.restart();
         self.timeline.restart_beside(origin);
+    }
+
+    /// The same where nobody went on, but others came to `ticks`.
+    pub fn restart_at(&mut self, ticks: i64) {
+        self.restart();
+        self.timeline.restart_at(ticks);
     }
 
     /// Where the timeline ends, in ticks of [`TICKS_PER_SECOND`].

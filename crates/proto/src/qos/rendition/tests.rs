@@ -1,3 +1,5 @@
+use super::super::behind::Behind;
+use super::super::playout::{Bounds, PlayoutDelay};
 use super::*;
 
 const HIGH: Offered = Offered { id: RenditionId(0), rate_bps: 3_500_000 };
@@ -62,6 +64,7 @@ impl Model {
             Duration::from_millis(if self.jitter_ms == 0 { 0 } else { self.rng.u64(..self.jitter_ms) });
         let look = Look {
             behind: Duration::from_secs_f64(self.behind) + jitter,
+            uneven: Some(Duration::ZERO),
             kept: KEPT,
             silent: Duration::ZERO,
             received_bytes: self.received,
@@ -244,4 +247,52 @@ fn who_could_not_pass_on_its_share_does_not_go_up() {
     model.upload = (1_500_000, Some(4_000_000));
     model.run(10_000, |_| 8_000_000);
     assert_eq!(model.playing(), HIGH.id);
+}
+
+/// A cache that lets one fetch a part and looks for it twice a second gives everybody else each part up to half a second later.
+#[test]
+fn parts_that_come_unevenly_are_no_narrow_line() {
+    const PART_MS: u64 = 200;
+    const BEGAN_UNIX_MS: u64 = 1_000_000_000;
+    let moves = |seed, counts_uneven: bool| {
+        let mut choice = RenditionChoice::new(HIGH.id, Wanted::Auto);
+        choice.offer([HIGH, LOW]);
+        choice.began(Timestamp::ZERO);
+        let (mut behind, mut delay) = (Behind::new(Timestamp::ZERO), PlayoutDelay::new(Bounds::USUAL));
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (mut part, mut comes, mut received, mut moves) = (1, PART_MS, 0, 0);
+        for ms in (0..60_000).step_by(STEP_MS as usize) {
+            let now = Timestamp::from_millis(ms);
+            let unix_us = |ms: u64| (BEGAN_UNIX_MS + ms) * 1000;
+            while comes <= ms {
+                let lasts = Duration::from_millis(PART_MS);
+                behind.arrived(now, unix_us(ms), unix_us(part * PART_MS), lasts);
+                delay.arrived(now, unix_us(ms), unix_us(part * PART_MS), lasts);
+                // A key frame each second takes as much as the four parts after it.
+                received += HIGH.rate_bps / 8000 * if part % 5 == 0 { 500 } else { 125 };
+                part += 1;
+                comes = comes.max(part * PART_MS + rng.u64(0..500));
+            }
+            let look = Look {
+                behind: behind.at(unix_us(ms)),
+                uneven: if counts_uneven { delay.uneven() } else { Some(Duration::ZERO) },
+                kept: delay.wanted(),
+                received_bytes: received,
+                ..Look::default()
+            };
+            match choice.look(now, &look) {
+                Move::Switch { to, .. } => {
+                    choice.arrived(now, to);
+                    moves += 1;
+                }
+                Move::Try { to, .. } => choice.arrived(now, to),
+                _ => {}
+            }
+        }
+        moves
+    };
+    let all = |counts_uneven| (1..9).map(|seed| moves(seed, counts_uneven)).collect::<Vec<_>>();
+    let (with, without) = (all(true), all(false));
+    assert!(without.iter().filter(|moves| **moves > 0).count() > 4, "or this proves nothing: {without:?}");
+    assert_eq!(with, [0; 8]);
 }
