@@ -198,7 +198,9 @@ pub(crate) fn warn_of_strangers(listen: SocketAddr) {
 /// Says so when viewers elsewhere will not ask an edge at `url`.
 pub(crate) fn warn_of_edge(flag: &str, url: &EdgeUrl) {
     if let Err(error) = url.check(UrlOrigin::Foreign, false) {
-        tell!("{flag}: only viewers with --lan will ask this edge: {error}");
+        tell!(
+            "{flag}: only viewers with --lan, or whose link has its address in it, will ask this edge: {error}"
+        );
     }
 }
 

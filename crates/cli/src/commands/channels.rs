@@ -42,7 +42,8 @@ pub(crate) async fn run(args: ChannelsArgs) -> Result<(), Failure> {
     } else {
         for c in &list.channels {
             let name = c.descriptor.as_ref().map_or("(no name)", |d| d.name.as_str());
-            say!("{name}  ·  {} viewers\n  {}", c.viewers, link(c.channel, Some(name.to_owned())));
+            let viewers = if c.viewers == 1 { "viewer" } else { "viewers" };
+            say!("{name}  ·  {} {viewers}\n  {}", c.viewers, link(c.channel, Some(name.to_owned())));
         }
         if list.total > list.channels.len() as u64 {
             say!("… and {} more: narrow them down with --search", list.total - list.channels.len() as u64);

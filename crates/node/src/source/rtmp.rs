@@ -254,7 +254,10 @@ impl Desk {
                 // What was cut so far must not wait for an encoder that may never come back.
                 let _ = ticket.ingest.send(Ingest::End).await;
                 let which = self.which(ticket.seat);
-                self.say(format!("The encoder{which} left ({ended}). Waiting for it to come back."));
+                self.say(match ticket.is_rung {
+                    true => format!("The ladder's encoder{which} ended ({ended})."),
+                    false => format!("The encoder{which} left ({ended}). Waiting for it to come back."),
+                });
             }
         } else if ended != "closed" {
             tracing::info!("an RTMP connection ended: {ended}");
@@ -347,7 +350,8 @@ impl Desk {
                         if let Err(error) = accepted {
                             return Some(error.to_string());
                         }
-                        self.say(format!("An encoder connected{which}."));
+                        let whose = if is_rung { "The ladder's" } else { "An" };
+                        self.say(format!("{whose} encoder connected{which}."));
                     }
                     Err(reason) => {
                         self.say(format!("Refused an encoder: {reason}"));
