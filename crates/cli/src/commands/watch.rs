@@ -427,6 +427,14 @@ fn conclude(
     Err(Failure::NotOk)
 }
 
+fn times(count: u64) -> String {
+    match count {
+        0 => "never".to_owned(),
+        1 => "once".to_owned(),
+        more => format!("{more} times"),
+    }
+}
+
 fn summary(report: &caudal_node::report::ViewerReport) -> String {
     let percent = |ratio: f64| (ratio * 1000.0).round() / 10.0;
     let startup = report.startup_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms"));
@@ -437,11 +445,12 @@ fn summary(report: &caudal_node::report::ViewerReport) -> String {
     }
     format!(
         "Received {:.1} MB ({} % from other viewers), sent {:.1} MB. Start {startup}, chunk delay {delay} (median), \
-         continuity {continuity}, {} gaps.",
+         continuity {continuity}, {} gaps, stood still {}.",
         report.useful_bytes as f64 / 1e6,
         percent(report.offload_ratio),
         report.bytes_out as f64 / 1e6,
         report.gaps,
+        times(report.stalls),
     )
 }
 

@@ -105,14 +105,7 @@ impl RtmpServer {
 
     /// Serves for as long as the node lives.
     pub(super) fn serve(self, ingest: Intake, said: mpsc::UnboundedSender<String>) {
-        let stage = Mutex::new(Stage {
-            seats: vec![Seat::default()],
-            origin: None,
-            next: 0,
-            granted: 0,
-            asking: VecDeque::new(),
-            warned: None,
-        });
+        let stage = Mutex::new(Stage::new());
         let desk = Arc::new(Desk { settings: self.settings, ingest, said, stage });
         let listener = self.listener;
         tokio::spawn(async move {
@@ -195,6 +188,18 @@ struct Ticket {
 }
 
 impl Stage {
+    /// Nobody has come; the first rendition has its place.
+    fn new() -> Self {
+        Self {
+            seats: vec![Seat::default()],
+            origin: None,
+            next: 0,
+            granted: 0,
+            asking: VecDeque::new(),
+            warned: None,
+        }
+    }
+
     /// The place of the rendition that is called so; none when all are taken.
     fn seat(&mut self, name: &str) -> Option<usize> {
         if let Some(known) = self.seats.iter().position(|seat| seat.name == name) {
@@ -491,14 +496,7 @@ mod tests {
 
     #[test]
     fn a_name_that_nobody_uses_makes_room() {
-        let mut stage = Stage {
-            seats: vec![Seat::default()],
-            origin: None,
-            next: 0,
-            granted: 0,
-            asking: VecDeque::new(),
-            warned: None,
-        };
+        let mut stage = Stage::new();
         let at = |ago| Instant::now().checked_sub(Duration::from_secs(ago));
         assert_eq!(stage.seat(""), Some(0));
         for rendition in 1..RENDITIONS_MAX {
