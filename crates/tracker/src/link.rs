@@ -15,8 +15,6 @@ use crate::url::{EdgeUrl, TrackerUrl, UrlError};
 
 /// Longest link, bytes.
 pub const LINK_LEN_MAX: usize = 2048;
-/// So much of what is no link is shown.
-const SHOWN_MAX: usize = 80;
 /// Most trackers in a link or a descriptor.
 pub const TRACKERS_MAX: usize = 4;
 /// Most edges in a link or a descriptor.
@@ -65,20 +63,12 @@ impl Link {
     }
 }
 
-/// Enough of it to recognise.
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_MAX) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_owned(),
-    }
-}
-
 impl FromStr for Link {
     type Err = LinkError;
 
     fn from_str(text: &str) -> Result<Self, LinkError> {
         let text = text.trim();
-        let refuse = |why| LinkError::Malformed { link: shortened(text), why };
+        let refuse = |why| LinkError::Malformed { link: crate::text::shortened(text), why };
         if text.len() > LINK_LEN_MAX {
             return Err(refuse("longer than 2048 bytes"));
         }

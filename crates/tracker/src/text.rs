@@ -31,6 +31,17 @@ pub fn clean(text: &str, chars_max: usize) -> String {
     text.chars().filter(|c| is_plain(*c)).take(chars_max).collect::<String>().trim().to_owned()
 }
 
+/// So much of what cannot be read is shown.
+const SHOWN_CHARS_MAX: usize = 80;
+
+/// Enough of what cannot be read to recognise it.
+pub(crate) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
 /// `#[serde(with = "as_text")]`: a value written as its `Display` text.
 pub(crate) mod as_text {
     use super::{Deserializer, Display, FromStr, Serializer};

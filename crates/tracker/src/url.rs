@@ -271,7 +271,7 @@ impl FromStr for TrackerUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let refuse = |why| UrlError::Malformed { url: text.chars().take(80).collect(), why };
+        let refuse = |why| UrlError::Malformed { url: crate::text::shortened(text), why };
         if text.len() > TRACKER_URL_LEN_MAX {
             return Err(refuse("longer than 256 bytes"));
         }

@@ -19,6 +19,8 @@ use super::{RtmpServer, Shared};
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
 /// An ffmpeg that ended is started again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(3);
+/// No rung takes less, kbit/s.
+const KBPS_MIN: u64 = 150;
 /// What comes in is measured for so long before the ladder begins: a key frame, or a dark one, says nothing of the rest.
 const MEASURED_FOR: Duration = Duration::from_secs(5);
 /// So much of its last words is told.
@@ -51,7 +53,7 @@ fn rung_kbps(height: u32, of: (u32, u64)) -> u64 {
     // … and less than what it is made of, as much as the picture is smaller; what begins dark does not stay dark.
     let share = (f64::from(height) / f64::from(of.0.max(1))).powf(1.5);
     let most = (of.1 as f64 * share / 1000.0) as u64;
-    most.clamp(usual / 4, usual).max(150)
+    most.clamp(usual / 4, usual).max(KBPS_MIN)
 }
 
 /// A running ladder; ends when dropped.

@@ -209,13 +209,13 @@ impl Stage {
             self.seats.push(Seat { name: name.to_owned(), ..Seat::default() });
             return Some(self.seats.len() - 1);
         }
-        let is_free = |seat: &&mut Seat| {
-            seat.publisher.is_none() && seat.left.is_some_and(|left| left.elapsed() > KEPT_FOR)
-        };
+        let is_free =
+            |seat: &Seat| seat.publisher.is_none() && seat.left.is_some_and(|left| left.elapsed() > KEPT_FOR);
         // The first is the channel's own. Its timeline goes on under the new name.
-        let longest = self.seats.iter_mut().skip(1).filter(is_free).min_by_key(|seat| seat.left)?;
+        let others = self.seats.iter_mut().enumerate().skip(1);
+        let (at, longest) = others.filter(|(_, seat)| is_free(seat)).min_by_key(|(_, seat)| seat.left)?;
         longest.name = name.to_owned();
-        self.seats.iter().position(|seat| seat.name == name)
+        Some(at)
     }
 }
 

@@ -47,19 +47,23 @@ impl Outlook {
 
     /// What is known to be wrong, without waiting for it to last: for who goes before anything came.
     pub(super) fn known(&self) -> Option<String> {
-        let error = self.error.as_ref().filter(|_| !self.answered);
-        self.edge.as_ref().filter(|why| *why != NO_EDGE || self.heard).or(error).cloned()
+        self.of_edges().or(self.error.as_ref().filter(|_| !self.answered)).cloned()
+    }
+
+    /// What is wrong with edges. Only who knows what the channel says of itself knows that it names none.
+    fn of_edges(&self) -> Option<&String> {
+        self.edge.as_ref().filter(|why| *why != NO_EDGE || self.heard)
     }
 
     /// Why nobody can be reached, once that has lasted.
     pub(super) fn unreachable(&self) -> Option<String> {
-        // Only who knows what the channel says of itself knows that it names no edge.
-        let has_no_edge = self.edge.as_deref() == Some(NO_EDGE);
-        let patience = if has_no_edge && self.heard { NO_EDGE_AFTER } else { UNREACHABLE_AFTER };
+        let of_edges = self.of_edges();
+        let has_none = of_edges.is_some_and(|why| why == NO_EDGE);
+        let patience = if has_none { NO_EDGE_AFTER } else { UNREACHABLE_AFTER };
         if self.alone_since.elapsed() < patience {
             return None;
         }
-        if let Some(why) = self.edge.as_ref().filter(|_| self.heard || !has_no_edge) {
+        if let Some(why) = of_edges {
             return Some(why.clone());
         }
         if self.named > 0 {
