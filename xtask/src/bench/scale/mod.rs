@@ -133,10 +133,19 @@ pub(super) fn run(args: &Args) -> Result<bool> {
             println!("\n{}", args.setup(&points).table(&points[points.len() - 1..]));
         }
     }
-    for viewers in &args.simulate {
-        for mode in args.modes().into_iter().filter(|mode| virtual_time::knows(*mode)) {
-            let viewers = *viewers as usize;
-            let runs = match args.simulated(&bench, mode, viewers, &points) {
+    for viewers in args.simulate.iter().map(|viewers| *viewers as usize) {
+        let known: Vec<Mode> = args.modes().into_iter().filter(|mode| virtual_time::knows(*mode)).collect();
+        // Nothing here depends on how fast the machine is: the modes may share it.
+        let simulated = std::thread::scope(|scope| {
+            let (args, points, caudal) = (&args, &points, bench.caudal());
+            let started: Vec<_> = known
+                .iter()
+                .map(|mode| scope.spawn(move || args.simulated(caudal, *mode, viewers, points)))
+                .collect();
+            started.into_iter().map(|run| run.join().expect("a simulation panicked")).collect::<Vec<_>>()
+        });
+        for (mode, run) in known.into_iter().zip(simulated) {
+            let runs = match run {
                 Err(error) if bench.stop().load(Ordering::Relaxed) => return Err(error),
                 Err(error) => {
                     eprintln!("    not simulated, {} with {viewers} viewers: {error:#}", mode.name());
@@ -220,7 +229,7 @@ impl Args {
     }
 
     /// The same in virtual time, with chunks as long as those of the real runs, if there were any.
-    fn simulated(&self, bench: &Bench<'_>, mode: Mode, viewers: usize, points: &[Point]) -> Result<Run> {
+    fn simulated(&self, caudal: &Path, mode: Mode, viewers: usize, points: &[Point]) -> Result<Run> {
         sh::say(&format!("{}, {viewers} viewers, in the simulator", mode.label()));
         let measured = points.iter().filter(|point| point.mode == mode && !point.is_simulated);
         let chunk_bytes = measured.filter_map(|point| point.median("chunk_payload_bytes")).next_back();
@@ -233,7 +242,8 @@ impl Args {
             warm_up: self.warm_up,
             duration: self.duration,
         };
-        swarm.simulate(bench.caudal(), &workspace::target_dir()?.join("bench/scale-simulated.toml"))
+        let profile = workspace::target_dir()?.join(format!("bench/scale-simulated-{}.toml", mode.name()));
+        swarm.simulate(caudal, &profile)
     }
 
     fn setup(&self, points: &[Point]) -> Setup {
