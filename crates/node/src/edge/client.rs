@@ -244,3 +244,61 @@ fn address(rendition: RenditionId, what: &str) -> String {
 fn plain(words: &str) -> String {
     words.chars().filter(|c| !c.is_control()).take(300).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use caudal_tracker::url::UrlOrigin;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// An edge that answers whatever it is asked with `bytes`, and then with `more`, over and over.
+    async fn edge(bytes: &'static [u8], more: &'static [u8]) -> EdgeClient {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut tcp, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut asked = [0; 4096];
+                    let _ = tcp.read(&mut asked).await;
+                    let mut sent = tcp.write_all(bytes).await;
+                    while sent.is_ok() && !more.is_empty() {
+                        sent = tcp.write_all(&more.repeat(100)).await;
+                    }
+                });
+            }
+        });
+        let url = url.parse::<EdgeUrl>().unwrap().check(UrlOrigin::Typed, false).unwrap();
+        EdgeClient::new(&url, ChannelId([1; 32])).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_comes_instead_of_an_answer_is_counted_and_ends() {
+        const WANTED: u64 = 100_000;
+        // What is read at once beyond a limit, and around a part.
+        const SLACK: u64 = 1 << 20;
+        let id = PartId { rendition: RenditionId(0), epoch: 1, part: 2 };
+        for (bytes, more) in [
+            (&b""[..], &b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"[..]),
+            (b"HTTP/1.1 200 OK\r\n", b"X: 0123456789012345678901234567890123456789\r\n"),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"4\r\nabcd\r\n"),
+        ] {
+            let (client, read) = (edge(bytes, more).await, AtomicU64::new(0));
+            for n in 1..=3 {
+                assert!(client.part_within(id, WANTED as usize, &read).await.is_err());
+                let read = read.load(Ordering::Relaxed);
+                assert!(read > 0 && read <= n * (WANTED + SLACK), "{read} bytes after {n}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_read_and_its_head_counted() {
+        let (client, read) =
+            (edge(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", b"").await, AtomicU64::new(0));
+        let id = PartId { rendition: RenditionId(1), epoch: 1, part: 2 };
+        assert_eq!(client.part(id, true, &read).await.unwrap(), "abc");
+        assert!((40..200).contains(&read.into_inner()));
+    }
+}
