@@ -255,9 +255,9 @@ mod tests {
             let mut edge = Standing::new(100, begun);
             (1..=1_000).find(|part| {
                 if part % period == 0 {
-                    edge.withhold()
+                    edge.withhold();
                 } else {
-                    edge.genuine(100, begun)
+                    edge.genuine(100, begun);
                 }
                 edge.withholds()
             })
