@@ -30,6 +30,8 @@ use crate::viewer::RETENTION;
 const PIPELINE: usize = 6;
 /// Parts asked for before they are there: as many as a round trip and a CDN that looks twice a second for what others ask for take.
 const AHEAD: u64 = 3;
+/// One edge may have so many parts more than another.
+const APART_MAX: u64 = 16;
 /// The edge is asked where it is this often.
 const LOOK_PERIOD: Duration = Duration::from_secs(2);
 /// Whether the edge does is looked at this often, where there is another.
@@ -222,12 +224,10 @@ impl Fetcher {
             }));
         }
         let edge = self.heed(client, told).await?;
-        let last = edge.view.newest.saturating_add(AHEAD);
-        // What comes next may be where another edge led it, far beyond what there is.
+        // What comes next may be where another edge led it, far beyond what there is; an honest one may be a little ahead of this.
+        let last = edge.view.newest.saturating_add(AHEAD + APART_MAX);
         let goes_on = |place: &mut Place| {
-            place.epoch == edge.certificate.epoch
-                && place.oldest() >= edge.view.first
-                && place.next <= last + 1
+            place.epoch == edge.certificate.epoch && place.oldest() >= edge.view.first && place.next <= last
         };
         if let Some(mut place) = self.place.take_if(goes_on) {
             if self.known.borrow().len() > 1 {
