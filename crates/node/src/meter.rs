@@ -38,6 +38,8 @@ pub struct Meter {
     /// Times between two arrivals, by ms.
     gaps: Vec<u32>,
     arrived_unix_us: Option<u64>,
+    /// When the last chunk came.
+    arrived: Option<Instant>,
     due: [u64; PLAYOUT_DELAYS_MS.len()],
     on_time: [u64; PLAYOUT_DELAYS_MS.len()],
     missing: u64,
@@ -54,8 +56,12 @@ struct Player {
     origin: Instant,
     /// Media received in order.
     media: Duration,
-    stalled: bool,
 }
+
+/// Behind by so much while chunks come: it stands still.
+const STANDS_STILL_MS: i64 = 1_000;
+/// A chunk within this long: they come.
+const THEY_COME: Duration = Duration::from_secs(2);
 
 impl Meter {
     /// A viewer whose process started at `started`.
@@ -73,6 +79,7 @@ impl Meter {
             delay_max_us: 0,
             gaps: vec![0; DELAY_MS_MAX + 1],
             arrived_unix_us: None,
+            arrived: None,
             due: [0; PLAYOUT_DELAYS_MS.len()],
             on_time: [0; PLAYOUT_DELAYS_MS.len()],
             missing: 0,
@@ -117,6 +124,7 @@ impl Meter {
         }
         self.bytes += len;
         self.chunks += 1;
+        self.arrived = Some(Instant::now());
         if let Some(before) = self.arrived_unix_us.replace(now_unix_us) {
             let gap_us = now_unix_us.saturating_sub(before);
             self.gaps[((gap_us / 1000) as usize).min(DELAY_MS_MAX)] += 1;
@@ -171,15 +179,13 @@ impl Meter {
         let now = Instant::now();
         self.startup.get_or_insert_with(|| now.duration_since(self.started));
         let delay = Duration::from_millis(PLAYOUT_DELAYS_MS[1]);
-        let player =
-            self.player.get_or_insert(Player { origin: now + delay, media: Duration::ZERO, stalled: false });
+        let player = self.player.get_or_insert(Player { origin: now + delay, media: Duration::ZERO });
         let position = now.saturating_duration_since(player.origin);
         if position > player.media {
             // It stood still, and plays on from here.
             player.origin += position - player.media;
-            self.stalls += u64::from(!player.stalled);
+            self.stalls += 1;
         }
-        player.stalled = false;
         player.media += duration;
     }
 
@@ -202,7 +208,13 @@ impl Meter {
 
     /// Times that the model player stood still.
     pub fn stalls(&self) -> u64 {
-        self.stalls
+        self.stalls + u64::from(self.stands_still())
+    }
+
+    /// Chunks come, and the model player has had nothing to play for a while: parts are missing, and no way around them has come yet.
+    pub fn stands_still(&self) -> bool {
+        self.buffer_ms() < -STANDS_STILL_MS
+            && self.arrived.is_some_and(|arrived| arrived.elapsed() < THEY_COME)
     }
 
     /// Mean chunk payload, bytes.

@@ -1,7 +1,6 @@
 //! Asking an edge, or any CDN in front of one: within time and size, and only where its URL may lead. What comes is a
 //! stranger's until it was verified.
 
-use std::error::Error as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -11,10 +10,13 @@ use caudal_proto::broadcast::{Certificate, LiveNote};
 use caudal_proto::chunk::{CHUNK_LEN_MAX, CHUNK_PAYLOAD_MAX, CHUNKS_PER_PART_MAX};
 use caudal_proto::hybrid::part::PartId;
 use caudal_proto::id::{ChannelId, RenditionId};
-use caudal_tracker::client::{ClientError, http_client};
+use caudal_tracker::client::ClientError;
 use caudal_tracker::url::{AllowedUrl, EdgeUrl};
-use reqwest::{Client, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::StatusCode;
+use hyper::body::Incoming;
 
+use super::metered::{Http, UnderWay};
 use super::shelf::{EdgeView, WAIT_MAX};
 
 /// How long an edge may take to begin to answer, beyond what it may wait for a part.
@@ -81,7 +83,7 @@ pub struct Edge {
 pub struct EdgeClient {
     url: EdgeUrl,
     channel: ChannelId,
-    http: Client,
+    http: Http,
 }
 
 impl EdgeClient {
@@ -90,7 +92,7 @@ impl EdgeClient {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new(url: &AllowedUrl, channel: ChannelId) -> Result<Self, ClientError> {
-        Ok(Self { http: http_client(url)?, url: url.url().clone(), channel })
+        Ok(Self { http: Http::new(url)?, url: url.url().clone(), channel })
     }
 
     /// A client for each of `edges` that has none yet, as long as there is room.
@@ -157,12 +159,24 @@ impl EdgeClient {
         len_max: usize,
         read: &AtomicU64,
     ) -> Result<Bytes, EdgeError> {
-        let mut request = self.http.get(format!("{}/v1/channels/{}/{path}", self.url, self.channel));
-        if afresh {
-            request = request.header(reqwest::header::CACHE_CONTROL, "no-cache");
-        }
-        let response = match tokio::time::timeout(within, request.send()).await {
-            Ok(sent) => sent.map_err(|error| self.unreachable(&error))?,
+        let uri = format!("{}/v1/channels/{}/{path}", self.url, self.channel);
+        let (asked, under_way) =
+            self.http.get(&uri, afresh, len_max).map_err(|error| self.bad_answer(&error))?;
+        let answer = self.answer(asked, within, len_max, (read, &under_way)).await;
+        // Also what was no answer was carried.
+        read.fetch_add(under_way.rest(), Ordering::Relaxed);
+        answer
+    }
+
+    async fn answer(
+        &self,
+        asked: impl Future<Output = Result<hyper::Response<Incoming>, hyper_util::client::legacy::Error>>,
+        within: Duration,
+        len_max: usize,
+        (read, under_way): (&AtomicU64, &UnderWay),
+    ) -> Result<Bytes, EdgeError> {
+        let response = match tokio::time::timeout(within, asked).await {
+            Ok(answer) => answer.map_err(|error| self.unreachable(&error))?,
             Err(_) => return Err(self.late()),
         };
         let url = self.url.clone();
@@ -174,19 +188,22 @@ impl EdgeClient {
             }
             status => return Err(self.bad_answer(&format!("HTTP status {status}"))),
         }
-        let body = self.body(response, len_max, read);
+        let body = self.body(response.into_body(), len_max, (read, under_way));
         tokio::time::timeout(BODY_TIMEOUT, body).await.unwrap_or_else(|_| Err(self.late()))
     }
 
     async fn body(
         &self,
-        mut response: Response,
+        mut coming: Incoming,
         len_max: usize,
-        read: &AtomicU64,
+        (read, under_way): (&AtomicU64, &UnderWay),
     ) -> Result<Bytes, EdgeError> {
         let mut body = BytesMut::new();
-        while let Some(piece) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+        while let Some(frame) = coming.frame().await {
+            // Trailers say nothing that anybody wants to know.
+            let Ok(piece) = frame.map_err(|error| self.unreachable(&error))?.into_data() else { continue };
             read.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            under_way.counted(piece.len() as u64);
             if body.len() + piece.len() > len_max {
                 return Err(self.bad_answer(&format!("longer than {len_max} bytes")));
             }
@@ -204,7 +221,7 @@ impl EdgeClient {
     }
 
     /// What went wrong, with the innermost cause, which is the one that says something.
-    fn unreachable(&self, error: &reqwest::Error) -> EdgeError {
+    fn unreachable(&self, error: &dyn std::error::Error) -> EdgeError {
         let mut why = "the connection failed".to_owned();
         let mut source = error.source();
         while let Some(cause) = source {
@@ -226,4 +243,62 @@ fn address(rendition: RenditionId, what: &str) -> String {
 /// Words that may quote what a stranger sent.
 fn plain(words: &str) -> String {
     words.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use caudal_tracker::url::UrlOrigin;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// An edge that answers whatever it is asked with `bytes`, and then with `more`, over and over.
+    async fn edge(bytes: &'static [u8], more: &'static [u8]) -> EdgeClient {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut tcp, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut asked = [0; 4096];
+                    let _ = tcp.read(&mut asked).await;
+                    let mut sent = tcp.write_all(bytes).await;
+                    while sent.is_ok() && !more.is_empty() {
+                        sent = tcp.write_all(&more.repeat(100)).await;
+                    }
+                });
+            }
+        });
+        let url = url.parse::<EdgeUrl>().unwrap().check(UrlOrigin::Typed, false).unwrap();
+        EdgeClient::new(&url, ChannelId([1; 32])).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_comes_instead_of_an_answer_is_counted_and_ends() {
+        const WANTED: u64 = 100_000;
+        // What is read at once beyond a limit, and around a part.
+        const SLACK: u64 = 1 << 20;
+        let id = PartId { rendition: RenditionId(0), epoch: 1, part: 2 };
+        for (bytes, more) in [
+            (&b""[..], &b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"[..]),
+            (b"HTTP/1.1 200 OK\r\n", b"X: 0123456789012345678901234567890123456789\r\n"),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"4\r\nabcd\r\n"),
+        ] {
+            let (client, read) = (edge(bytes, more).await, AtomicU64::new(0));
+            for n in 1..=3 {
+                assert!(client.part_within(id, WANTED as usize, &read).await.is_err());
+                let read = read.load(Ordering::Relaxed);
+                assert!(read > 0 && read <= n * (WANTED + SLACK), "{read} bytes after {n}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_read_and_its_head_counted() {
+        let (client, read) =
+            (edge(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", b"").await, AtomicU64::new(0));
+        let id = PartId { rendition: RenditionId(1), epoch: 1, part: 2 };
+        assert_eq!(client.part(id, true, &read).await.unwrap(), "abc");
+        assert!((40..200).contains(&read.into_inner()));
+    }
 }

@@ -13,6 +13,7 @@
 pub mod client;
 pub mod feed;
 pub(crate) mod lanes;
+mod metered;
 mod object;
 pub mod server;
 pub mod shelf;

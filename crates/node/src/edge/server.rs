@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{Path, RawQuery, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -118,8 +118,7 @@ async fn public(State(shelf): State<Arc<Shelf>>, request: Request, next: Next) -
             (header::ACCESS_CONTROL_MAX_AGE, "86400"),
         ];
         (StatusCode::NO_CONTENT, allowed).into_response()
-    } else if request.uri().path().contains('%') {
-        // No address needs it: what never changes has one spelling, or caches keep it many times over.
+    } else if is_misspelled(request.uri()) {
         nothing().await
     } else {
         next.run(request).await
@@ -141,6 +140,12 @@ async fn public(State(shelf): State<Arc<Shelf>>, request: Request, next: Next) -
         headers.insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+/// What never changes has one spelling, or caches keep it many times over: no address needs an escape, and none but a playlist's a
+/// query.
+fn is_misspelled(uri: &Uri) -> bool {
+    uri.path().contains('%') || uri.query().is_some() && !uri.path().ends_with(".m3u8")
 }
 
 /// Words, kept as shortly as what stands behind the address may need to come.
@@ -269,6 +274,8 @@ async fn part_of(
     let pieces = match shown.shelf.part(wanted).await {
         Ok(pieces) => pieces,
         Err(Lack::Gone) => return words(StatusCode::NOT_FOUND, SHORT, "that part is not here"),
+        // Whoever asks too early must not make caches say so to those who ask in time.
+        Err(Lack::Early) => return words(StatusCode::NOT_FOUND, "no-store", "that part is not here yet"),
         Err(Lack::Busy) => return busy(),
     };
     let tag = match rendition.0 {
@@ -552,6 +559,8 @@ mod tests {
             format!("{id}/parts/7-3"),
             format!("{id}/edge"),
             format!("{base}/parts/%33"),
+            format!("{base}/parts/7-3?x=1"),
+            format!("{base}/edge?"),
             format!("{base}/hls/%30badcafe/index.m3u8"),
         ] {
             let other = ask(&router, Method::GET, &other).await;

@@ -120,6 +120,8 @@ pub enum Look {
     Whole(Vec<Bytes>),
     /// It may come.
     Soon,
+    /// It may come, and not soon.
+    Early,
     /// It left the window, or never was.
     Gone,
 }
@@ -129,6 +131,8 @@ pub enum Look {
 pub enum Lack {
     /// It is not there, and did not come in time.
     Gone,
+    /// Nobody waits for what is so far ahead.
+    Early,
     /// Too many requests wait.
     Busy,
 }
@@ -273,10 +277,10 @@ impl Shelf {
         let is_current = inner.certificate.is_some_and(|certificate| certificate.epoch == id.epoch);
         let Some(newest) = rack.newest.filter(|_| is_current) else { return Look::Gone };
         let is_over = rack.note.is_some_and(|note| note.ended) && id.part > newest;
-        if is_over || id.part > newest + AHEAD_MAX || id.part + LATE_MAX < newest {
+        if is_over || id.part.saturating_add(LATE_MAX) < newest {
             return Look::Gone;
         }
-        Look::Soon
+        if id.part > newest.saturating_add(AHEAD_MAX) { Look::Early } else { Look::Soon }
     }
 
     /// The part's chunks; waits for one that may come.
@@ -287,6 +291,7 @@ impl Shelf {
         match self.look(id) {
             Look::Whole(chunks) => return Ok(chunks),
             Look::Gone => return Err(Lack::Gone),
+            Look::Early => return Err(Lack::Early),
             Look::Soon => {}
         }
         let Some(_waits) = self.may_wait() else { return Err(Lack::Busy) };
@@ -297,7 +302,7 @@ impl Shelf {
                 match self.look(id) {
                     Look::Whole(chunks) => return Ok(chunks),
                     Look::Gone => return Err(Lack::Gone),
-                    Look::Soon => {}
+                    Look::Soon | Look::Early => {}
                 }
                 if changed.changed().await.is_err() {
                     return Err(Lack::Gone);
@@ -480,7 +485,7 @@ pub(super) mod tests {
         let begun = tokio::time::Instant::now();
         assert_eq!(shelf.part(id(12)).await, Err(Lack::Gone));
         assert_eq!(begun.elapsed(), WAIT_MAX);
-        assert_eq!(shelf.part(id(12 + AHEAD_MAX)).await, Err(Lack::Gone));
+        assert_eq!(shelf.part(id(12 + AHEAD_MAX)).await, Err(Lack::Early));
         assert_eq!(begun.elapsed(), WAIT_MAX, "nobody waits for what is far ahead");
         assert_eq!(shelf.part(PartId { epoch: 8, ..id(3) }).await, Err(Lack::Gone));
     }

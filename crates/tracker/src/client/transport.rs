@@ -28,6 +28,25 @@ const IDLE: Duration = Duration::from_secs(8);
 /// # Errors
 /// [`ClientError::Tls`] when TLS cannot be set up.
 pub fn client(url: &AllowedUrl) -> Result<Client, ClientError> {
+    Client::builder()
+        .tls_backend_preconfigured(tls_config(url)?)
+        .dns_resolver(Arc::new(Checked(url.reach())))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .referer(false)
+        .connect_timeout(TIMEOUT)
+        .pool_idle_timeout(IDLE)
+        .tcp_nodelay(true)
+        .user_agent(concat!("caudal/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| ClientError::Tls { why: error.to_string() })
+}
+
+/// How a TLS connection to where `url` leads is made.
+///
+/// # Errors
+/// [`ClientError::Tls`] when the system has no certificates.
+pub fn tls_config(url: &AllowedUrl) -> Result<ClientConfig, ClientError> {
     let tls = |error: &dyn std::fmt::Display| ClientError::Tls { why: error.to_string() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
@@ -39,36 +58,37 @@ pub fn client(url: &AllowedUrl) -> Result<Client, ClientError> {
     } else {
         config.with_platform_verifier().map_err(|error| tls(&error))?
     };
-    Client::builder()
-        .tls_backend_preconfigured(config.with_no_client_auth())
-        .dns_resolver(Arc::new(Checked(url.reach())))
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .referer(false)
-        .connect_timeout(TIMEOUT)
-        .pool_idle_timeout(IDLE)
-        .tcp_nodelay(true)
-        .user_agent(concat!("caudal/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| tls(&error))
+    Ok(config.with_no_client_auth())
 }
 
 /// Resolves names, and lets through only the addresses that the URL may lead to.
-struct Checked(Reach);
+#[derive(Debug, Clone, Copy)]
+pub struct Checked(pub Reach);
+
+impl Checked {
+    /// The addresses of `name`, without ports.
+    ///
+    /// # Errors
+    /// None is found, or none may be gone to.
+    pub async fn lookup(
+        self,
+        name: &str,
+    ) -> Result<Vec<SocketAddr>, Box<dyn std::error::Error + Send + Sync>> {
+        let found: Vec<SocketAddr> = tokio::net::lookup_host((name, 0)).await?.collect();
+        let some = !found.is_empty();
+        let allowed: Vec<SocketAddr> =
+            found.into_iter().filter(|address| self.0.allows(address.ip().to_canonical())).collect();
+        if some && allowed.is_empty() {
+            return Err("the name leads into a network that this URL may not lead to".into());
+        }
+        Ok(allowed)
+    }
+}
 
 impl Resolve for Checked {
     fn resolve(&self, name: Name) -> Resolving {
-        let reach = self.0;
-        Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let some = !found.is_empty();
-            let allowed: Vec<SocketAddr> =
-                found.into_iter().filter(|address| reach.allows(address.ip().to_canonical())).collect();
-            if some && allowed.is_empty() {
-                return Err("the name leads into a network that this URL may not lead to".into());
-            }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
-        })
+        let checked = *self;
+        Box::pin(async move { Ok(Box::new(checked.lookup(name.as_str()).await?.into_iter()) as Addrs) })
     }
 }
 

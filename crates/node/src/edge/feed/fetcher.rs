@@ -30,8 +30,12 @@ use crate::viewer::RETENTION;
 const PIPELINE: usize = 6;
 /// Parts asked for before they are there: as many as a round trip and a CDN that looks twice a second for what others ask for take.
 const AHEAD: u64 = 3;
+/// One edge may have so many parts more than another.
+const APART_MAX: u64 = 16;
 /// The edge is asked where it is this often.
 const LOOK_PERIOD: Duration = Duration::from_secs(2);
+/// Whether the edge does is looked at this often, where there is another.
+const WATCH_PERIOD: Duration = Duration::from_secs(1);
 /// The rate is measured over so much of the stream.
 const RATE_SPAN_US: u64 = 2_000_000;
 /// Most parts that it is measured over.
@@ -220,9 +224,11 @@ impl Fetcher {
             }));
         }
         let edge = self.heed(client, told).await?;
-        let there = edge.view.first..=edge.view.newest.saturating_add(AHEAD);
-        let goes_on =
-            |place: &mut Place| place.epoch == edge.certificate.epoch && there.contains(&place.oldest());
+        // What comes next may be where another edge led it, far beyond what there is; an honest one may be a little ahead of this.
+        let last = edge.view.newest.saturating_add(AHEAD + APART_MAX);
+        let goes_on = |place: &mut Place| {
+            place.epoch == edge.certificate.epoch && place.oldest() >= edge.view.first && place.next <= last
+        };
         if let Some(mut place) = self.place.take_if(goes_on) {
             if self.known.borrow().len() > 1 {
                 place.ask_another(&edge.view, Instant::now());
@@ -283,10 +289,25 @@ impl Fetcher {
         let mut look_at = Instant::now() + LOOK_PERIOD;
         // Parts do not wait for it.
         let mut look: Option<BoxFuture<'static, Result<Edge, EdgeError>>> = None;
+        let mut asked_at = None;
         // Looks that failed, one after another.
         let mut blind = 0;
         let mut standing = Standing::new(self.signed(), Instant::now());
         loop {
+            // On a slow line parts may take longer; where there is nobody else, they are waited for.
+            let has_others = self.known.borrow().len() > 1;
+            let now = Instant::now();
+            let why_left = if has_others && standing.is_barren(self.signed(), asked_at, now) {
+                Some("the broadcast goes on, and no genuine part came for seconds; I ask another edge")
+            } else if has_others && standing.withholds() {
+                Some("it lacks parts again and again; I ask another edge")
+            } else {
+                None
+            };
+            if let Some(why) = why_left {
+                self.complain(format!("edge {}: {why}", client.url())).await;
+                return Left::Edge;
+            }
             let is_over = self.note.is_some_and(|note| note.ended);
             let last = newest.saturating_add(if is_over { 0 } else { AHEAD });
             while under_way.len() + again.len() < PIPELINE && place.next <= last {
@@ -306,12 +327,15 @@ impl Fetcher {
                 }
                 () = sleep_until(look_at), if look.is_none() => {
                     look = Some(asked(client.clone(), rendition));
+                    asked_at = Some(Instant::now());
                     continue;
                 }
+                // Whoever sends byte by byte gives no other occasion to look.
+                () = sleep(WATCH_PERIOD), if has_others => continue,
                 told = async { look.as_mut().expect("it is asked for only while there is one").await },
                     if look.is_some() =>
                 {
-                    (look, look_at) = (None, Instant::now() + LOOK_PERIOD);
+                    (look, look_at, asked_at) = (None, Instant::now() + LOOK_PERIOD, None);
                     match self.heed(client, told).await {
                         Ok(edge) if edge.view.epoch != epoch => return Left::Epoch,
                         Ok(edge) => {
@@ -328,12 +352,6 @@ impl Fetcher {
                         return Left::Nobody;
                     }
                     if blind >= TRIES_MAX {
-                        return Left::Edge;
-                    }
-                    // On a slow line parts may take longer; where there is nobody else, they are waited for.
-                    if self.known.borrow().len() > 1 && standing.is_barren(self.signed(), Instant::now()) {
-                        let why = "its live note goes on, and no genuine part came for seconds; I ask another edge";
-                        self.complain(format!("edge {}: {why}", client.url())).await;
                         return Left::Edge;
                     }
                     continue;
@@ -381,6 +399,7 @@ impl Fetcher {
                 // Playing steps over it, unless another edge has it.
                 tries.remove(&part);
                 place.give_up(part, Instant::now());
+                standing.withhold();
                 if standing.fail(TRIES_MAX) {
                     return Left::Edge;
                 }

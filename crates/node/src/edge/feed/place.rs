@@ -15,8 +15,14 @@ const FOLLOWED_BY: u64 = 2;
 pub(super) const TRIES_MAX: u32 = 3;
 /// An edge that fails so often beyond what it does right is left for a moment, or for another.
 const FAILED_MAX: u32 = 12;
+/// Where there is another edge, so does one that did not give so many parts, beyond one for each …
+const WITHHELD_MAX: u32 = 4;
+/// … so many genuine ones. Playing goes on where a segment begins, so that one part in each is all of it.
+const GENUINE_FOR_WITHHELD: u32 = 12;
 /// An edge that gives no genuine part for so long, while its notes say that there are new ones, is left for another.
 const BARREN_MAX: Duration = Duration::from_secs(5);
+/// An edge that was asked where it is, and has not said it for so long, may be far behind the broadcast.
+const NO_WORD_MAX: Duration = Duration::from_secs(3);
 /// What one edge did not give is asked of another for so long: then playing steps over it.
 const GIVEN_UP_FOR: Duration = Duration::from_secs(6);
 /// An edge's newest part may be so many parts newer than its live note: a note is renewed every few seconds.
@@ -78,6 +84,8 @@ impl Place {
 pub(super) struct Standing {
     /// Failures that no genuine part has made up for.
     failed: u32,
+    /// Parts that it did not give and no genuine ones have made up for, in parts of [`GENUINE_FOR_WITHHELD`].
+    withheld: u32,
     /// When the last genuine part came, or else when it was first asked.
     genuine_at: Instant,
     /// What the live note said by then: the next chunk's number.
@@ -86,12 +94,13 @@ pub(super) struct Standing {
 
 impl Standing {
     pub(super) fn new(signed: u64, now: Instant) -> Self {
-        Self { failed: 0, genuine_at: now, signed }
+        Self { failed: 0, withheld: 0, genuine_at: now, signed }
     }
 
     /// A part proved right.
     pub(super) fn genuine(&mut self, signed: u64, now: Instant) {
-        *self = Self { failed: self.failed.saturating_sub(1), genuine_at: now, signed };
+        let (failed, withheld) = (self.failed.saturating_sub(1), self.withheld.saturating_sub(1));
+        *self = Self { failed, withheld, genuine_at: now, signed };
     }
 
     /// It failed so often. True: it is to be left.
@@ -100,9 +109,21 @@ impl Standing {
         self.failed >= FAILED_MAX
     }
 
-    /// The broadcast goes on, and nothing of it comes.
-    pub(super) fn is_barren(&self, signed: u64, now: Instant) -> bool {
-        signed > self.signed && now.duration_since(self.genuine_at) >= BARREN_MAX
+    /// It did not give a part, however often it was asked.
+    pub(super) fn withhold(&mut self) {
+        self.withheld = self.withheld.saturating_add(GENUINE_FOR_WITHHELD);
+    }
+
+    /// It withholds parts again and again.
+    pub(super) fn withholds(&self) -> bool {
+        self.withheld >= WITHHELD_MAX * GENUINE_FOR_WITHHELD
+    }
+
+    /// The broadcast goes on, or nobody can tell since the edge was last asked, and nothing of it comes.
+    pub(super) fn is_barren(&self, signed: u64, asked: Option<Instant>, now: Instant) -> bool {
+        let goes_on =
+            signed > self.signed || asked.is_some_and(|asked| now.duration_since(asked) >= NO_WORD_MAX);
+        goes_on && now.duration_since(self.genuine_at) >= BARREN_MAX
     }
 }
 
@@ -209,11 +230,13 @@ mod tests {
         let begun = Instant::now();
         let at = |ms| begun + Duration::from_millis(ms);
         let mut withholds = Standing::new(100, begun);
-        assert!(!withholds.is_barren(130, at(4_900)));
-        assert!(withholds.is_barren(130, at(5_000)));
-        assert!(!withholds.is_barren(100, at(60_000)), "the broadcast stands still, not the edge");
+        assert!(!withholds.is_barren(130, None, at(4_900)));
+        assert!(withholds.is_barren(130, None, at(5_000)));
+        assert!(!withholds.is_barren(100, None, at(60_000)), "the broadcast stands still, not the edge");
+        assert!(!withholds.is_barren(100, Some(at(58_000)), at(60_000)), "it was only just asked");
+        assert!(withholds.is_barren(100, Some(at(57_000)), at(60_000)), "it says nothing");
         withholds.genuine(130, at(5_000));
-        assert!(!withholds.is_barren(160, at(9_900)));
+        assert!(!withholds.is_barren(160, None, at(9_900)));
 
         let parts_until_left = |is_given_up: fn(u32) -> bool| {
             let mut edge = Standing::new(100, begun);
@@ -228,6 +251,19 @@ mod tests {
         assert_eq!(parts_until_left(|_| true), Some(4));
         assert_eq!(parts_until_left(|part| part % 2 == 0), Some(12), "a part now and then does not help it");
         assert_eq!(parts_until_left(|part| part % 5 == 0), None);
+        let parts_until_withholding = |period: u32| {
+            let mut edge = Standing::new(100, begun);
+            (1..=1_000).find(|part| {
+                if part % period == 0 {
+                    edge.withhold();
+                } else {
+                    edge.genuine(100, begun);
+                }
+                edge.withholds()
+            })
+        };
+        assert_eq!(parts_until_withholding(5), Some(30), "each segment's first: six segments of a second");
+        assert_eq!(parts_until_withholding(20), None, "one now and then");
         let mut busy = Standing::new(100, begun);
         for _ in 0..1_000 {
             assert!(!busy.fail(1), "what fails once and then comes is no reason");
