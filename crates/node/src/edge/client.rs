@@ -16,7 +16,7 @@ use http_body_util::BodyExt as _;
 use hyper::StatusCode;
 use hyper::body::Incoming;
 
-use super::metered::{Http, UnderWay};
+use super::counted::{Http, UnderWay};
 use super::shelf::{EdgeView, WAIT_MAX};
 
 /// How long an edge may take to begin to answer, beyond what it may wait for a part.

@@ -161,16 +161,16 @@ impl Shared {
         let inner = self.lock();
         let (meter, stats) = (&inner.meter, &inner.stats);
         let ratio = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
-        let continuity = meter.continuity();
+        let (continuity, stands_still) = (meter.continuity(), meter.stands_still());
         let checks = vec![
             check("plays", inner.parts > 0, format!("{} parts", inner.parts)),
             check(
                 "no part is missing",
-                inner.gaps == 0 && !meter.stands_still(),
+                inner.gaps == 0 && !stands_still,
                 format!(
                     "{} gaps{}",
                     inner.gaps,
-                    if meter.stands_still() { ", and it stands still though chunks come" } else { "" }
+                    if stands_still { ", and it stands still though chunks come" } else { "" }
                 ),
             ),
             check("nothing forged was played", true, format!("{} forged chunks refused", stats.forged)),

@@ -18,7 +18,7 @@ use reqwest::{Client, Response};
 use serde::de::DeserializeOwned;
 
 pub use events::{ChannelEvent, DirectoryEvent, EVENT_LEN_MAX, Events, SILENCE_MAX};
-pub use transport::{ANSWER_LEN_MAX, Checked, TIMEOUT, client as http_client, tls_config};
+pub use transport::{ANSWER_LEN_MAX, Checked, IDLE, TIMEOUT, USER_AGENT, client as http_client, tls_config};
 
 use crate::descriptor::{Descriptor, SignedDescriptor};
 use crate::message::{

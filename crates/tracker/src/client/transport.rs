@@ -20,8 +20,10 @@ use crate::url::{AllowedUrl, Reach, TrackerUrl};
 pub const TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest answer, bytes: a page of the directory with the longest descriptors, and some room.
 pub const ANSWER_LEN_MAX: usize = 2 * 1024 * 1024;
-/// Kept open for the next request for less long than a tracker keeps it, so that no request meets a closing one.
-const IDLE: Duration = Duration::from_secs(8);
+/// Kept open for the next request for less long than trackers and edges keep it, so that no request meets a closing one.
+pub const IDLE: Duration = Duration::from_secs(8);
+/// What a client says that it is.
+pub const USER_AGENT: &str = concat!("caudal/", env!("CARGO_PKG_VERSION"));
 
 /// Builds a client that connects only to where `url` may lead, and follows nobody elsewhere.
 ///
@@ -37,7 +39,7 @@ pub fn client(url: &AllowedUrl) -> Result<Client, ClientError> {
         .connect_timeout(TIMEOUT)
         .pool_idle_timeout(IDLE)
         .tcp_nodelay(true)
-        .user_agent(concat!("caudal/", env!("CARGO_PKG_VERSION")))
+        .user_agent(USER_AGENT)
         .build()
         .map_err(|error| ClientError::Tls { why: error.to_string() })
 }

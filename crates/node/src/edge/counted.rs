@@ -7,10 +7,9 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
-use caudal_tracker::client::{Checked, ClientError, TIMEOUT, tls_config};
+use caudal_tracker::client::{Checked, ClientError, IDLE, TIMEOUT, USER_AGENT, tls_config};
 use caudal_tracker::url::AllowedUrl;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -28,11 +27,8 @@ use tower::Service;
 
 /// What an answer may be longer than what it brings, bytes: its head, and what TLS adds.
 const AROUND_MAX: u64 = 64 * 1024;
-/// Kept open for the next request for less long than an edge keeps it, so that no request meets a closing one.
-const IDLE: Duration = Duration::from_secs(8);
 /// Connections that wait for the next request.
 const IDLE_MAX: usize = 8;
-const USER_AGENT: &str = concat!("caudal/", env!("CARGO_PKG_VERSION"));
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
