@@ -65,7 +65,7 @@ function verdict() {
     return Math.round(Math.max(...times.slice(1).map((at, i) => at - times[i])));
   };
   const back = seen.at.filter(([at]) => at > seen.from).some(([, value], i, all) => i > 0 && value < all[i - 1][1]);
-  return { clock: rest(seen.at), picture: rest(seen.pictures), sound: rest(seen.sound), back, wrong: seen.wrong, waiting: seen.waiting.filter((at) => at > seen.from).length, stalls: document.querySelector('.stage').dataset.stalls, how: document.querySelector('.stage').dataset.how };
+  return { clock: rest(seen.at), picture: rest(seen.pictures), sound: rest(seen.sound), back, wrong: seen.wrong, waiting: seen.waiting.filter((at) => at > seen.from).length, stalls: Number(document.querySelector('.stage').dataset.stalls), how: document.querySelector('.stage').dataset.how };
 }
 
 async function start(more = () => {}, options = {}) {
@@ -114,6 +114,8 @@ await checks.part('the menu', async () => {
   // Both have found their distance from the source.
   await page.waitForTimeout(500);
   await Promise.all(pages.map((page) => page.evaluate(() => { window.seen.from = performance.now(); })));
+  // How two pages begin at once on a busy machine is not what is looked at here.
+  const before = await page.evaluate(() => Number(document.querySelector('.stage').dataset.stalls));
 
   await button(page).click();
   const listed = await page.getByRole('menuitemradio').allTextContents();
@@ -160,7 +162,7 @@ await checks.part('the menu', async () => {
   const list = await (await fetch(`${origin}/hls/live.m3u8`)).text();
   const ends = [...list.matchAll(/#EXTINF:([\d.]+),\n[^#]*\n(?:#EXT-X-PART.*\n)*#EXT-X-DISCONTINUITY\n#EXT-X-MAP/g)].map(([, seconds]) => Number(seconds));
   checks.check('what was left, was left in the middle of a segment', ends.some((seconds) => seconds < SEGMENT_S - 0.2), ends.join(' '));
-  checks.check('no standstill was counted', told[0].stalls === '0', told[0].stalls);
+  checks.check('no standstill was counted', told[0].stalls === before, `${before}, ${told[0].stalls}`);
   const complaints = pages.flatMap((page) => page.complaints);
   checks.check('nothing was complained about', complaints.length === 0, complaints.slice(0, 3).join(' | '));
   await Promise.all(pages.map((page) => page.context().close()));

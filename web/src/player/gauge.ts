@@ -45,6 +45,20 @@ export function beyondHole(ranges: Ranges, at: number): number | null {
   return null;
 }
 
+/** Playing begins when this share of what is wanted is there, or after a while with less, ms; see `enough`. */
+const START_SHARE = 0.6;
+const START_PATIENCE_MS = 1000;
+const START_SHARE_LATE = 0.3;
+
+/**
+ * What must lie ahead for playing to begin, s, when the first of it came `waited` ms ago. Never less than the least that is wanted at
+ * any time, while there is patience: who joins just after a key frame has nothing else in hand, and needs ten seconds to gain the rest.
+ */
+export function enough(wanted: number, waited: number): number {
+  if (waited > START_PATIENCE_MS) return wanted * START_SHARE_LATE;
+  return Math.max(wanted * START_SHARE, Math.min(wanted, WANTED_MIN));
+}
+
 /** Filled share of what is wanted, 0 to 100. */
 export function percent(buffered: number, wanted: number): number {
   if (!(wanted > 0) || !(buffered > 0)) return 0;

@@ -3,16 +3,13 @@
 import { settings } from '../lib/settings';
 import type { NodeGauge } from '../lib/types';
 import { playHls, type Fallback } from './fallback';
-import { ahead, beyondHole, credible, delay, HighWater, JUMP_AFTER, LowWater, percent, rate, Wanted } from './gauge';
+import { ahead, beyondHole, credible, delay, enough, HighWater, JUMP_AFTER, LowWater, percent, rate, Wanted } from './gauge';
 import { Broken, MseStream, Unsupported } from './mse';
 
 /** `opening`: nothing has come; `filling`: it comes, but not enough; `gone`: the node does not answer; `failed`: no way to play. */
 export type Phase = 'opening' | 'filling' | 'playing' | 'ended' | 'gone' | 'failed';
 
 const TICK_MS = 200;
-/** Playing begins when this share of what is wanted is there, or after a while with less. */
-const START_SHARE = 0.6;
-const START_PATIENCE_MS = 700;
 /** The first fragments come from the last key frame on; after this the picture moves to the edge, ms. */
 const SETTLE_MS = 350;
 const SETTLE_SPARE = 0.25;
@@ -196,8 +193,7 @@ export class Player {
 
   #maybeBegin(): void {
     const waited = performance.now() - this.#firstDataAt;
-    const share = waited > START_PATIENCE_MS ? 0.3 : START_SHARE;
-    if (this.#ahead() >= this.#wanted.seconds * share) this.#release();
+    if (this.#ahead() >= enough(this.#wanted.seconds, waited)) this.#release();
   }
 
   #release(): void {

@@ -1,6 +1,6 @@
 // The gauge's arithmetic: what is ahead, what is wanted, how fast to play, how far behind.
 import { describe, expect, it } from 'vitest';
-import { ahead, beyondHole, credible, delay, HighWater, LowWater, percent, rate, RATE_MAX, RATE_MIN, Timeline, Wanted, WANTED_MAX, WANTED_MIN } from '../../src/player/gauge';
+import { ahead, beyondHole, credible, delay, enough, HighWater, LowWater, percent, rate, RATE_MAX, RATE_MIN, Timeline, Wanted, WANTED_MAX, WANTED_MIN } from '../../src/player/gauge';
 
 const ranges = (...list: [number, number][]) => ({ length: list.length, start: (i: number) => list[i]![0], end: (i: number) => list[i]![1] });
 
@@ -16,6 +16,16 @@ describe('ahead', () => {
     expect(beyondHole(ranges([10, 12], [13, 14]), 11.95)).toBe(13);
     expect(beyondHole(ranges([10, 12], [13, 14]), 11)).toBeNull();
     expect(beyondHole(ranges([10, 12]), 11.99)).toBeNull();
+  });
+});
+
+describe('enough', () => {
+  it('is all that is wanted where that is little, and a share of more', () => {
+    expect([0.3, WANTED_MIN, 1, 4].map((wanted) => enough(wanted, 0))).toEqual([0.3, WANTED_MIN, WANTED_MIN, 2.4]);
+  });
+  it('is less for who has waited for long', () => {
+    expect(enough(4, 2000)).toBeCloseTo(1.2);
+    expect(enough(WANTED_MIN, 2000)).toBeLessThan(0.5);
   });
 });
 
