@@ -49,11 +49,11 @@ pub(crate) const TO_BENCH: &[Need] = &[
     need("nft", "nftables", "it proves that no packet is larger than the MTU"),
 ];
 
+/// `bench scale`: what is broadcast.
+pub(crate) const TO_ENCODE: &[Need] = &[need("ffmpeg", "ffmpeg", "it encodes what is broadcast")];
+
 /// `bench scale`: the usual streaming beside ours.
-pub(crate) const TO_SERVE_HLS: &[Need] = &[
-    need("nginx", "nginx-light", "it serves HLS, for comparison"),
-    need("ffmpeg", "ffmpeg", "it writes what nginx serves"),
-];
+pub(crate) const TO_SERVE_HLS: &[Need] = &[need("nginx", "nginx-light", "it serves HLS, for comparison")];
 
 /// `bench glass`: an encoder to time, and a browser.
 pub(crate) const TO_ENCODE_AND_LOOK: &[Need] = &[

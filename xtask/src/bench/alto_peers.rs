@@ -144,6 +144,7 @@ impl Args {
         let ranges = Ranges { sizes: self.sizes(), tracker: case != Case::Nobody, nodes: case == Case::All };
         Plan {
             viewers: self.viewers.into(),
+            film: None,
             rate_bps: self.rate,
             warm_up: self.warm_up,
             duration: self.duration,

@@ -87,6 +87,7 @@ impl Args {
     fn plan(&self, shape: Shape) -> Plan {
         Plan {
             viewers: self.viewers.into(),
+            film: None,
             rate_bps: self.rate,
             warm_up: self.warm_up,
             duration: self.duration,

@@ -249,6 +249,7 @@ impl Args {
     fn plan(&self, case: &Case, seed: u64) -> Plan {
         Plan {
             viewers: case.viewers,
+            film: None,
             rate_bps: case.rate_bps,
             warm_up: self.warm_up,
             duration: self.duration,

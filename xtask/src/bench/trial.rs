@@ -1,5 +1,5 @@
-//! One run: a tracker, a source with the test card, and viewers, each in a namespace of its own; and what every benchmark
-//! does with runs: how often, with which program, and where the report goes.
+//! One run: a tracker, a source with the test card or a film, and viewers, each in a namespace of its own; and what every
+//! benchmark does with runs: how often, with which program, and where the report goes.
 //!
 //! Viewers join over a few seconds; after a warm-up, everything is read, and read again at the end of a window: bytes on
 //! the wire, the nodes' own stats, processor time and context switches of each process. Then everything
@@ -49,6 +49,8 @@ pub(super) enum Network {
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) viewers: usize,
+    /// What is broadcast, looped; where there is none, the test card, at `rate_bps`.
+    pub(super) film: Option<PathBuf>,
     pub(super) rate_bps: u64,
     /// How long the swarm may settle before it is measured.
     pub(super) warm_up: Duration,
@@ -366,10 +368,15 @@ impl Trial<'_> {
     }
 
     fn source_args(&self) -> Vec<String> {
-        let rate = self.plan.rate_bps.to_string();
         let tracker = format!("http://{}:{TRACKER_PORT}", World::hub_address());
-        let mut args = owned(&["publish", "--name", "Benchmark", "--tracker", &tracker, "--input", "test"]);
-        args.extend(owned(&["--card-rate", &rate, "--card-keyframe", "2s"]));
+        let mut args = owned(&["publish", "--name", "Benchmark", "--tracker", &tracker, "--input"]);
+        match &self.plan.film {
+            Some(film) => args.push(film.display().to_string()),
+            None => {
+                let rate = self.plan.rate_bps.to_string();
+                args.extend(owned(&["test", "--card-rate", &rate, "--card-keyframe", "2s"]));
+            }
+        }
         match self.plan.delivery {
             Some(Delivery { name, upload_limit_bps }) => {
                 args.extend(owned(&["--delivery", name, "--upload-limit", &upload_limit_bps.to_string()]));

@@ -1,5 +1,5 @@
-//! The usual streaming, for comparison: ffmpeg writes live HLS, nginx serves it, viewers fetch it, all over the same lines as the
-//! swarm's.
+//! The usual streaming, for comparison: ffmpeg cuts live HLS from a film, nginx serves it, viewers fetch it, all over the same lines
+//! as the swarm's.
 //!
 //! The playlist and its segments lie in memory. Every process here would also end alone, by `timeout`. Delays are those of whole
 //! segments, from their last picture to their last byte; a segment is on time within [`PLAYOUT_SEGMENTS`] of them.
@@ -11,6 +11,7 @@ use super::super::process;
 use super::super::trial::{self, JOIN_INTERVAL, UPLINK_QUEUE};
 use super::PLAYOUT_SEGMENTS;
 use super::client::{Client, Seen};
+use super::film::KEY_S;
 use super::playlist::{Playlist, Segment};
 use crate::sh;
 use anyhow::{Context, Result, anyhow, bail};
@@ -24,12 +25,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const PORT: u16 = 8080;
-const SEGMENT_S: u32 = 2;
 /// Segments in the playlist, and how many more are kept for who is behind.
 const LISTED: u32 = 6;
 const KEPT: u32 = 3;
-/// Of the bytes of a segment what is pictures; the rest is what MPEG-TS puts around them.
-const PICTURES: f64 = 0.955;
 /// The beginning of the name of a folder in memory; the number of the process follows.
 const FOLDER: &str = "caudal-bench-scale-";
 /// Until there are enough segments to begin with.
@@ -38,7 +36,8 @@ const PLAYLIST_TIMEOUT: Duration = Duration::from_secs(30);
 /// What is run.
 pub(super) struct Hls<'a> {
     pub(super) viewers: usize,
-    pub(super) rate_bps: u64,
+    /// What is broadcast, looped.
+    pub(super) film: &'a Path,
     pub(super) origin_bps: u64,
     pub(super) viewer_bps: u64,
     pub(super) warm_up: Duration,
@@ -71,7 +70,7 @@ impl Hls<'_> {
         let began = Instant::now();
         let meter = Meter::start(world.peer(0), "eth0", began)?;
         let folder = Folder::new()?;
-        let ffmpeg = self.encoder(&world, &folder.0)?;
+        let ffmpeg = self.packager(&world, &folder.0)?;
         let nginx = self.server(&world, &folder.0)?;
         self.wait_for_segments(&folder.0)?;
         let told = AtomicBool::new(false);
@@ -112,25 +111,18 @@ impl Hls<'_> {
         Ok(run)
     }
 
-    /// A test pattern at a constant rate, in segments.
-    fn encoder(&self, world: &World, folder: &Path) -> Result<Guard> {
-        let rate = ((self.rate_bps as f64 * PICTURES) as u64).to_string();
-        let key = format!("nal-hrd=cbr:keyint={0}:min-keyint={0}:scenecut=0", 25 * SEGMENT_S);
+    /// The film in real time, in segments.
+    fn packager(&self, world: &World, folder: &Path) -> Result<Guard> {
         let names = |name: &str| folder.join(name).display().to_string();
-        let mut args: Vec<String> = "-hide_banner -loglevel warning -nostdin -re -f lavfi -i \
-            testsrc2=size=640x360:rate=25 -c:v libx264 -preset ultrafast -tune zerolatency -threads 1 -pix_fmt yuv420p"
+        let mut args: Vec<String> = "-hide_banner -loglevel warning -nostdin -re -stream_loop -1 -i"
             .split_whitespace()
             .map(str::to_owned)
             .collect();
-        let buffer = (self.rate_bps / 4).to_string();
+        args.push(self.film.display().to_string());
         for (name, value) in [
-            ("-b:v", rate.clone()),
-            ("-minrate", rate.clone()),
-            ("-maxrate", rate),
-            ("-bufsize", buffer),
-            ("-x264-params", key),
+            ("-c", "copy".to_owned()),
             ("-f", "hls".to_owned()),
-            ("-hls_time", SEGMENT_S.to_string()),
+            ("-hls_time", KEY_S.to_string()),
             ("-hls_list_size", LISTED.to_string()),
             ("-hls_delete_threshold", KEPT.to_string()),
             ("-hls_flags", "delete_segments+program_date_time+temp_file+independent_segments".to_owned()),
@@ -210,7 +202,7 @@ fn figures(before: &Ends, after: &Ends, seen: &[Seen]) -> Run {
     let all: BTreeMap<u64, &Segment> =
         seen.iter().flat_map(|seen| &seen.listed).map(|segment| (segment.sequence, segment)).collect();
     let window = before.unix_s..after.unix_s;
-    let deadline = |segment: &Segment| segment.ends_unix_s + PLAYOUT_SEGMENTS as f64 * f64::from(SEGMENT_S);
+    let deadline = |segment: &Segment| segment.ends_unix_s + PLAYOUT_SEGMENTS as f64 * f64::from(KEY_S);
     let due: Vec<&Segment> =
         all.values().copied().filter(|segment| window.contains(&deadline(segment))).collect();
     let (mut on_time, mut delays_ms) = (0, Vec::new());

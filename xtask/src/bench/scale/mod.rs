@@ -6,11 +6,13 @@
 //! | module | owns |
 //! |---|---|
 //! | [`points`] | what was measured, what theory says, the targets, tables |
+//! | [`film`] | what is broadcast |
 //! | [`hls`], [`client`], [`playlist`] | the usual streaming: nginx, and viewers of ordinary HLS |
 //! | [`virtual_time`] | the same in the simulator |
 //! | [`plot`] | the pictures |
 
 mod client;
+mod film;
 mod hls;
 mod playlist;
 mod plot;
@@ -23,6 +25,7 @@ use super::trial::{self, Bench, Delivery, Network, Plan};
 use super::{netns, units};
 use crate::{sh, system, workspace};
 use anyhow::{Context, Result};
+use film::Films;
 use hls::Hls;
 use points::{Point, Setup};
 use serde_json::json;
@@ -115,12 +118,14 @@ pub(super) fn run(args: &Args) -> Result<bool> {
     if args.modes().contains(&Mode::Nginx) {
         system::ensure(system::TO_SERVE_HLS)?;
     }
+    system::ensure(system::TO_ENCODE)?;
     let bench = Bench::begin(&args.common, args.is_whole())?;
     let modes = args.able(bench.caudal())?;
+    let films = Films::encode(&workspace::target_dir()?.join("bench/scale-films"), args.rate)?;
     let mut points = Vec::new();
     for viewers in args.viewers.iter().map(|viewers| usize::from(*viewers)) {
         for mode in modes.iter().copied() {
-            let runs = match args.runs(&bench, mode, viewers) {
+            let runs = match args.runs(&bench, &films, mode, viewers) {
                 Err(error) if bench.stop().load(Ordering::Relaxed) => return Err(error),
                 // What could not be run misses its targets; the others are still worth having.
                 Err(error) => {
@@ -184,18 +189,18 @@ impl Args {
         self.modes.is_empty() && all.join(",") == VIEWERS
     }
 
-    fn runs(&self, bench: &Bench<'_>, mode: Mode, viewers: usize) -> Result<Vec<Run>> {
+    fn runs(&self, bench: &Bench<'_>, films: &Films, mode: Mode, viewers: usize) -> Result<Vec<Run>> {
         let name = format!("scale-{}-{viewers}", mode.name());
         let what = format!("{}, {viewers} viewers", mode.label());
         if mode != Mode::Nginx {
-            return bench.runs(&name, &what, |_| self.plan(mode, viewers));
+            return bench.runs(&name, &what, |_| self.plan(&films.ours, mode, viewers));
         }
         let run = |number: u8| {
             sh::say(&format!("{what}; run {number} of {}", self.common.runs));
             let dir = workspace::target_dir()?.join(format!("bench/{name}-{number}"));
             let hls = Hls {
                 viewers,
-                rate_bps: self.rate,
+                film: &films.hls,
                 origin_bps: self.origin_line.unwrap_or(self.cap).min(self.cap),
                 viewer_bps: self.viewer_uplink,
                 warm_up: self.warm_up,
@@ -212,9 +217,10 @@ impl Args {
         Shape::Narrow { source_bps: self.origin_line.unwrap_or(self.cap), viewer_bps: self.viewer_uplink }
     }
 
-    fn plan(&self, mode: Mode, viewers: usize) -> Plan {
+    fn plan(&self, film: &Path, mode: Mode, viewers: usize) -> Plan {
         Plan {
             viewers,
+            film: Some(film.to_owned()),
             rate_bps: self.rate,
             warm_up: self.warm_up,
             duration: self.duration,
@@ -353,7 +359,7 @@ mod tests {
     fn a_wider_line_is_the_origins_alone_and_not_for_nginx() {
         let wide = args("--origin-line 40M");
         assert_eq!(wide.shape(), Shape::Narrow { source_bps: 40_000_000, viewer_bps: 1_500_000 });
-        let plan = wide.plan(Mode::Hybrid, 3);
+        let plan = wide.plan(Path::new("film.mp4"), Mode::Hybrid, 3);
         assert_eq!(plan.delivery, Some(Delivery { name: "hybrid", upload_limit_bps: 20_000_000 }));
         assert_eq!(args("").shape(), Shape::Narrow { source_bps: 20_000_000, viewer_bps: 1_500_000 });
     }
