@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use caudal_proto::chunk::CHUNK_LEN_MAX;
 use caudal_proto::id::SecretKey;
 use caudal_proto::wire::ALPN;
 use iroh::endpoint::{
@@ -23,8 +24,9 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// A dial that was not answered by then has failed.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of one stream that may be on their way to this node: a whole chunk and more.
-pub const STREAM_WINDOW: u32 = 32 * 1024;
+/// Bytes of one stream that may be on their way to this node: eight chunks. The transport says that there is room again as soon as
+/// an eighth was read; with less, in the middle of each chunk, in a packet that is acknowledged in another.
+pub const STREAM_WINDOW: u32 = 8 * (CHUNK_LEN_MAX + 1024) as u32;
 /// Bytes of one connection that may be on their way to this node.
 pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of one connection that this node holds until they are acknowledged.
