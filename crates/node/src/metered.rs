@@ -11,6 +11,8 @@ use tokio::sync::watch;
 
 /// It is asked again after this long: a phone's tether comes and goes.
 const PERIOD: Duration = Duration::from_secs(15);
+/// Where there is no answer, twice as long each time, up to this.
+const PERIOD_MAX: Duration = Duration::from_secs(240);
 /// Whoever starts waits so long for the first answer.
 const FIRST_MAX: Duration = Duration::from_millis(300);
 /// Whoever does not answer within this is not waited for.
@@ -74,19 +76,20 @@ impl Metered {
 fn follow() -> watch::Receiver<bool> {
     let (told, listen) = watch::channel(false);
     tokio::spawn(async move {
-        let mut is_first = true;
+        let (mut is_first, mut period) = (true, PERIOD);
         loop {
             match ask().await {
                 Answer::Is(now) => {
+                    period = PERIOD;
                     let is_first = std::mem::take(&mut is_first);
                     told.send_if_modified(|before| std::mem::replace(before, now) != now || is_first);
                 }
                 // What it said last holds: a slow answer is no permission.
-                Answer::Unknown => {}
+                Answer::Unknown => period = (period * 2).min(PERIOD_MAX),
                 Answer::NobodyToAsk => return,
             }
             tokio::select! {
-                () = tokio::time::sleep(PERIOD) => {}
+                () = tokio::time::sleep(period) => {}
                 () = told.closed() => return,
             }
         }
