@@ -72,7 +72,8 @@ impl core::fmt::Display for Resource {
     }
 }
 
-/// Digits only: `parse` alone would take a sign.
+/// As it is written: `parse` alone would take a sign and leading zeros, and a cache would keep one object under any number of names.
 fn number(text: &str) -> Option<u64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+    let value: u64 = text.parse().ok()?;
+    (value.to_string() == text).then_some(value)
 }

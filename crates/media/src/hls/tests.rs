@@ -201,6 +201,10 @@ fn names_in_the_playlist_lead_to_the_bytes() {
     for junk in ["", "seg-.m4s", "seg-+1.m4s", "part-1.m4s", "part-1.-2.m4s", "init-0.m4s", "../seg-1.m4s"] {
         assert_eq!(Resource::parse(junk), None, "{junk}");
     }
+    for same in ["init-00.mp4", "seg-01.m4s", "seg-00.m4s", "part-01.1.m4s", "part-1.01.m4s", "part-1.00.m4s"]
+    {
+        assert_eq!(Resource::parse(same), None, "{same}: a cache would keep it once more");
+    }
 }
 
 #[test]

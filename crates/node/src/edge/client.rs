@@ -251,6 +251,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
+    use super::super::counted::AROUND_MAX;
     use super::*;
 
     /// An edge that answers whatever it is asked with `bytes`, and then with `more`, over and over.
@@ -276,8 +277,6 @@ mod tests {
     #[tokio::test]
     async fn what_comes_instead_of_an_answer_is_counted_and_ends() {
         const WANTED: u64 = 100_000;
-        // What is read at once beyond a limit, and around a part.
-        const SLACK: u64 = 1 << 20;
         let id = PartId { rendition: RenditionId(0), epoch: 1, part: 2 };
         for (bytes, more) in [
             (&b""[..], &b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"[..]),
@@ -288,7 +287,7 @@ mod tests {
             for n in 1..=3 {
                 assert!(client.part_within(id, WANTED as usize, &read).await.is_err());
                 let read = read.load(Ordering::Relaxed);
-                assert!(read > 0 && read <= n * (WANTED + SLACK), "{read} bytes after {n}");
+                assert!(read > 0 && read <= n * (WANTED + AROUND_MAX), "{read} bytes after {n}");
             }
         }
     }

@@ -26,7 +26,7 @@ use tokio::net::TcpStream;
 use tower::Service;
 
 /// What an answer may be longer than what it brings, bytes: its head, and what TLS adds.
-const AROUND_MAX: u64 = 64 * 1024;
+pub(super) const AROUND_MAX: u64 = 64 * 1024;
 /// Connections that wait for the next request.
 const IDLE_MAX: usize = 8;
 
@@ -205,11 +205,21 @@ impl AsyncRead for Counted {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if lock(&self.account).left == 0 {
+        let left = usize::try_from(lock(&self.account).left).unwrap_or(usize::MAX);
+        if left == 0 {
             return Poll::Ready(Err(io::Error::other(TooMuch)));
         }
         let before = buf.filled().len();
-        let read = ready!(Pin::new(&mut self.tcp).poll_read(cx, buf));
+        let read = if left >= buf.remaining() {
+            ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))
+        } else {
+            // What is read beyond the limit would be owed by the next requests.
+            let mut within = ReadBuf::new(buf.initialize_unfilled_to(left));
+            let read = ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut within));
+            let len = within.filled().len();
+            buf.advance(len);
+            read
+        };
         lock(&self.account).came((buf.filled().len() - before) as u64);
         Poll::Ready(read)
     }
