@@ -6,7 +6,7 @@
 
 use super::figures::{Run, Shape, median};
 use super::report::{self, Target, Unit};
-use super::trial::{self, Bench, Network, Plan, Ranges};
+use super::trial::{self, Bench, Input, Network, Plan, Ranges};
 use super::units;
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -144,8 +144,7 @@ impl Args {
         let ranges = Ranges { sizes: self.sizes(), tracker: case != Case::Nobody, nodes: case == Case::All };
         Plan {
             viewers: self.viewers.into(),
-            film: None,
-            rate_bps: self.rate,
+            input: Input::Card { rate_bps: self.rate },
             warm_up: self.warm_up,
             duration: self.duration,
             source_copies: self.source_copies,

@@ -361,7 +361,7 @@ fn quiet_ipv6(namespace: &str, device: &str) {
     let _ = ip(&format!("-n {namespace} link set {device} addrgenmode none"));
 }
 
-/// Keeps the host's packet filter off a bridge, where `br_netfilter` puts it: a twentieth of a busy machine, for nothing. A kernel
+/// Keeps the host's packet filter off a bridge, where `br_netfilter` puts it: it is work that no viewer's own machine has. A kernel
 /// without it has none to switch off.
 fn no_packet_filter(namespace: &str) {
     let _ = inside(namespace, || {

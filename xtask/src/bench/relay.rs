@@ -2,7 +2,7 @@
 
 use super::figures::Shape;
 use super::report::{self, Setup, Shaped};
-use super::trial::{self, Bench, Network, Plan};
+use super::trial::{self, Bench, Input, Network, Plan};
 use super::{netns, units};
 use anyhow::Result;
 use std::time::Duration;
@@ -87,8 +87,7 @@ impl Args {
     fn plan(&self, shape: Shape) -> Plan {
         Plan {
             viewers: self.viewers.into(),
-            film: None,
-            rate_bps: self.rate,
+            input: Input::Card { rate_bps: self.rate },
             warm_up: self.warm_up,
             duration: self.duration,
             source_copies: self.source_copies,

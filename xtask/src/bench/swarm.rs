@@ -4,7 +4,7 @@ use super::emulator::model::Path;
 use super::figures::{Run, Shape, median};
 use super::report::{self, Target, Unit};
 use super::simulated::{Population, Simulated};
-use super::trial::{self, Bench, Network, Plan};
+use super::trial::{self, Bench, Input, Network, Plan};
 use super::units;
 use crate::workspace;
 use anyhow::{Result, bail};
@@ -249,8 +249,7 @@ impl Args {
     fn plan(&self, case: &Case, seed: u64) -> Plan {
         Plan {
             viewers: case.viewers,
-            film: None,
-            rate_bps: case.rate_bps,
+            input: Input::Card { rate_bps: case.rate_bps },
             warm_up: self.warm_up,
             duration: self.duration,
             source_copies: SOURCE_COPIES,

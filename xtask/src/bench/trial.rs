@@ -45,13 +45,23 @@ pub(super) enum Network {
     },
 }
 
+/// What is broadcast.
+#[derive(Clone, Debug)]
+pub(super) enum Input {
+    /// The test card, encoded by the source.
+    Card {
+        /// Its bit rate.
+        rate_bps: u64,
+    },
+    /// A file, looped.
+    Film(PathBuf),
+}
+
 /// What is run.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) viewers: usize,
-    /// What is broadcast, looped; where there is none, the test card, at `rate_bps`.
-    pub(super) film: Option<PathBuf>,
-    pub(super) rate_bps: u64,
+    pub(super) input: Input,
     /// How long the swarm may settle before it is measured.
     pub(super) warm_up: Duration,
     pub(super) duration: Duration,
@@ -370,12 +380,11 @@ impl Trial<'_> {
     fn source_args(&self) -> Vec<String> {
         let tracker = format!("http://{}:{TRACKER_PORT}", World::hub_address());
         let mut args = owned(&["publish", "--name", "Benchmark", "--tracker", &tracker, "--input"]);
-        match &self.plan.film {
-            Some(film) => args.push(film.display().to_string()),
-            None => {
-                let rate = self.plan.rate_bps.to_string();
-                args.extend(owned(&["test", "--card-rate", &rate, "--card-keyframe", "2s"]));
+        match &self.plan.input {
+            Input::Card { rate_bps } => {
+                args.extend(owned(&["test", "--card-rate", &rate_bps.to_string(), "--card-keyframe", "2s"]));
             }
+            Input::Film(film) => args.push(film.display().to_string()),
         }
         match self.plan.delivery {
             Some(Delivery { name, upload_limit_bps }) => {

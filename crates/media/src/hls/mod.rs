@@ -19,7 +19,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::{fmp4::InitTrack, part::Part};
-pub use request::{Query, Resource};
+pub use request::{Query, Resource, number};
 use window::Window;
 
 /// The multivariant playlist's name, as a player is given it.

@@ -72,8 +72,9 @@ impl core::fmt::Display for Resource {
     }
 }
 
-/// As it is written: `parse` alone would take a sign and leading zeros, and a cache would keep one object under any number of names.
-fn number(text: &str) -> Option<u64> {
+/// A whole number in the one way to write it: `parse` alone would take a sign and leading zeros, and a cache would keep one object
+/// under any number of names.
+pub fn number(text: &str) -> Option<u64> {
     let value: u64 = text.parse().ok()?;
     (value.to_string() == text).then_some(value)
 }

@@ -17,7 +17,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use caudal_media::hls::{MEDIA_URI, MULTIVARIANT_URI, Playlist, add_reports};
+use caudal_media::hls::{MEDIA_URI, MULTIVARIANT_URI, Playlist, add_reports, number};
 use caudal_proto::hybrid::part::PartId;
 use caudal_proto::id::{RENDITION_ID_END, RenditionId};
 use caudal_tracker::page::protect;
@@ -296,10 +296,6 @@ fn read_name(name: &str) -> Option<(Option<u64>, u64)> {
         Some((epoch, part)) => Some((Some(number(epoch)?), number(part)?)),
         None => Some((None, number(name)?)),
     }
-}
-
-fn number(text: &str) -> Option<u64> {
-    text.parse::<u64>().ok().filter(|number| number.to_string() == text)
 }
 
 /// A rendition beside the first, whose addresses name none.

@@ -11,6 +11,9 @@ pub(super) const KEY_S: u32 = 2;
 /// Longer than any buffer, and a multiple of [`KEY_S`].
 const LENGTH_S: u32 = 60;
 const PICTURES_A_SECOND: u32 = 25;
+/// Of the bytes of a stream what is pictures; the rest is what a swarm's parts, or segments in MPEG-TS, put around them.
+const OF_FMP4: f64 = 0.99;
+const OF_MPEG_TS: f64 = 0.955;
 
 /// The pattern in MP4 files which, in each mode's container, are streams of the same rate.
 pub(super) struct Films {
@@ -26,34 +29,18 @@ impl Films {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let ffmpeg = sh::which("ffmpeg").context("ffmpeg is not installed")?;
         sh::say(&format!("encoding what is broadcast: {LENGTH_S} s at {} kbit/s", rate_bps / 1000));
-        let encode = |name: &str, container: Container| {
+        let encode = |name: &str, pictures: f64| {
             let path = folder.join(name);
-            sh::output(Command::new(&ffmpeg).args(args(rate_bps, container)).arg(&path))?;
+            sh::output(Command::new(&ffmpeg).args(args((rate_bps as f64 * pictures) as u64)).arg(&path))?;
             Ok::<_, anyhow::Error>(path)
         };
-        Ok(Self { ours: encode("ours.mp4", Container::Fmp4)?, hls: encode("hls.mp4", Container::MpegTs)? })
+        Ok(Self { ours: encode("ours.mp4", OF_FMP4)?, hls: encode("hls.mp4", OF_MPEG_TS)? })
     }
 }
 
-/// What carries the pictures.
-#[derive(Clone, Copy, Debug)]
-enum Container {
-    MpegTs,
-    Fmp4,
-}
-
-impl Container {
-    /// Of the bytes of the stream what is pictures; the rest is what the container puts around them.
-    fn pictures(self) -> f64 {
-        match self {
-            Self::MpegTs => 0.955,
-            Self::Fmp4 => 0.99,
-        }
-    }
-}
-
-fn args(rate_bps: u64, container: Container) -> Vec<String> {
-    let rate = ((rate_bps as f64 * container.pictures()) as u64).to_string();
+/// For pictures alone of `rate_bps`.
+fn args(rate_bps: u64) -> Vec<String> {
+    let rate = rate_bps.to_string();
     let pattern = format!("testsrc2=size=640x360:rate={PICTURES_A_SECOND}:duration={LENGTH_S}");
     // The rate is kept with filler where the pattern needs less.
     let key = format!("nal-hrd=cbr:keyint={0}:min-keyint={0}:scenecut=0", PICTURES_A_SECOND * KEY_S);
@@ -78,13 +65,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_container_leaves_room_for_itself() {
-        let rate = |container| {
-            let args = args(1_000_000, container);
-            let at = args.iter().position(|arg| arg == "-b:v").unwrap();
-            args[at + 1].clone()
-        };
-        assert_eq!([Container::MpegTs, Container::Fmp4].map(rate), ["955000", "990000"]);
-        assert_eq!(LENGTH_S % KEY_S, 0, "it loops at a key frame");
+    fn it_loops_at_a_key_frame() {
+        assert_eq!(LENGTH_S % KEY_S, 0);
+        let args = args(990_000);
+        let at = args.iter().position(|arg| arg == "-minrate").unwrap();
+        assert_eq!(args[at + 1], "990000", "a constant rate");
     }
 }

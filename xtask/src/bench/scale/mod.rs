@@ -21,7 +21,7 @@ mod virtual_time;
 
 use super::figures::{Run, Shape};
 use super::report;
-use super::trial::{self, Bench, Delivery, Network, Plan};
+use super::trial::{self, Bench, Delivery, Input, Network, Plan};
 use super::{netns, units};
 use crate::{sh, system, workspace};
 use anyhow::{Context, Result};
@@ -220,8 +220,7 @@ impl Args {
     fn plan(&self, film: &Path, mode: Mode, viewers: usize) -> Plan {
         Plan {
             viewers,
-            film: Some(film.to_owned()),
-            rate_bps: self.rate,
+            input: Input::Film(film.to_owned()),
             warm_up: self.warm_up,
             duration: self.duration,
             source_copies: SWARM_COPIES,
